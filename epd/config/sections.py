@@ -1,0 +1,112 @@
+"""The sections of the configuration: frozen, unknown keys forbidden, sizes in bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from epd.types import Modality
+
+MIB = 1 << 20
+
+
+class Section(BaseModel):
+    """Base of all sections."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GatewayConfig(Section):
+    """The HTTP front."""
+
+    host: str = Field("127.0.0.1", description="address the HTTP server binds to")
+    port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 picks a free one")
+    served_model_name: str | None = Field(
+        None, description="name clients use; the model folder's name unless set"
+    )
+    max_body_bytes: int = Field(64 * MIB, gt=0, description="largest HTTP body")
+    max_items: int = Field(16, ge=0, description="most items in one request")
+    max_waiting: int = Field(1024, ge=1, description="requests held before answering 429")
+    media_budget_bytes: int = Field(
+        1024 * MIB, gt=0, description="inline media kept for running requests before 429"
+    )
+    request_timeout_s: float = Field(600.0, gt=0, description="a request ends after this with 503")
+
+
+class EncodeConfig(Section):
+    """Encode workers."""
+
+    modalities: tuple[Modality, ...] = Field(
+        (Modality.IMAGE,), description="what this worker encodes"
+    )
+    max_batch_items: int = Field(8, ge=1, description="items per tower forward")
+    max_batch_patches: int = Field(16384, ge=1, description="patches per tower forward")
+    rows_bytes: int = Field(512 * MIB, gt=0, description="embedding rows kept for pulling")
+    intake_threads: int = Field(2, ge=1, description="threads that fetch, decode and preprocess")
+    max_queued_items: int = Field(1024, ge=1, description="items queued before refusing")
+
+
+class LanguageConfig(Section):
+    """Prefill, decode and fused workers."""
+
+    block_size: int = Field(16, ge=16, multiple_of=16, description="tokens per KV block")
+    kv_tokens: int | None = Field(
+        None, ge=16, description="KV capacity in tokens; from kv_bytes unless set"
+    )
+    kv_bytes: int = Field(1024 * MIB, gt=0, description="KV capacity per worker")
+    max_step_tokens: int = Field(512, ge=1, description="tokens per forward")
+    max_running: int = Field(64, ge=1, description="requests decoded together")
+    rows_bytes: int = Field(256 * MIB, gt=0, description="embedding rows pulled but not prefilled")
+    max_context: int | None = Field(
+        None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"
+    )
+
+
+class MediaConfig(Section):
+    """What media may be fetched and how large it may be."""
+
+    allow_private_addresses: bool = Field(
+        False, description="let media URLs point to loopback and private networks"
+    )
+    max_bytes: int = Field(32 * MIB, gt=0, description="largest downloaded or inline file")
+    max_pixels: int = Field(64_000_000, gt=0, description="largest picture, read from its header")
+    image_timeout_s: float = Field(5.0, gt=0, description="to fetch one picture")
+    max_redirects: int = Field(3, ge=0, description="redirects followed, each checked again")
+
+
+class WireConfig(Section):
+    """Sockets between processes."""
+
+    insecure: bool = Field(False, description="allow sockets off loopback without CURVE keys")
+    curve_dir: Path | None = Field(None, description="folder with the cluster's CURVE keys")
+    chunk_bytes: int = Field(MIB, ge=4096, description="bulk bytes per message")
+    high_water: int = Field(1000, ge=1, description="messages queued per socket")
+    max_message_bytes: int = Field(64 * MIB, gt=0, description="largest frame accepted")
+    shm_bytes: int = Field(64 * MIB, ge=0, description="shared-memory arena per worker; 0 uses TCP")
+    heartbeat_s: float = Field(0.5, gt=0, description="gateway to worker")
+    dead_after_s: float = Field(5.0, gt=0, description="silence after which a peer is dead")
+
+
+class Config(Section):
+    """Everything. `name`, `listen` and `gateways` matter to a single role started by hand."""
+
+    model: str = Field("", description="folder of the checkpoint")
+    topology: str = Field("1E1P1D", description="1E1P1D, 1E1PD, EPD, with any counts")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="the checkpoint's own unless set"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cuda where there is one")
+    threads: int | None = Field(
+        None, ge=1, description="torch threads per worker; cores / workers unless set"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    name: str = Field("", description="this process; its role and a number unless set")
+    listen: str = Field("", description="tcp://HOST or ipc://DIR that this process binds in")
+    gateways: tuple[str, ...] = Field((), description="control addresses workers register with")
+    gateway: GatewayConfig = GatewayConfig()
+    encode: EncodeConfig = EncodeConfig()
+    language: LanguageConfig = LanguageConfig()
+    media: MediaConfig = MediaConfig()
+    wire: WireConfig = WireConfig()

@@ -1,0 +1,118 @@
+"""Every error that epd raises on purpose.
+
+EpdError
+|- BadRequest        400  the client can fix it; names the field
+|  |- NotFound       404  unknown model or route
+|  |- TooLarge       413  a body or an inline file over its limit
+|  `- BadMedia       422  an item that cannot be read; names the item
+|- Overloaded        429  no worker has room
+|- Cancelled         499  the client left
+|- Unavailable       503  no worker of a stage, or it died with the request
+|- InternalError     500  our fault; the text says which stage
+|- ConfigError            a configuration that cannot work; the command exits with 2
+|- UnsupportedModel       an architecture without an adapter
+`- ProtocolError          bytes from the wire that are no valid message; dropped and counted
+"""
+
+from __future__ import annotations
+
+
+class EpdError(Exception):
+    """Base of all: `status` is HTTP's, `kind` OpenAI's error type, `code` a stable word."""
+
+    status = 500
+    kind = "server_error"
+    code = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class BadRequest(EpdError):
+    """The client can fix it; `param` names the field."""
+
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_request"
+
+
+class NotFound(BadRequest):
+    """An unknown model or route."""
+
+    status = 404
+    code = "not_found"
+
+
+class TooLarge(BadRequest):
+    """A body or an inline file over its limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class BadMedia(BadRequest):
+    """An item that cannot be fetched or read; the message names the item and the reason."""
+
+    status = 422
+    code = "invalid_media"
+
+
+class Overloaded(EpdError):
+    """No worker has room; try again later."""
+
+    status = 429
+    kind = "rate_limit_error"
+    code = "overloaded"
+
+
+class Cancelled(EpdError):
+    """The client left before the end."""
+
+    status = 499
+    code = "cancelled"
+
+
+class Unavailable(EpdError):
+    """No worker serves a stage that the request needs, or the one that had it died."""
+
+    status = 503
+    code = "unavailable"
+
+
+class InternalError(EpdError):
+    """A fault of ours; the message says which stage."""
+
+
+class ConfigError(EpdError):
+    """A configuration that cannot work, in words for the operator."""
+
+    code = "config"
+
+
+class UnsupportedModel(ConfigError):
+    """No adapter for the checkpoint's architecture; lists those there are."""
+
+
+class ProtocolError(EpdError):
+    """Bytes from a peer that are no valid message. `reason` is a short word to count by."""
+
+    code = "protocol"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+
+
+_BY_STATUS: dict[int, type[EpdError]] = {
+    error.status: error
+    for error in (BadRequest, NotFound, TooLarge, BadMedia, Overloaded, Cancelled, Unavailable)
+}
+
+
+def from_status(status: int, message: str, *, code: str, param: str | None = None) -> EpdError:
+    """Rebuild an error that travelled as (status, code, message, param)."""
+    return _BY_STATUS.get(status, InternalError)(message, code=code, param=param)

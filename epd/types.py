@@ -1,0 +1,171 @@
+"""The words of the project as types: plain data that every room may use and the wire may carry.
+
+Nothing here knows sockets, tensors, clocks or HTTP. Tuples, not lists: a value never changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """One of the three steps of a request. A fused worker serves several."""
+
+    ENCODE = "encode"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class Modality(StrEnum):
+    """What an item is."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    TIME_SERIES = "time_series"
+
+
+class FinishReason(StrEnum):
+    """Why a request ended well, in OpenAI's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RequestKey:
+    """One attempt of a request, minted by its gateway alone; never a client's id."""
+
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ItemKey:
+    """One attempt of one item; `index` counts the request's items in prompt order."""
+
+    request_id: str
+    index: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemLayout:
+    """What one item becomes in the prompt, known before its tower runs.
+
+    `token_ids` replace the placeholder and the `replaces_left` tokens left of it. `row_spans` are
+    half-open [start, end) ranges of `token_ids`, ascending, that take one row each per token.
+    `width` counts values per row (hidden size, times 1 + deepstack levels), `dtype` is a torch
+    dtype's name without its module ("float32"). `grid_thw` is (frames, patch rows, patch columns)
+    before merging. `content_key` covers the bytes and every fact that shaped the result.
+    """
+
+    modality: Modality
+    token_ids: tuple[int, ...]
+    row_spans: tuple[tuple[int, int], ...]
+    width: int
+    dtype: str
+    content_key: bytes
+    grid_thw: tuple[int, int, int] | None = None
+    replaces_left: int = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the tower owes for this item."""
+        return sum(end - start for start, end in self.row_spans)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptItem:
+    """An item inside a resolved prompt, and the encode worker that has its rows."""
+
+    item: ItemKey
+    encoder: str
+    layout: ItemLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A resolved prompt: text[0], items[0], text[1], ..., items[n-1], text[n].
+
+    A resumed request's emitted tokens are the tail of the last text. len(text) == len(items) + 1.
+    """
+
+    text: tuple[tuple[int, ...], ...]
+    items: tuple[PromptItem, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Length after expansion."""
+        return sum(map(len, self.text)) + sum(len(i.layout.token_ids) for i in self.items)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Position of each item's first token in the resolved prompt."""
+        found: list[int] = []
+        at = 0
+        for text, item in zip(self.text, self.items, strict=False):
+            at += len(text)
+            found.append(at)
+            at += len(item.layout.token_ids)
+        return tuple(found)
+
+    def token_ids(self) -> list[int]:
+        """The expanded ids, placeholders included."""
+        ids = list(self.text[0])
+        for item, text in zip(self.items, self.text[1:], strict=True):
+            ids += item.layout.token_ids
+            ids += text
+        return ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How tokens are chosen and when generation ends. All resolved, no defaults left.
+
+    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 switch the filter off, `repetition_penalty`
+    1 likewise. Randomness is f(seed, token index), so a resumed stream continues exactly.
+    `stop_token_ids` holds the checkpoint's eos ids too. `max_tokens` counts from token index 0.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    max_tokens: int = 16
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRun:
+    """Consecutive tokens of one request. `first_index` counts generated tokens from 0."""
+
+    request: RequestKey
+    first_index: int
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One registered process role as the membership table knows it.
+
+    `control` and `bulk` are addresses that its two ROUTER sockets are bound to. `host` is equal for
+    processes that can share memory. `segment` names its shared-memory arena ("" for none).
+    Language workers say their `kv_tokens` and `max_context`, encode workers their `modalities`.
+    """
+
+    name: str
+    incarnation: str
+    stages: tuple[Stage, ...]
+    control: str
+    bulk: str
+    host: str
+    pool: str
+    segment: str = ""
+    modalities: tuple[Modality, ...] = ()
+    kv_tokens: int = 0
+    max_context: int = 0
+    pid: int = 0
