@@ -1,0 +1,109 @@
+"""The prefill side of P->D: KV is offered as it is computed and kept until decode has all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epd.handoff.instructions import DropSends, Free, Instruction, Send, SendKv
+from epd.handoff.tombstones import Tombstones
+from epd.types import RequestKey
+from epd.wire.messages import HandOff, KvReady, PeerFailed, PullKv, RequestFailed
+
+
+@dataclass(slots=True)
+class _Request:
+    gateway: str
+    decode: str | None
+    computed: int = 0
+
+
+class KvSender:
+    """Owner of the requests that this prefill (or fused) worker has admitted."""
+
+    def __init__(self) -> None:
+        self._requests: dict[RequestKey, _Request] = {}
+        self._ended = Tombstones()
+
+    def refuses(self, request: RequestKey) -> bool:
+        """True for an attempt that ended here or is here already: its Admit is stale."""
+        return request in self._ended or request in self._requests
+
+    def admitted(self, gateway: str, request: RequestKey, decode: str | None) -> None:
+        """A request was admitted; `decode` None: it stays here."""
+        self._requests[request] = _Request(gateway, decode)
+
+    def gateway_of(self, request: RequestKey) -> str | None:
+        """Whom to send the request's tokens to; None when it has ended."""
+        state = self._requests.get(request)
+        return state.gateway if state else None
+
+    def computed(self, request: RequestKey, num_tokens: int) -> list[Instruction]:
+        """KV of the first `num_tokens` prompt tokens exists."""
+        state = self._requests.get(request)
+        if state is None or state.decode is None or num_tokens <= state.computed:
+            return []
+        state.computed = num_tokens
+        return [Send(state.decode, KvReady(request=request, num_tokens=num_tokens))]
+
+    def sampled(self, state: HandOff) -> list[Instruction]:
+        """The first token was sampled and the request goes on at decode."""
+        request = self._requests.get(state.request)
+        if request is None or request.decode is None:
+            return []
+        return [Send(request.decode, state)]
+
+    def pull(self, peer: str, pull: PullKv) -> list[Instruction]:
+        """Decode asks for KV. Only the worker named by the gateway gets any."""
+        state = self._requests.get(pull.request)
+        if state is None or state.decode != peer:
+            return [Send(peer, PeerFailed(request=pull.request))]
+        if pull.num_tokens < 1 or not 0 <= pull.first_token <= state.computed - pull.num_tokens:
+            return self.failed(pull.request, 500, "decode asked for KV that does not exist")
+        return [SendKv(peer, pull.request, pull.first_token, pull.num_tokens)]
+
+    def landed(self, peer: str, request: RequestKey) -> list[Instruction]:
+        """Decode has everything."""
+        state = self._requests.get(request)
+        return self.ended(request) if state is not None and state.decode == peer else []
+
+    def ended(self, request: RequestKey) -> list[Instruction]:
+        """Finished, cancelled or handed over. A key that never came is buried all the same."""
+        self._ended.add(request)
+        if self._requests.pop(request, None) is None:
+            return []
+        return [DropSends(request), Free(request)]
+
+    def failed(self, request: RequestKey, status: int, reason: str) -> list[Instruction]:
+        """The attempt cannot go on here: both other sides are told."""
+        state = self._requests.get(request)
+        if state is None:
+            return []
+        code = "unavailable" if status == 503 else "internal_error"
+        told: list[Instruction] = [
+            Send(
+                state.gateway,
+                RequestFailed(request=request, status=status, code=code, reason=reason),
+            )
+        ]
+        if state.decode is not None:
+            told.append(Send(state.decode, PeerFailed(request=request)))
+        return [*told, *self.ended(request)]
+
+    def peer_failed(self, peer: str, request: RequestKey) -> list[Instruction]:
+        """Decode ended the attempt on its side and has told the gateway."""
+        return self.landed(peer, request)
+
+    def peer_lost(self, peer: str) -> list[Instruction]:
+        """A decode worker died."""
+        lost = [key for key, state in self._requests.items() if state.decode == peer]
+        return [i for key in lost for i in self.failed(key, 503, f"{peer} died")]
+
+    def gateway_lost(self, gateway: str) -> list[Instruction]:
+        """A gateway died: its leases end."""
+        lost = [key for key, state in self._requests.items() if state.gateway == gateway]
+        return [i for key in lost for i in self.ended(key)]
+
+    @property
+    def num_requests(self) -> int:
+        """Requests held here."""
+        return len(self._requests)

@@ -1,0 +1,172 @@
+"""The prefill side of E->P: which rows to pull next, within a quota of bytes.
+
+Credits go to admitted requests only, oldest first, in prompt order, so the request that can move on
+always gets its rows; an item larger than the quota streams through it. A row counts against the
+quota from the pull until its token is prefilled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from epd.handoff.instructions import Instruction, Send
+from epd.handoff.spans import Spans
+from epd.types import ItemKey, Prompt, RequestKey
+from epd.wire.messages import EmbeddingData, ItemMoved, PullRows, ReleaseRows, RowsLost
+
+
+@dataclass(slots=True)
+class _Item:
+    key: ItemKey
+    encoder: str
+    num_rows: int
+    row_bytes: int
+    asked: int = 0
+    landed: Spans = field(default_factory=Spans)
+    lost: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return self.landed.count == self.num_rows
+
+
+@dataclass(slots=True)
+class _Request:
+    gateway: str
+    items: list[_Item]
+    consumed: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes asked for and not yet consumed."""
+        held, consumed = 0, self.consumed
+        for item in self.items:
+            used = min(consumed, item.num_rows)
+            consumed -= used
+            held += max(0, item.asked - used) * item.row_bytes
+        return held
+
+
+class RowReceiver:
+    """Owner of the row quota of this prefill worker."""
+
+    def __init__(self, quota_bytes: int, part_bytes: int) -> None:
+        self._quota = quota_bytes
+        self._part = part_bytes
+        self._requests: dict[RequestKey, _Request] = {}
+
+    def admitted(
+        self, gateway: str, request: RequestKey, prompt: Prompt, row_bytes: list[int]
+    ) -> list[Instruction]:
+        """A request was admitted; `row_bytes[k]` is the size of one row of its k-th item."""
+        items = [
+            _Item(part.item, part.encoder, part.layout.num_rows, size)
+            for part, size in zip(prompt.items, row_bytes, strict=True)
+        ]
+        self._requests[request] = _Request(gateway, items)
+        return self._grant()
+
+    def landed(self, peer: str, part: EmbeddingData) -> bool:
+        """A part arrived. False: not asked for, late or repeated; its bytes are to be dropped."""
+        item = self._find(part.request, part.item)
+        if item is None or item.encoder != peer or part.num_rows < 1:
+            return False
+        end = part.first_row + part.num_rows
+        if part.first_row < 0 or end > item.asked or item.landed.overlaps(part.first_row, end):
+            return False
+        item.landed.add(part.first_row, end)
+        return True
+
+    def settled(self, part: EmbeddingData) -> list[Instruction]:
+        """The part was merged: an item that is complete is released at its encoder."""
+        item = self._find(part.request, part.item)
+        if item is None or not item.complete:
+            return []
+        return [Send(item.encoder, ReleaseRows(item=item.key))]
+
+    def consumed(self, request: RequestKey, num_rows: int) -> list[Instruction]:
+        """The first `num_rows` rows of the request were prefilled and freed."""
+        state = self._requests.get(request)
+        if state is None or num_rows <= state.consumed:
+            return []
+        state.consumed = num_rows
+        return self._grant()
+
+    def lost(self, peer: str, message: RowsLost) -> list[Instruction]:
+        """An encoder has not got the rows (any more): the gateway must find them again."""
+        item = self._find(message.request, message.item)
+        if item is None or item.encoder != peer or item.lost or item.complete:
+            return []
+        item.lost = True
+        return [Send(self._requests[message.request].gateway, message)]
+
+    def moved(self, message: ItemMoved) -> list[Instruction]:
+        """The gateway found them: ask the new encoder for what was asked and has not landed."""
+        item = self._find(message.request, message.old)
+        if item is None or item.complete:
+            return []
+        item.key, item.encoder, item.lost = message.item, message.encoder, False
+        holes = item.landed.missing(0, item.asked)
+        pulls = [self._pull(message.request, item, a, b) for a, b in holes]
+        return [*pulls, *self._grant()]
+
+    def ended(self, request: RequestKey) -> list[Instruction]:
+        """The request needs no rows any more, whatever the reason."""
+        state = self._requests.pop(request, None)
+        if state is None:
+            return []
+        left: list[Instruction] = [
+            Send(item.encoder, ReleaseRows(item=item.key))
+            for item in state.items
+            if item.asked and not item.complete
+        ]
+        return [*left, *self._grant()]
+
+    def peer_lost(self, peer: str) -> list[Instruction]:
+        """An encoder died: every item it still owed is lost."""
+        found: list[Instruction] = []
+        for request, state in self._requests.items():
+            for item in state.items:
+                if item.encoder == peer and not item.complete:
+                    lost = RowsLost(request=request, item=item.key, reason=f"{peer} died")
+                    found += self.lost(peer, lost)
+        return found
+
+    def _grant(self) -> list[Instruction]:
+        """Pull in order while the quota lasts; one row always fits when nothing is held."""
+        held = self.held_bytes
+        pulls: list[Instruction] = []
+        for request, state in self._requests.items():
+            for item in state.items:
+                while item.asked < item.num_rows:
+                    room = max(self._quota - held, item.row_bytes if held == 0 else 0)
+                    fit = min(room, max(self._part, item.row_bytes)) // item.row_bytes
+                    if fit == 0:
+                        return pulls
+                    end = min(item.num_rows, item.asked + fit)
+                    if not item.lost:
+                        pulls.append(self._pull(request, item, item.asked, end))
+                    held += (end - item.asked) * item.row_bytes
+                    item.asked = end
+        return pulls
+
+    @staticmethod
+    def _pull(request: RequestKey, item: _Item, start: int, end: int) -> Send:
+        pull = PullRows(request=request, item=item.key, first_row=start, num_rows=end - start)
+        return Send(item.encoder, pull)
+
+    def _find(self, request: RequestKey, key: ItemKey) -> _Item | None:
+        state = self._requests.get(request)
+        if state is None:
+            return None
+        return next((item for item in state.items if item.key == key), None)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of quota in use."""
+        return sum(state.held_bytes for state in self._requests.values())
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that may still pull."""
+        return len(self._requests)
