@@ -231,9 +231,11 @@ class Ownership:
         request = self._current(message.request.request_id, message.request.attempt)
         if request is None:
             return [Tell(sender, Cancel(request=message.request))]
-        if request.phase is Phase.ADMITTING:
-            request.phase = Phase.RUNNING
-        return []
+        if request.phase is not Phase.ADMITTING:
+            return []
+        request.phase = Phase.RUNNING
+        request.aged = False
+        return self._admit()
 
     def refused(self, sender: str, message: Refused) -> list[Instruction]:
         """A worker has no room: give back what another holds, and try others or wait."""
@@ -245,6 +247,7 @@ class Ownership:
             return [*self._fail(request, error), *self._admit()]
         given_back = self._withdraw(request, but=sender)
         request.refused_by.add(sender)
+        request.aged = True
         return [*given_back, *self._admit()]
 
     def room(self) -> list[Instruction]:
@@ -255,11 +258,12 @@ class Ownership:
     def _admit(self) -> list[Instruction]:
         """Place waiting requests in order of arrival until one has to wait."""
         told: list[Instruction] = []
-        waiting = [r for r in self._requests.values() if r.phase is Phase.WAITING]
-        for request in sorted(waiting, key=lambda r: r.order):
-            if self._blocked:
+        for request in sorted(self._requests.values(), key=lambda r: r.order):
+            if request.phase is Phase.WAITING and not self._blocked:
+                told += self._place(request)
+            trying = request.phase in (Phase.RESERVING, Phase.ADMITTING)
+            if self._blocked or (request.aged and trying):
                 break
-            told += self._place(request)
         return told
 
     def _place(self, request: Request) -> list[Instruction]:

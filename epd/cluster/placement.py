@@ -43,13 +43,15 @@ class Placement:
         if not prefills:
             raise Unavailable("no prefill worker is alive")
         prefill = self._choose(prefills, num_tokens, refused_by)
-        if prefill is None or Stage.DECODE in prefill.stages:
-            return prefill and Placed(prefill.name, None)
+        if prefill is None:
+            return None
+        if Stage.DECODE in prefill.stages:
+            return Placed(prefill.name, None)
         decodes = [m for m in self._membership.serving(Stage.DECODE) if m.pool == prefill.pool]
         if not decodes:
             raise Unavailable("no decode worker is alive")
         decode = self._choose(decodes, num_tokens, refused_by)
-        return decode and Placed(prefill.name, decode.name)
+        return None if decode is None else Placed(prefill.name, decode.name)
 
     def _choose(
         self, members: list[Member], num_tokens: int, refused_by: set[str]

@@ -96,7 +96,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Request:
-    """One request from submission to its last token."""
+    """One request from submission to its last token. `aged`: it was refused and is not overtaken."""
 
     submission: Submission
     order: int
@@ -106,6 +106,7 @@ class Request:
     attempt: int = 1
     placed: Placed | None = None
     refused_by: set[str] = field(default_factory=set)
+    aged: bool = False
     deaths: int = 0
     stream: Stream = field(default_factory=Stream)
 
