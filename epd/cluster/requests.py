@@ -96,7 +96,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Request:
-    """One request from submission to its last token. `aged`: it was refused and is not overtaken."""
+    """One request, first job to last token. `aged`: it was refused and is not overtaken."""
 
     submission: Submission
     order: int
