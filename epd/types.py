@@ -111,6 +111,14 @@ class Prompt:
             at += len(item.layout.token_ids)
         return tuple(found)
 
+    def rows_before(self, token: int) -> int:
+        """How many rows the first `token` tokens of the resolved prompt take."""
+        return sum(
+            max(0, min(end, token - offset) - start)
+            for offset, item in zip(self.offsets, self.items, strict=True)
+            for start, end in item.layout.row_spans
+        )
+
     def token_ids(self) -> list[int]:
         """The expanded ids, placeholders included."""
         ids = list(self.text[0])

@@ -14,7 +14,7 @@ from typing import Any
 from epd.cluster.membership import Membership
 from epd.cluster.placement import Placement
 from epd.cluster.requests import Item, ItemJob, Phase, Request, Submission
-from epd.errors import BadRequest, EpdError, InternalError, Unavailable, from_status
+from epd.errors import BadRequest, EpdError, InternalError, Overloaded, Unavailable, from_status
 from epd.types import ItemKey, ItemLayout, Prompt, Stage, TokenRun
 from epd.wire.messages import (
     Admit,
@@ -47,9 +47,6 @@ MAX_DEATHS = 3
 
 HEADROOM = 64
 """Tokens of output to hold KV for at admission; decode grows from there."""
-
-PREEMPTED = "preempted"
-"""Code of a RequestFailed that gave its blocks to an older request and is to be placed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +249,13 @@ class Ownership:
 
     def room(self) -> list[Instruction]:
         """Some worker has room again, or joined."""
-        self._blocked = False
+        self._unblock()
         return self._admit()
+
+    def _unblock(self) -> None:
+        self._blocked = False
+        for request in self._requests.values():
+            request.refused_by.clear()
 
     def _admit(self) -> list[Instruction]:
         """Place waiting requests in order of arrival until one has to wait."""
@@ -274,7 +276,6 @@ class Ownership:
             return self._fail(request, error)
         if placed is None:
             self._blocked = True
-            request.refused_by.clear()
             return []
         request.placed = placed
         self._placement.began(placed.prefill)
@@ -331,7 +332,7 @@ class Ownership:
         request = self._current(message.request.request_id, message.request.attempt)
         if request is None or request.placed is None:
             return []
-        if message.code == PREEMPTED:
+        if message.status == Overloaded.status:  # it gave its blocks to an older one
             return [*self._withdraw(request, but=sender), *self._admit()]
         error = from_status(message.status, message.reason, code=message.code)
         if isinstance(error, Unavailable):
@@ -351,7 +352,7 @@ class Ownership:
                 alive = request.submission.request_id in self._requests
                 if alive and item.pending and item.encoder == name:
                     told += self._encode_again(request, item, f"{name} died")
-        self._blocked = False
+        self._unblock()
         return [*told, *self._admit()]
 
     # ---- ends

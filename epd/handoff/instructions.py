@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from epd.errors import EpdError
 from epd.types import ItemKey, RequestKey
-from epd.wire.messages import HandOff
+from epd.wire.messages import HandOff, RequestFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +75,10 @@ class StartDecode:
 
 
 Instruction = Send | SendRows | SendKv | DropSends | Pin | Unpin | Free | StartDecode
+
+
+def failure(request: RequestKey, error: EpdError) -> RequestFailed:
+    """The message that ends an attempt with this error."""
+    return RequestFailed(
+        request=request, status=error.status, code=error.code, reason=error.message
+    )

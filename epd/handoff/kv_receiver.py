@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from epd.handoff.instructions import Free, Instruction, Send, StartDecode
+from epd.errors import EpdError, InternalError, Unavailable
+from epd.handoff.instructions import Free, Instruction, Send, StartDecode, failure
 from epd.handoff.tombstones import Tombstones
 from epd.types import RequestKey
 from epd.wire.messages import (
@@ -14,7 +15,6 @@ from epd.wire.messages import (
     KvReady,
     PeerFailed,
     PullKv,
-    RequestFailed,
 )
 
 
@@ -65,7 +65,7 @@ class KvReceiver:
         if state is None:
             return [Send(peer, PeerFailed(request=message.request))]
         if message.num_tokens > state.num_tokens:
-            return self.failed(message.request, 500, "prefill offered more KV than was reserved")
+            return self.failed(message.request, InternalError("prefill offered too much KV"))
         state.ready = max(state.ready, message.num_tokens)
         return self._ask(message.request, state)
 
@@ -116,7 +116,7 @@ class KvReceiver:
         if state.state is not None:
             return []
         if not 0 < message.num_prompt_tokens <= min(state.num_tokens, len(message.token_ids) - 1):
-            return self.failed(message.request, 500, "prefill sent a state that does not fit")
+            return self.failed(message.request, InternalError("prefill sent a bad state"))
         state.state = message
         return self._start(message.request, state)
 
@@ -133,16 +133,15 @@ class KvReceiver:
         self._ended.add(request)
         return [] if self._requests.pop(request, None) is None else [Free(request)]
 
-    def failed(self, request: RequestKey, status: int, reason: str) -> list[Instruction]:
+    def failed(self, request: RequestKey, error: EpdError) -> list[Instruction]:
         """The attempt cannot go on here: both other sides are told."""
         state = self._requests.get(request)
         if state is None:
             return []
-        code = "unavailable" if status == 503 else "internal_error"
         told: list[Instruction] = [
             Send(
                 state.gateway,
-                RequestFailed(request=request, status=status, code=code, reason=reason),
+                failure(request, error),
             )
         ]
         if not state.running:
@@ -161,7 +160,7 @@ class KvReceiver:
             for key, state in self._requests.items()
             if state.prefill == peer and not state.running
         ]
-        return [i for key in lost for i in self.failed(key, 503, f"{peer} died")]
+        return [i for key in lost for i in self.failed(key, Unavailable(f"{peer} died"))]
 
     def gateway_lost(self, gateway: str) -> list[Instruction]:
         """A gateway died: its leases end."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from epd.handoff.instructions import DropSends, Free, Instruction, Send, SendKv
+from epd.errors import EpdError, InternalError, Unavailable
+from epd.handoff.instructions import DropSends, Free, Instruction, Send, SendKv, failure
 from epd.handoff.tombstones import Tombstones
 from epd.types import RequestKey
-from epd.wire.messages import HandOff, KvReady, PeerFailed, PullKv, RequestFailed
+from epd.wire.messages import HandOff, KvReady, PeerFailed, PullKv
 
 
 @dataclass(slots=True)
@@ -58,7 +59,9 @@ class KvSender:
         if state is None or state.decode != peer:
             return [Send(peer, PeerFailed(request=pull.request))]
         if pull.num_tokens < 1 or not 0 <= pull.first_token <= state.computed - pull.num_tokens:
-            return self.failed(pull.request, 500, "decode asked for KV that does not exist")
+            return self.failed(
+                pull.request, InternalError("decode asked for KV that does not exist")
+            )
         return [SendKv(peer, pull.request, pull.first_token, pull.num_tokens)]
 
     def landed(self, peer: str, request: RequestKey) -> list[Instruction]:
@@ -73,16 +76,15 @@ class KvSender:
             return []
         return [DropSends(request), Free(request)]
 
-    def failed(self, request: RequestKey, status: int, reason: str) -> list[Instruction]:
+    def failed(self, request: RequestKey, error: EpdError) -> list[Instruction]:
         """The attempt cannot go on here: both other sides are told."""
         state = self._requests.get(request)
         if state is None:
             return []
-        code = "unavailable" if status == 503 else "internal_error"
         told: list[Instruction] = [
             Send(
                 state.gateway,
-                RequestFailed(request=request, status=status, code=code, reason=reason),
+                failure(request, error),
             )
         ]
         if state.decode is not None:
@@ -96,7 +98,7 @@ class KvSender:
     def peer_lost(self, peer: str) -> list[Instruction]:
         """A decode worker died."""
         lost = [key for key, state in self._requests.items() if state.decode == peer]
-        return [i for key in lost for i in self.failed(key, 503, f"{peer} died")]
+        return [i for key in lost for i in self.failed(key, Unavailable(f"{peer} died"))]
 
     def gateway_lost(self, gateway: str) -> list[Instruction]:
         """A gateway died: its leases end."""

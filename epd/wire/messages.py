@@ -65,10 +65,14 @@ class Payload:
 @message("cluster.register")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
-    """Worker -> gateway: here I am. Repeated until answered by Welcome or RegisterRefused."""
+    """Worker -> gateway: here I am. Repeated until answered by Welcome or RegisterRefused.
+
+    `via` is the address that the worker knows the gateway by; Welcome says it back.
+    """
 
     member: Member
     fingerprint: dict[str, str]
+    via: str
 
 
 @message("cluster.welcome")
@@ -78,6 +82,7 @@ class Welcome:
 
     gateway: str
     incarnation: str
+    via: str
 
 
 @message("cluster.register_refused")

@@ -1,0 +1,91 @@
+"""Bulk sends of one worker: chunks are produced only when there is room to stage them.
+
+Peers take turns, so one slow receiver never blocks another. Runs on the step thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from epd.transfer import Outgoing
+from epd.types import ItemKey, RequestKey
+from epd.wire.links import Links
+from epd.wire.messages import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One bulk message to be: `read` copies the bytes out, `message` wraps their payload."""
+
+    read: Callable[[], torch.Tensor]
+    message: Callable[[Payload], Any]
+
+
+class BulkSender:
+    """A queue of chunks per peer. `same_host` says whether a peer can read shared memory."""
+
+    def __init__(self, links: Links, outgoing: Outgoing, same_host: Callable[[str], bool]) -> None:
+        self._links = links
+        self._outgoing = outgoing
+        self._same_host = same_host
+        self._queues: dict[str, deque[tuple[RequestKey | ItemKey, Iterator[Chunk]]]] = {}
+        self._pending: dict[str, Chunk] = {}
+
+    def add(self, to: str, key: RequestKey | ItemKey, chunks: Iterator[Chunk]) -> None:
+        """Queue chunks behind what the peer waits for already."""
+        self._queues.setdefault(to, deque()).append((key, chunks))
+
+    def drop(self, key: RequestKey | ItemKey) -> None:
+        """Forget what has not been staged."""
+        for to, queue in list(self._queues.items()):
+            if queue and queue[0][0] == key:
+                self._pending.pop(to, None)
+            self._queues[to] = deque(entry for entry in queue if entry[0] != key)
+
+    def peer_lost(self, name: str) -> None:
+        """The peer died: so did its queue, and its shared-memory slots are free."""
+        self._queues.pop(name, None)
+        self._pending.pop(name, None)
+        self._outgoing.peer_lost(name)
+
+    @property
+    def waiting(self) -> bool:
+        """Something is queued."""
+        return any(self._queues.values())
+
+    def pump(self) -> bool:
+        """Send what fits now, one chunk per peer and turn. False: nothing could move."""
+        moved = False
+        while any([self._send_one(to) for to in list(self._queues)]):
+            moved = True
+        return moved
+
+    def _send_one(self, to: str) -> bool:
+        chunk = self._pending.pop(to, None) or self._next(to)
+        if chunk is None:
+            return False
+        staged = self._outgoing.stage(chunk.read(), to=to, same_host=self._same_host(to))
+        if staged is None:
+            self._pending[to] = chunk
+            return False
+        if not self._links.send(to, chunk.message(staged.payload), staged.frame):
+            if staged.payload.slot >= 0:
+                self._outgoing.give_back(staged.payload.slot, by=to)
+            self._pending[to] = chunk
+            return False
+        return True
+
+    def _next(self, to: str) -> Chunk | None:
+        queue = self._queues.get(to)
+        while queue:
+            chunk = next(queue[0][1], None)
+            if chunk is not None:
+                return chunk
+            queue.popleft()
+        self._queues.pop(to, None)
+        return None

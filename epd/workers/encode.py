@@ -1,0 +1,190 @@
+"""The encode stage: jobs in, layouts and rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
+from epd.handoff import DropSends, Instruction, Pin, RowSender, Send, SendRows, Unpin
+from epd.transfer import Outgoing
+from epd.types import ItemKey
+from epd.wire.links import Delivery
+from epd.wire.messages import (
+    DropItem,
+    EmbeddingData,
+    EncodeItem,
+    ItemFailed,
+    LayoutReady,
+    Payload,
+    PullRows,
+    ReleaseRows,
+    RowsTaken,
+)
+from epd.workers.bulk import BulkSender, Chunk
+from epd.workers.station import Handler, Station
+
+
+class EncodeCore:
+    """Assembles the encoder, the row hand-off and the links. Step thread only."""
+
+    def __init__(
+        self, station: Station, encoder: Encoder, outgoing: Outgoing, chunk_bytes: int
+    ) -> None:
+        self._station = station
+        self._encoder = encoder
+        self._outgoing = outgoing
+        self._chunk_bytes = chunk_bytes
+        self._sender = RowSender()
+        self._owners: dict[ItemKey, str] = {}
+        self._bulk = BulkSender(station.links, outgoing, station.same_host)
+        self._handlers: dict[type[Any], Handler] = {
+            EncodeItem: self._on_job,
+            DropItem: self._on_drop,
+            PullRows: lambda peer, m, _: self._do(self._sender.pull(peer, m)),
+            ReleaseRows: lambda peer, m, _: self._do(self._sender.release(peer, m.item)),
+            RowsTaken: lambda peer, m, _: self._outgoing.give_back(m.slot, by=peer),
+        }
+
+    # ---- events
+
+    def receive(self, delivery: Delivery) -> None:
+        """A message of this stage."""
+        self._station.dispatch(self._handlers, delivery)
+
+    def local(self, event: object) -> None:
+        """An item came out of the intake."""
+        if isinstance(event, ItemPrepared):
+            owner = self._owners.get(event.item)
+            if owner is not None and self._encoder.prepared(event):
+                layout = LayoutReady(item=event.item, layout=event.prepared.layout)
+                self._station.send(owner, layout)
+        elif isinstance(event, ItemBroken):
+            self._on_broken(event)
+
+    def peer_lost(self, name: str) -> None:
+        """A prefill worker died."""
+        self._bulk.peer_lost(name)
+        self._do(self._sender.peer_lost(name))
+
+    def gateway_lost(self, name: str) -> None:
+        """Its items have no consumer any more."""
+        for item in self._sender.owner_lost(name):
+            self._drop(item)
+
+    def _on_job(self, peer: str, job: EncodeItem, frame: memoryview | None) -> None:
+        if self._sender.expect(peer, job.item):
+            self._owners[job.item] = peer
+            self._encoder.submit(job, None if frame is None else bytes(frame))
+
+    def _on_drop(self, peer: str, message: DropItem, frame: memoryview | None) -> None:
+        self._drop(message.item)
+
+    def _drop(self, item: ItemKey) -> None:
+        self._owners.pop(item, None)
+        self._do(self._sender.drop(item))
+        self._encoder.drop(item)
+
+    def _on_broken(self, event: ItemBroken) -> None:
+        owner = self._owners.pop(event.item, None)
+        self._do(self._sender.gone(event.item, event.error.message))
+        if owner is not None:
+            failed = ItemFailed(
+                item=event.item,
+                status=event.error.status,
+                code=event.error.code,
+                reason=event.error.message,
+            )
+            self._station.send(owner, failed)
+
+    # ---- work
+
+    @property
+    def has_work(self) -> bool:
+        """A tower batch or a bulk send is due."""
+        return self._encoder.has_work
+
+    @property
+    def stuck(self) -> bool:
+        """Bulk waits for a peer or for room in the arena."""
+        return self._bulk.waiting
+
+    def step(self) -> None:
+        """Send what can be sent, then one tower batch."""
+        self._bulk.pump()
+        if not self._encoder.has_work:
+            return
+        for result in self._encoder.step():
+            if isinstance(result, ItemEncoded):
+                self._on_encoded(result.item)
+            else:
+                self._on_broken(result)
+        self._bulk.pump()
+
+    def _on_encoded(self, item: ItemKey) -> None:
+        rows = self._encoder.rows(item)
+        if rows is None:
+            self._do(self._sender.gone(item, "evicted"))
+        else:
+            self._do(self._sender.encoded(item, rows.shape[0]))
+
+    def _do(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Send(to, message):
+                    self._station.send(to, message)
+                case SendRows():
+                    self._send_rows(instruction)
+                case DropSends(key):
+                    self._bulk.drop(key)
+                case Pin(item):
+                    self._encoder.pin(item)
+                case Unpin(item):
+                    self._encoder.unpin(item)
+                case _:
+                    raise AssertionError(instruction)
+
+    def _send_rows(self, send: SendRows) -> None:
+        rows = self._encoder.rows(send.item)
+        if rows is None:
+            pull = PullRows(
+                request=send.request,
+                item=send.item,
+                first_row=send.first_row,
+                num_rows=send.num_rows,
+            )
+            self._do(self._sender.gone(send.item, "evicted"))
+            self._do(self._sender.pull(send.to, pull))
+            return
+        self._bulk.add(send.to, send.item, self._chunks(send, rows))
+
+    def _chunks(self, send: SendRows, rows: torch.Tensor) -> Iterator[Chunk]:
+        row_bytes = rows.shape[1] * rows.element_size()
+        step = max(1, self._chunk_bytes // row_bytes)
+        end = send.first_row + send.num_rows
+        for first in range(send.first_row, end, step):
+            num = min(step, end - first)
+            message = partial(_part, send, first, num)
+            yield Chunk(partial(rows.narrow, 0, first, num), message)
+
+    def gauges(self) -> dict[str, int]:
+        """What the worker holds."""
+        return {
+            **self._encoder.gauges(),
+            "items": self._sender.num_items,
+            "shm_bytes": self._outgoing.in_use,
+        }
+
+    def close(self) -> None:
+        """Free threads and shared memory."""
+        self._encoder.close()
+        self._outgoing.close()
+
+
+def _part(send: SendRows, first: int, num: int, payload: Payload) -> EmbeddingData:
+    return EmbeddingData(
+        request=send.request, item=send.item, first_row=first, num_rows=num, payload=payload
+    )

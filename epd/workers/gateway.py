@@ -1,0 +1,317 @@
+"""The gateway process: HTTP in front, ownership of every request behind, one event loop.
+
+The I/O thread delivers into the loop; all decisions are made there by `epd.cluster`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from epd.cluster import (
+    Accepted,
+    Emit,
+    Failed,
+    ItemJob,
+    Membership,
+    Ownership,
+    Placement,
+    Submission,
+    Tell,
+)
+from epd.cluster.membership import Rejected
+from epd.config import Config
+from epd.errors import Cancelled, EpdError, InternalError, Overloaded, TooLarge, Unavailable
+from epd.gateway.service import CallSpec
+from epd.models.spec import Checkpoint
+from epd.observe.metrics import Metrics
+from epd.types import Member, TokenRun
+from epd.wire.links import Delivery, PeerLost
+from epd.wire.messages import (
+    Admitted,
+    EncodeItem,
+    Heartbeat,
+    HeartbeatReply,
+    ItemFailed,
+    LayoutReady,
+    Leaving,
+    Members,
+    Refused,
+    Register,
+    RegisterRefused,
+    RequestFailed,
+    Reserved,
+    Room,
+    RowsLost,
+    Tokens,
+    Welcome,
+)
+from epd.wire.zmq_links import ZmqLinks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class LiveCall:
+    """One request as its HTTP handler sees it."""
+
+    node: Node
+    request_id: str
+    media: tuple[bytes | None, ...]
+    num_prompt_tokens: int = 0
+    events: asyncio.Queue[TokenRun | EpdError] = field(default_factory=asyncio.Queue)
+    began: float = field(default_factory=time.monotonic)
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def media_bytes(self) -> int:
+        """Inline bytes kept for it."""
+        return sum(len(data) for data in self.media if data is not None)
+
+    async def runs(self) -> AsyncIterator[TokenRun]:
+        """Tokens as they come, to the last; raises the error that ends the request."""
+        while True:
+            event = await self.events.get()
+            if isinstance(event, EpdError):
+                raise event
+            yield event
+            if event.finish_reason is not None:
+                return
+
+    async def cancel(self) -> None:
+        """Nobody reads any more; every stage lets go. Harmless after the end."""
+        self.node.cancel(self.request_id, Cancelled("the client left"))
+
+
+class Node:
+    """The gateway's seat in the cluster. All but `put` runs on the event loop."""
+
+    def __init__(self, config: Config, checkpoint: Checkpoint, metrics: Metrics) -> None:
+        self.model_name = config.gateway.served_model_name or checkpoint.name
+        self.created = int(time.time())
+        self.metrics_registry = metrics
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._membership = Membership(checkpoint.fingerprint())
+        limit = config.language.max_context or checkpoint.max_context
+        self._placement = Placement(self._membership)
+        self._ownership = Ownership(
+            self._membership, self._placement, min(limit, checkpoint.max_context)
+        )
+        self.links = ZmqLinks(config.name or "gateway-0", config.listen, config.wire, self)
+        self._calls: dict[str, LiveCall] = {}
+        self._heard: dict[str, float] = {}
+        self._beats = 0
+        self._handlers: dict[type[Any], Any] = {
+            Register: self._on_register,
+            HeartbeatReply: self._on_heartbeat,
+            Leaving: lambda d: self._lost(d.sender, d.incarnation, d.message.reason),
+            LayoutReady: lambda d: self._do(self._ownership.layout(d.sender, d.message)),
+            ItemFailed: lambda d: self._do(self._ownership.item_failed(d.sender, d.message)),
+            RowsLost: lambda d: self._do(self._ownership.rows_lost(d.sender, d.message)),
+            Reserved: lambda d: self._do(self._ownership.reserved(d.sender, d.message)),
+            Admitted: lambda d: self._do(self._ownership.admitted(d.sender, d.message)),
+            Refused: lambda d: self._do(self._ownership.refused(d.sender, d.message)),
+            Room: lambda d: self._do(self._ownership.room()),
+            Tokens: lambda d: self._do(self._ownership.tokens(d.sender, d.message.runs)),
+            RequestFailed: lambda d: self._do(self._ownership.request_failed(d.sender, d.message)),
+        }
+
+    # ---- the HTTP side
+
+    async def submit(self, call: CallSpec) -> LiveCall:
+        """Take a request, or refuse it at once."""
+        if len(self._calls) >= self._config.gateway.max_waiting:
+            raise Overloaded(f"{len(self._calls)} requests are waiting already")
+        live = LiveCall(self, secrets.token_hex(12), tuple(p.data for p in call.draft.parts))
+        self._check_media(live)
+        self._calls[live.request_id] = live
+        timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
+        live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
+        self._do(self._ownership.submit(_submission(live.request_id, call)))
+        return live
+
+    def _check_media(self, live: LiveCall) -> None:
+        limit = self._config.media.max_bytes
+        for index, data in enumerate(live.media):
+            if data is not None and len(data) > limit:
+                raise TooLarge(f"item {index} has {len(data)} bytes, {limit} are allowed")
+        held = sum(other.media_bytes for other in self._calls.values())
+        if held + live.media_bytes > self._config.gateway.media_budget_bytes:
+            raise Overloaded("too much inline media is waiting already")
+
+    def cancel(self, request_id: str, error: EpdError) -> None:
+        """End a request from this side."""
+        if request_id in self._calls:
+            self._do(self._ownership.cancel(request_id))
+            self._ended(request_id, error)
+
+    def _expire(self, request_id: str, timeout: float) -> None:
+        self.cancel(request_id, Unavailable(f"no answer within {timeout:.0f} s"))
+
+    def ready(self) -> bool:
+        """A text request could be answered now."""
+        return self._membership.complete
+
+    def metrics(self) -> bytes:
+        """The Prometheus page."""
+        self.metrics_registry.set_gauges(
+            requests=self._ownership.num_requests,
+            waiting=self._ownership.num_waiting,
+            media_bytes=sum(call.media_bytes for call in self._calls.values()),
+            links=self.links.counters(),
+        )
+        return self.metrics_registry.render()
+
+    # ---- the cluster side
+
+    def put(self, event: object) -> bool:
+        """From the I/O thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._handle, event)
+        except RuntimeError:  # the loop is closed: this process ends
+            log.debug("an event came after the end")
+        return True
+
+    def _handle(self, event: object) -> None:
+        if isinstance(event, PeerLost):
+            self._lost(event.name, event.incarnation, event.reason)
+        elif isinstance(event, Delivery):
+            handler = self._handlers.get(type(event.message))
+            if handler is None:
+                log.warning("unexpected message=%s from=%s", event.message, event.sender)
+            else:
+                handler(event)
+
+    def _on_register(self, delivery: Delivery) -> None:
+        message: Register = delivery.message
+        member = message.member
+        if member.name != delivery.sender or member.incarnation != delivery.incarnation:
+            log.warning("a register that is not the sender's own from=%s", delivery.sender)
+            return
+        joined = self._membership.join(member, message.fingerprint)
+        self.links.connect(member)
+        if isinstance(joined, Rejected):
+            log.error("refused worker=%s reason=%s", member.name, joined.reason)
+            self.links.send(member.name, RegisterRefused(reason=joined.reason))
+            return
+        if joined.replaced is not None:
+            self._gone(joined.replaced, "restarted")
+        welcome = Welcome(
+            gateway=self.links.name, incarnation=self.links.incarnation, via=message.via
+        )
+        self.links.send(member.name, welcome)
+        if member.name not in self._heard:
+            log.info("joined worker=%s stages=%s", member.name, ",".join(member.stages))
+        self._heard[member.name] = time.monotonic()
+        self._publish()
+        self._do(self._ownership.room())
+
+    def _on_heartbeat(self, delivery: Delivery) -> None:
+        self._heard[delivery.sender] = time.monotonic()
+        member = self._membership.get(delivery.sender)
+        if member is not None:
+            gauges = {**delivery.message.gauges, "step_age_ms": delivery.message.step_age_ms}
+            self.metrics_registry.worker(member.name, "+".join(member.stages), gauges)
+
+    def _lost(self, name: str, incarnation: str, reason: str) -> None:
+        if name == self.links.name:
+            raise InternalError(reason)
+        member = self._membership.leave(name, incarnation)
+        if member is not None:
+            self.links.forget(name)
+            self._gone(member, reason)
+
+    def _gone(self, member: Member, reason: str) -> None:
+        log.warning("lost worker=%s reason=%s", member.name, reason)
+        self._heard.pop(member.name, None)
+        self.metrics_registry.worker_gone(member.name)
+        self._publish()
+        self._do(self._ownership.worker_lost(member.name))
+
+    def _publish(self) -> None:
+        table = Members(members=self._membership.members)
+        for member in table.members:
+            self.links.send(member.name, table)
+
+    async def beat(self) -> None:
+        """Heartbeats, for ever: they renew the leases of all requests."""
+        wire = self._config.wire
+        while True:
+            self._beats += 1
+            now = time.monotonic()
+            for member in self._membership.members:
+                if now - self._heard.get(member.name, now) > wire.dead_after_s:
+                    self._lost(member.name, member.incarnation, "no heartbeat")
+                else:
+                    self.links.send(member.name, Heartbeat(sequence=self._beats))
+            await asyncio.sleep(wire.heartbeat_s)
+
+    def leave(self) -> None:
+        """Tell the workers that the leases end here."""
+        for member in self._membership.members:
+            self.links.send(member.name, Leaving(reason="the gateway stops"))
+        self.links.close()
+
+    # ---- instructions
+
+    def _do(self, instructions: list[Any]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Tell(to, message):
+                    self._tell(to, message)
+                case Accepted(request_id, num_prompt_tokens):
+                    self._calls[request_id].num_prompt_tokens = num_prompt_tokens
+                case Emit(request_id, run):
+                    self._emit(request_id, run)
+                case Failed(request_id, error):
+                    self._ended(request_id, error)
+                case _:
+                    raise AssertionError(instruction)
+
+    def _tell(self, to: str, message: object) -> None:
+        frame: bytes | None = None
+        if isinstance(message, EncodeItem) and message.url is None:
+            frame = self._calls[message.item.request_id].media[message.item.index]
+        if not self.links.send(to, message, frame):
+            member = self._membership.get(to)
+            if member is not None:
+                reason = "cannot be reached"
+                self._loop.call_soon(self._lost, to, member.incarnation, reason)
+
+    def _emit(self, request_id: str, run: TokenRun) -> None:
+        call = self._calls[request_id]
+        call.events.put_nowait(run)
+        self.metrics_registry.tokens(len(run.token_ids))
+        if run.first_index == 0:
+            self.metrics_registry.first_token(time.monotonic() - call.began)
+        if run.finish_reason is not None:
+            self._close(request_id)
+            self.metrics_registry.request("200")
+
+    def _ended(self, request_id: str, error: EpdError) -> None:
+        call = self._close(request_id)
+        call.events.put_nowait(error)
+        self.metrics_registry.request(str(error.status))
+        log.info("request failed id=%s status=%d %s", request_id, error.status, error.message)
+
+    def _close(self, request_id: str) -> LiveCall:
+        call = self._calls.pop(request_id)
+        if call.timer is not None:
+            call.timer.cancel()
+        return call
+
+
+def _submission(request_id: str, call: CallSpec) -> Submission:
+    items = tuple(
+        ItemJob(modality=part.modality, url=part.url, text_before=part.text_before)
+        for part in call.draft.parts
+    )
+    return Submission(
+        request_id=request_id, text=call.draft.text, items=items, sampling=call.sampling
+    )

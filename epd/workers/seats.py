@@ -1,0 +1,224 @@
+"""Build the seats of one process: links, station and core of each of its roles."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epd.config import Config
+from epd.encoder import Encoder
+from epd.engine import Engine
+from epd.errors import ConfigError
+from epd.handoff import KvReceiver, RowReceiver
+from epd.models.language import LanguageModel, load_language
+from epd.models.placement import resolve_device, resolve_dtype
+from epd.models.spec import Checkpoint, read_checkpoint
+from epd.models.towers import load_towers
+from epd.transfer import Outgoing
+from epd.types import Member, Stage
+from epd.wire.inbox import Inbox
+from epd.wire.inproc_links import Hub, InprocLinks
+from epd.wire.links import Links
+from epd.wire.messages import PROTOCOL_VERSION, Register
+from epd.wire.zmq_links import ZmqLinks
+from epd.workers.decode import DecodeCore
+from epd.workers.encode import EncodeCore
+from epd.workers.local_links import LocalLinks
+from epd.workers.prefill import PrefillCore
+from epd.workers.station import Core, Pulse, Station
+
+FULL_RETRY_S = 0.01
+PULL_BYTES = 8 << 20
+KV_WINDOW_BYTES = 32 << 20
+
+STAGES: dict[str, tuple[Stage, ...]] = {
+    "encode": (Stage.ENCODE,),
+    "prefill": (Stage.PREFILL,),
+    "decode": (Stage.DECODE,),
+    "fused": (Stage.PREFILL, Stage.DECODE),
+}
+
+PARTNERS: dict[str, frozenset[Stage]] = {
+    "encode": frozenset({Stage.PREFILL}),
+    "prefill": frozenset({Stage.ENCODE, Stage.DECODE}),
+    "decode": frozenset({Stage.PREFILL}),
+    "fused": frozenset({Stage.ENCODE}),
+}
+
+
+@dataclass
+class Seat:
+    """One role of this process."""
+
+    links: Links
+    pulse: Pulse
+    station: Station
+    core: Core
+
+    def counters(self) -> dict[str, int]:
+        """What the links counted, for the gauges of a heartbeat."""
+        return {f"links_{name}": value for name, value in self.links.counters().items()}
+
+
+class _SeatInbox:
+    """Puts events into the process's inbox with the seat they are for."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self.seat: Seat | None = None
+
+    def put(self, event: object) -> bool:
+        """False when the inbox is full."""
+        return self._inbox.put((self.seat, event))
+
+    def put_local(self, event: object) -> None:
+        """From a thread of the stage's own, which waits while the inbox is full."""
+        while not self.put(event):
+            time.sleep(FULL_RETRY_S)
+
+
+@dataclass
+class _Build:
+    """What all seats of one process share."""
+
+    config: Config
+    checkpoint: Checkpoint
+    inbox: Inbox
+    device: str
+    dtype: str
+    hub: Hub = field(default_factory=Hub)
+    roles: dict[str, str] = field(default_factory=dict)
+
+
+def build_seats(role: str, config: Config, inbox: Inbox) -> list[Seat]:
+    """Load what the role needs and bind its sockets; nothing is sent yet."""
+    _limit_threads(config)
+    checkpoint = read_checkpoint(config.model)
+    name = config.name or f"{role}-{os.getpid()}"
+    roles = {f"{name}.encode": "encode", name: "fused"} if role == "engine" else {name: role}
+    if not set(roles.values()) <= set(STAGES):
+        raise ConfigError(f"there is no role {role!r}")
+    build = _Build(
+        config=config,
+        checkpoint=checkpoint,
+        inbox=inbox,
+        device=resolve_device(config.device),
+        dtype=resolve_dtype(config.dtype, checkpoint),
+        roles=roles,
+    )
+    return [_seat(build, seat_name, seat_role) for seat_name, seat_role in roles.items()]
+
+
+def _limit_threads(config: Config) -> None:
+    if config.threads is not None:
+        import torch
+
+        torch.set_num_threads(config.threads)
+
+
+def _seat(build: _Build, name: str, role: str) -> Seat:
+    config = build.config
+    sink = _SeatInbox(build.inbox)
+    pulse = Pulse()
+    links = _links(build, name, sink, pulse)
+    shm = config.wire.shm_bytes if len(build.roles) == 1 and role in ("encode", "prefill") else 0
+    outgoing = Outgoing(arena_bytes=shm)
+    make, facts = _core(build, role, sink, outgoing)
+    member = Member(
+        name=name,
+        incarnation=links.incarnation,
+        stages=STAGES[role],
+        control=links.control,
+        bulk=links.bulk,
+        host=host_id(),
+        pool=_pool(build),
+        segment=outgoing.segment,
+        pid=os.getpid(),
+        **facts,
+    )
+    register = Register(member=member, fingerprint=_fingerprint(build), via="")
+    partners = PARTNERS[role]
+    station = Station(
+        links,
+        config.wire,
+        config.gateways,
+        register,
+        pulse,
+        wants=lambda other: other.name != name and not partners.isdisjoint(other.stages),
+    )
+    core = make(station)
+    station.attach(core)
+    sink.seat = Seat(links, pulse, station, core)
+    return sink.seat
+
+
+def _links(build: _Build, name: str, sink: _SeatInbox, pulse: Pulse) -> Links:
+    config = build.config
+    outer = ZmqLinks(name, config.listen, config.wire, sink, on_io=pulse.answer)
+    if len(build.roles) == 1:
+        return outer
+    inproc = InprocLinks(name, build.hub, sink)
+    return LocalLinks(outer, inproc, frozenset(build.roles) - {name})
+
+
+def _fingerprint(build: _Build) -> dict[str, str]:
+    return {
+        **build.checkpoint.fingerprint(),
+        "protocol": str(PROTOCOL_VERSION),
+        "dtype": build.dtype,
+    }
+
+
+def _pool(build: _Build) -> str:
+    return "|".join(f"{key}={value}" for key, value in sorted(_fingerprint(build).items()))
+
+
+def host_id() -> str:
+    """Equal for processes that see the same /dev/shm: this boot of this machine, this namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    shm = Path("/dev/shm").stat()
+    return f"{boot}-{shm.st_dev}-{shm.st_ino}"
+
+
+def _core(
+    build: _Build, role: str, sink: _SeatInbox, outgoing: Outgoing
+) -> tuple[Callable[[Station], Core], dict[str, Any]]:
+    """How to make the core once its station exists, and what its Member says of it."""
+    if role == "encode":
+        return _encode(build, sink, outgoing)
+    model = load_language(build.checkpoint, device=build.device, dtype=build.dtype)
+    engine = Engine(model, build.config.language)
+    max_context = build.config.language.max_context or build.checkpoint.max_context
+    facts = {"kv_tokens": engine.num_tokens_capacity, "max_context": max_context}
+    if role == "decode":
+        window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
+        kv = KvReceiver(model.num_layers, window)
+        return lambda station: DecodeCore(station, engine, kv), facts
+    rows = RowReceiver(build.config.language.rows_bytes, PULL_BYTES)
+    chunk = build.config.wire.chunk_bytes
+    return lambda s: PrefillCore(s, model, engine, rows, outgoing, chunk), facts
+
+
+def _encode(
+    build: _Build, sink: _SeatInbox, outgoing: Outgoing
+) -> tuple[Callable[[Station], Core], dict[str, Any]]:
+    config = build.config
+    modalities = tuple(m for m in config.encode.modalities if m in build.checkpoint.spec.modalities)
+    if not modalities:
+        wanted = ", ".join(config.encode.modalities)
+        raise ConfigError(f"{build.checkpoint.name} takes none of: {wanted}")
+    towers = load_towers(
+        build.checkpoint, modalities=modalities, device=build.device, dtype=build.dtype
+    )
+    encoder = Encoder(towers, config.encode, config.media, _pool(build), sink.put_local)
+    chunk = config.wire.chunk_bytes
+    return lambda s: EncodeCore(s, encoder, outgoing, chunk), {"modalities": modalities}
+
+
+def kv_bytes_per_token(model: LanguageModel) -> int:
+    """K and V of all layers."""
+    return 2 * model.num_layers * model.kv_heads * model.head_dim * model.dtype.itemsize
