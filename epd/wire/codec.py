@@ -1,8 +1,8 @@
 """Messages to bytes and back: msgpack [version, tag, to, fields], nothing else on the wire.
 
-Every message class is compiled once into an encoder and a decoder of its fields. Decoding is strict:
-exact types, exact counts, no maps (a dict travels as pairs), no extension types, and nothing is
-built before the whole header is known to be there. A class or method is never named by the wire.
+Every message class is compiled once into an encoder and a decoder of its fields. Decoding is
+strict: exact types, exact counts, no maps (a dict travels as pairs), no extension types, and
+nothing is built before the whole header is known to be there. The wire never names a class.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from epd.wire.messages import PROTOCOL_VERSION, REGISTRY
 MAX_HEADER_BYTES: Final = 8 << 20
 
 Convert = Callable[[Any], Any]
+
+_PLAIN: Final = (str, int, bool, bytes)  # exactly these types, as msgpack gives them
 
 
 class _Mismatch(Exception):
@@ -133,32 +135,49 @@ def _codec(cls: type) -> _ClassCodec:
 def _dataclass(cls: type) -> _ClassCodec:
     hints = typing.get_type_hints(cls)
     names = tuple(field.name for field in dataclasses.fields(cls))
-    codecs = tuple(_of(hints[name]) for name in names)
+    kinds = tuple(hints[name] for name in names)
+    if all(kind in _PLAIN for kind in kinds):
+        return _ClassCodec(_decode_plain(cls, names, kinds), _fields(names))
+    codecs = tuple(map(_of, kinds))
     decoders = tuple(codec.decode for codec in codecs)
-    getters = tuple(map(_getter, names, codecs))
+    converted = tuple((i, codec.encode) for i, codec in enumerate(codecs) if codec.encode)
+    getter = _fields(names)
 
     def decode_fields(value: Any) -> Any:
         if type(value) is not tuple or len(value) != len(names):
             raise _Mismatch(f"{cls.__name__} takes {len(names)} fields")
-        return cls(**{n: decode(v) for n, decode, v in zip(names, decoders, value, strict=True)})
+        values = [decode(v) for decode, v in zip(decoders, value)]  # noqa: B905 - checked above
+        return cls(**dict(zip(names, values)))  # noqa: B905
 
-    def encode_fields(value: Any) -> tuple[Any, ...]:
-        return tuple([get(value) for get in getters])
+    def encode_fields(value: Any) -> Any:
+        fields = list(getter(value))
+        for i, convert in converted:
+            fields[i] = convert(fields[i])
+        return fields
 
     return _ClassCodec(decode_fields, encode_fields)
 
 
-def _getter(name: str, codec: _Codec) -> Convert:
-    plain = operator.attrgetter(name)
-    convert = codec.encode
-    if convert is None:
-        return plain
-    return lambda value: convert(plain(value))
+def _fields(names: tuple[str, ...]) -> Convert:
+    """The values of these attributes as a tuple, also where there is only one."""
+    getter = operator.attrgetter(*names)
+    return getter if len(names) > 1 else lambda value: (getter(value),)
+
+
+def _decode_plain(cls: type, names: tuple[str, ...], kinds: tuple[type, ...]) -> Convert:
+    """For classes of plain fields alone, keys above all: one comparison checks every type."""
+
+    def decode(value: Any) -> Any:
+        if type(value) is not tuple or tuple(map(type, value)) != kinds:
+            raise _Mismatch(f"{cls.__name__} takes {[kind.__name__ for kind in kinds]}")
+        return cls(**dict(zip(names, value)))  # noqa: B905 - lengths are equal here
+
+    return decode
 
 
 def _of(kind: Any) -> _Codec:
     """The codec of one annotation. A kind that no message may have fails at its first use."""
-    if kind in (str, int, bool, bytes):
+    if kind in _PLAIN:
         return _Codec(_exactly(kind))
     if kind is float:
         return _Codec(_finite, float)
@@ -205,7 +224,7 @@ def _enum(kind: type[Enum]) -> _Codec:
 
 def _sequence(kind: Any) -> _Codec:
     """tuple[kind, ...]. Plain kinds are checked all at once: token ids come by the thousand."""
-    if kind in (str, int, bool, bytes):
+    if kind in _PLAIN:
         allowed = {kind}
 
         def decode_plain(value: Any) -> Any:
