@@ -13,10 +13,12 @@ import importlib.util
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import torch
 
-_DECLARED: list[torch.library.Library] = []  # a declaration lives as long as its library object
+_LIBRARY: Any = torch.library.Library  # untyped in torch
+_DECLARED: list[Any] = []  # a declaration lives as long as its library object
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
@@ -31,7 +33,7 @@ def prepare_torchvision() -> bool:
     library = _compiled_half()
     if library is None or _loads(library):
         return False
-    operators = torch.library.Library("torchvision", "DEF")
+    operators = _LIBRARY("torchvision", "DEF")
     for name in ("nms", "qnms"):
         operators.define(name + _SIGNATURE)
     _DECLARED.append(operators)
