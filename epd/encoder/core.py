@@ -116,7 +116,10 @@ class Encoder:
         with self._lock:
             for queued, tensor in zip(batch.items, rows, strict=True):
                 self._store.put(queued.item, tensor, tensor.nbytes)
-        return [ItemEncoded(queued.item) for queued in batch.items]
+        return [
+            ItemEncoded(queued.item, len(tensor))
+            for queued, tensor in zip(batch.items, rows, strict=True)
+        ]
 
     def rows(self, item: ItemKey) -> torch.Tensor | None:
         """[num_rows, width] on the towers' device; None when not, or no longer, here."""

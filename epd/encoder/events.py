@@ -60,6 +60,7 @@ class ItemEncoded:
     """From the step thread: the rows exist and may be pulled."""
 
     item: ItemKey
+    num_rows: int
 
 
 def named(error: EpdError, modality: Modality, item: ItemKey) -> EpdError:

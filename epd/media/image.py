@@ -81,7 +81,7 @@ def _open(data: bytes) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's parsers raise an open set of types
-        raise BadMedia("damaged picture header") from error
+        raise BadMedia("damaged or truncated picture") from error
 
 
 def _fault(error: Exception) -> str:
@@ -100,8 +100,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        image = image.convert("I;16") if image.mode == "I" else image
-        return image.point(_16_TO_8_BIT, "L").convert("RGB")
+        return image.convert("I").point(_16_TO_8_BIT, "L").convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
