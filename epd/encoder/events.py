@@ -1,0 +1,69 @@
+"""What the encoder tells its worker about an item, and what it needs from a family's towers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+
+from epd.errors import EpdError
+from epd.types import ItemKey, ItemLayout, Modality
+
+
+class PreparedItem(Protocol):
+    """One preprocessed item: its layout is known, its rows are not."""
+
+    @property
+    def layout(self) -> ItemLayout: ...
+
+    @property
+    def patches(self) -> int:
+        """What the item costs in a tower forward."""
+        ...
+
+
+class Towers(Protocol):
+    """The towers of one checkpoint, as the encoder uses them."""
+
+    def prepare(
+        self, modality: Modality, media: Image.Image, *, content_key: bytes, text_before: str
+    ) -> PreparedItem:
+        """Preprocess one item; any thread. BadMedia for a picture the model cannot take."""
+        ...
+
+    def encode(self, batch: Sequence[Any]) -> list[torch.Tensor]:
+        """Rows of each prepared item, [num_rows, width]; step thread only."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPrepared:
+    """From an intake thread: the layout is known, and the towers may run."""
+
+    item: ItemKey
+    prepared: PreparedItem
+
+
+@dataclass(frozen=True, slots=True)
+class ItemBroken:
+    """From any thread: the item ended here. The error names it by modality and index."""
+
+    item: ItemKey
+    error: EpdError
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEncoded:
+    """From the step thread: the rows exist and may be pulled."""
+
+    item: ItemKey
+    num_rows: int
+
+
+def named(error: EpdError, modality: Modality, item: ItemKey) -> EpdError:
+    """The same error, its message starting with the item as the client counts it, from 0."""
+    name = modality.value.replace("_", " ")
+    return type(error)(f"{name} {item.index}: {error.message}", param=error.param, code=error.code)

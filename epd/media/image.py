@@ -1,0 +1,108 @@
+"""Pictures: from a file's bytes to RGB pixels, or to a reason in a few words.
+
+The header is judged before any pixel is decoded. Formats are an allow-list: each further one is a
+further decoder that strangers can reach.
+"""
+
+from __future__ import annotations
+
+import io
+
+import PIL
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from epd.config import MediaConfig
+from epd.errors import BadMedia, TooLarge
+
+# Naming the plugins here registers them before any thread asks for one.
+_PLUGINS = (
+    PngImagePlugin.PngImageFile,
+    JpegImagePlugin.JpegImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+)
+FORMATS = tuple(plugin.format for plugin in _PLUGINS)
+
+# What this module does to pixels, for content keys.
+DECODING = f"rgb on white, upright, pillow {PIL.__version__}"
+
+# Ours is the only limit on pixels, and it is an error, never a warning.
+Image.MAX_IMAGE_PIXELS = None
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_16_TO_8_BIT = [value // 257 for value in range(1 << 16)]
+
+
+def load_image(data: bytes, config: MediaConfig) -> Image.Image:
+    """Decode the first frame to upright RGB, transparent parts on white."""
+    if not data:
+        raise BadMedia("0 bytes")
+    if len(data) > config.max_bytes:
+        raise TooLarge(f"file larger than {config.max_bytes} bytes")
+    image = _open(data)
+    pixels = image.width * image.height
+    if pixels > config.max_pixels:
+        raise BadMedia(
+            f"{image.width}x{image.height} pixels, more than the limit of {config.max_pixels}"
+        )
+    try:
+        image.load()
+        return _to_rgb(_upright(image))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise an open set of types
+        raise BadMedia(f"{_fault(error)} {image.format}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        names = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise BadMedia(f"not a readable {names} file") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's parsers raise an open set of types
+        raise BadMedia("damaged or truncated picture") from error
+
+
+def _fault(error: Exception) -> str:
+    cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
+    return "truncated" if cut else "damaged"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001  unreadable metadata does not make the pixels unreadable
+        return image
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return image.convert("I").point(_16_TO_8_BIT, "L").convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
