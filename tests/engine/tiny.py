@@ -10,11 +10,11 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from epd import attention
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
+from epd.models.torchvision_shim import prepare_torchvision
 from epd.types import (
     ItemKey,
     ItemLayout,
@@ -35,6 +35,9 @@ MERGE = 2
 @cache
 def reference_model() -> Any:
     """The full model, fp32, random weights that keep greedy outputs varied."""
+    prepare_torchvision()
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
     torch.manual_seed(7)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
     config = Qwen2_5_VLConfig(
@@ -48,6 +51,8 @@ def reference_model() -> Any:
             "max_position_embeddings": 4096,
             "rope_parameters": rope,
             "initializer_range": 0.15,
+            "bos_token_id": None,
+            "eos_token_id": None,
         },
         vision_config={
             "depth": 1,
@@ -72,8 +77,8 @@ class TinyLanguage:
     """The reference model's language half behind the engine's interface."""
 
     def __init__(self) -> None:
-        attention.register()
         full = _twin()
+        attention.register()
         full.set_attn_implementation({"text_config": attention.ATTENTION})
         self._language, self._head = full.model.language_model, full.lm_head
         text = self._language.config
@@ -109,10 +114,9 @@ class TinyLanguage:
 
 def _twin() -> Any:
     """The same weights in a second model, so that the reference keeps its own attention."""
-    model = Qwen2_5_VLForConditionalGeneration(
-        reference_model().config.__class__.from_dict(reference_model().config.to_dict())
-    )
-    model.load_state_dict(reference_model().state_dict())
+    reference = reference_model()
+    model = type(reference)(type(reference.config).from_dict(reference.config.to_dict()))
+    model.load_state_dict(reference.state_dict())
     return model.eval()
 
 
@@ -177,7 +181,11 @@ def generate(case: Case, max_tokens: int, *, repetition_penalty: float = 1.0) ->
     """What transformers says, greedily."""
     inputs: dict[str, Any] = dict(_inputs(case.prompt))
     if case.rows:
-        inputs["mm_encoder_outputs"] = {"image": case.rows}
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        features = BaseModelOutputWithPooling(pooler_output=case.rows)
+        inputs["mm_encoder_outputs"] = {"image": features}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     model = reference_model()
     out = model.generate(
         **inputs,
