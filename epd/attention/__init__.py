@@ -1,0 +1,54 @@
+"""Paged attention for transformers' language models, through its AttentionInterface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from epd.attention.base import AttentionBackend, PagedBatch, PagedSequence, StepAttention
+from epd.attention.sdpa import SdpaBackend
+from epd.errors import UnsupportedModel
+
+__all__ = [
+    "ATTENTION",
+    "AttentionBackend",
+    "PagedBatch",
+    "PagedSequence",
+    "SdpaBackend",
+    "StepAttention",
+    "attend",
+    "register",
+]
+
+ATTENTION = "epd_paged"
+
+
+def register() -> None:
+    """Make ATTENTION known to transformers. May be called again.
+
+    It is not registered as a mask function: transformers then builds no mask at all.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, attend)
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    plan: StepAttention[Any],
+    scaling: float,
+    sliding_window: int | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Called by every attention layer: query [1, heads, T, dim] -> [1, T, heads, dim]."""
+    assert attention_mask is None and query.shape[0] == 1 and query.shape[2] == plan.num_new
+    if sliding_window is not None:
+        raise UnsupportedModel("attention with a sliding window is not supported")
+    out = plan.attend(query[0], key[0], value[0], layer=module.layer_idx, scaling=scaling)
+    return out[None], None

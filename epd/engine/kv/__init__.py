@@ -1,0 +1,1 @@
+"""Blocks of KV: who owns which (blocks, pure) and their tensors (cache)."""

@@ -1,0 +1,178 @@
+"""MultiModalEmbeddingData: one request's embedding rows, merged from EmbeddingData parts.
+
+Parts of an item may land in any order and more than once. Where rows go comes from the layouts
+only, never from looking for token ids. Not thread-safe: the step thread owns it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import torch
+
+from epd.errors import InternalError
+from epd.types import Prompt, PromptItem
+
+
+class MultiModalEmbeddingData:
+    """Rows of all items of one prompt, held from landing until their tokens have KV."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._num_tokens = prompt.num_tokens
+        self._closed = False
+        self._items = [
+            _ItemRows(index, item, offset)
+            for index, (item, offset) in enumerate(zip(prompt.items, prompt.offsets, strict=True))
+        ]
+
+    @property
+    def ready_tokens(self) -> int:
+        """Prompt tokens before the first row that has not landed."""
+        for item in self._items:
+            if not item.complete:
+                return item.token_of(item.num_landed)
+        return self._num_tokens
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the rows kept here."""
+        return sum(item.held_bytes for item in self._items)
+
+    @property
+    def kinds(self) -> set[tuple[int, str]]:
+        """(width, dtype) of all rows that are to come."""
+        return {(item.width, item.dtype) for item in self._items}
+
+    def add(self, index: int, first_row: int, rows: torch.Tensor) -> None:
+        """Take rows [first_row, first_row + len(rows)) of item `index`; repeats are ignored.
+
+        The tensor is kept, not copied: the caller hands it over.
+        """
+        if self._closed:
+            return
+        if not 0 <= index < len(self._items):
+            raise InternalError(f"rows for item {index} of {len(self._items)}")
+        self._items[index].add(first_row, rows)
+
+    def gather(self, first: int, num: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What tokens [first, first + num) take: their places relative to `first`, and [k, width].
+
+        None where they are all text.
+        """
+        places: list[int] = []
+        rows: list[torch.Tensor] = []
+        for item in self._items:
+            wanted = item.rows_in(first, first + num)
+            if wanted:
+                places += [item.token_of(row) - first for row in wanted]
+                rows += item.take(wanted)
+        if not rows:
+            return None
+        return torch.tensor(places), torch.cat(rows)
+
+    def close(self) -> None:
+        """The request is gone: free everything, and take no late part."""
+        self._closed = True
+        for item in self._items:
+            item.close()
+
+    def drop_before(self, token: int) -> None:
+        """Tokens before `token` have KV: a part that only they took is freed."""
+        for item in self._items:
+            item.drop_before(token)
+
+
+class _ItemRows:
+    """Rows of one item. Rows [0, num_dropped) are gone again, [.., num_landed) without a gap."""
+
+    def __init__(self, index: int, item: PromptItem, offset: int) -> None:
+        layout = item.layout
+        self.width = layout.width
+        self.dtype = layout.dtype
+        self.num_landed = 0
+        self._num_dropped = 0
+        self._name = f"item {index} (from {item.encoder})"
+        self._parts: dict[int, torch.Tensor] = {}
+        # Absolute token spans that take rows, and the number of the first row of each.
+        self._spans = [(offset + start, offset + end) for start, end in layout.row_spans]
+        self._firsts: list[int] = []
+        self._num_rows = 0
+        for start, end in layout.row_spans:
+            self._firsts.append(self._num_rows)
+            self._num_rows += end - start
+
+    @property
+    def complete(self) -> bool:
+        return self.num_landed == self._num_rows
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(part.nbytes for part in self._parts.values())
+
+    def token_of(self, row: int) -> int:
+        """The token that takes this row."""
+        span = bisect_right(self._firsts, row) - 1
+        return self._spans[span][0] + row - self._firsts[span]
+
+    def rows_in(self, first: int, end: int) -> range:
+        """Rows that tokens [first, end) take."""
+        return range(self._row_at(first), self._row_at(end))
+
+    def add(self, first_row: int, rows: torch.Tensor) -> None:
+        self._check(first_row, rows)
+        end = first_row + len(rows)
+        for start, stop in list(self._gaps(max(first_row, self._num_dropped), end)):
+            piece = rows[start - first_row : stop - first_row]
+            # A slice would keep the whole part's memory, uncounted.
+            self._parts[start] = piece if len(piece) == len(rows) else piece.clone()
+        for start in sorted(self._parts):
+            if start <= self.num_landed:
+                self.num_landed = max(self.num_landed, start + len(self._parts[start]))
+
+    def take(self, wanted: range) -> list[torch.Tensor]:
+        """The rows in order, as slices of the parts."""
+        taken = []
+        at = wanted.start
+        for start in sorted(self._parts):
+            part = self._parts[start]
+            if start <= at < min(start + len(part), wanted.stop):
+                taken.append(part[at - start : wanted.stop - start])
+                at += len(taken[-1])
+        if at != wanted.stop:
+            raise InternalError(f"{self._name}: row {at} is not there")
+        return taken
+
+    def drop_before(self, token: int) -> None:
+        gone = self._row_at(token)
+        self._num_dropped = max(self._num_dropped, min(gone, self.num_landed))
+        for start in [s for s, p in self._parts.items() if s + len(p) <= self._num_dropped]:
+            del self._parts[start]
+
+    def close(self) -> None:
+        self._parts.clear()
+
+    def _row_at(self, token: int) -> int:
+        """Rows that tokens before `token` take."""
+        return sum(min(max(token - start, 0), end - start) for start, end in self._spans)
+
+    def _gaps(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Ranges of [first, end) that no part holds."""
+        for start in sorted(self._parts):
+            if first < min(start, end):
+                yield first, min(start, end)
+            first = max(first, start + len(self._parts[start]))
+        if first < end:
+            yield first, end
+
+    def _check(self, first_row: int, rows: torch.Tensor) -> None:
+        dtype = str(rows.dtype).removeprefix("torch.")
+        if rows.ndim != 2 or rows.shape[1] != self.width or dtype != self.dtype:
+            raise InternalError(
+                f"{self._name}: rows of shape {tuple(rows.shape)} and {dtype}, "
+                f"the layout says width {self.width} and {self.dtype}"
+            )
+        if not 0 <= first_row < first_row + len(rows) <= self._num_rows:
+            raise InternalError(
+                f"{self._name}: rows {first_row} to {first_row + len(rows)} of {self._num_rows}"
+            )

@@ -1,0 +1,78 @@
+"""The tensors of the KV cache, and copies of token ranges in and out of them.
+
+Outside this file and the attention backends nobody knows how pages are laid out: a range leaves
+and enters as [2 (K, V), layers, tokens, kv_heads, head_dim].
+"""
+
+from __future__ import annotations
+
+import torch
+
+from epd.config.sections import LanguageConfig
+from epd.engine.language import LanguageModel
+from epd.errors import ConfigError, InternalError
+
+
+def num_blocks(model: LanguageModel, config: LanguageConfig) -> int:
+    """Whole blocks that the configured capacity gives."""
+    values = 2 * model.num_layers * model.kv_heads * model.head_dim
+    tokens = config.kv_tokens or config.kv_bytes // (values * model.dtype.itemsize)
+    if tokens < config.block_size:
+        raise ConfigError(
+            f"the KV cache holds {tokens} tokens, less than one block of {config.block_size}; "
+            "raise language.kv_bytes or language.kv_tokens"
+        )
+    return tokens // config.block_size
+
+
+class KvCache:
+    """Pages of all layers: `keys` and `values` are [layers, slots, kv_heads, head_dim]."""
+
+    def __init__(self, model: LanguageModel, *, num_blocks: int, block_size: int) -> None:
+        self.block_size = block_size
+        self._pages = torch.zeros(
+            (2, model.num_layers, num_blocks * block_size, model.kv_heads, model.head_dim),
+            dtype=model.dtype,
+            device=model.device,
+        )
+        self.keys, self.values = self._pages[0], self._pages[1]
+
+    def read(self, blocks: list[int], tokens: range, layers: range) -> torch.Tensor:
+        """An owned, contiguous copy of a token range x layer range."""
+        self._check_layers(layers)
+        pages = self._pages[:, layers.start : layers.stop]
+        return pages.index_select(2, self._slots(blocks, tokens))
+
+    def write(self, blocks: list[int], first_token: int, first_layer: int, kv: torch.Tensor) -> int:
+        """Copy a range in; the number of its tokens."""
+        self.check_range(kv)
+        num_layers, num_tokens = kv.shape[1:3]
+        layers = range(first_layer, first_layer + num_layers)
+        self._check_layers(layers)
+        slots = self._slots(blocks, range(first_token, first_token + num_tokens))
+        pages = self._pages[:, layers.start : layers.stop]
+        pages.index_copy_(2, slots, kv.to(pages.device))
+        return int(num_tokens)
+
+    def check_range(self, kv: torch.Tensor) -> None:
+        """Does this look like a range of this cache?"""
+        want = self._pages.shape
+        shape = kv.shape
+        if kv.ndim != 5 or shape[0] != 2 or shape[3:] != want[3:] or kv.dtype != self._pages.dtype:
+            raise InternalError(
+                f"KV of shape {tuple(shape)} and {kv.dtype} does not fit "
+                f"[2, layers, tokens, {want[3]}, {want[4]}] in {self._pages.dtype}"
+            )
+
+    def _check_layers(self, layers: range) -> None:
+        if not 0 <= layers.start < layers.stop <= self._pages.shape[1]:
+            raise InternalError(f"layers {layers.start} to {layers.stop} do not exist")
+
+    def _slots(self, blocks: list[int], tokens: range) -> torch.Tensor:
+        """Slots of a token range, on the pages' device."""
+        size = self.block_size
+        first = tokens.start // size
+        table = torch.tensor(blocks[first : -(-tokens.stop // size)])
+        slots = (table[:, None] * size + torch.arange(size)).flatten()
+        skipped = first * size
+        return slots[tokens.start - skipped : tokens.stop - skipped].to(self._pages.device)

@@ -1,0 +1,48 @@
+"""What the engine needs of a language model; models.LanguageModel has it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+
+class LanguageModel(Protocol):
+    """Layers and weights. Its attention layers call epd.attention.attend with `plan`."""
+
+    @property
+    def num_layers(self) -> int:
+        """Attention layers, each with its own KV."""
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of K and V."""
+
+    @property
+    def head_dim(self) -> int:
+        """Values per head."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Values per embedding row."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table and of the logits."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, rows and KV."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """[T] -> [T, hidden]."""
+
+    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
+        """[T, hidden] at [3, T] or [T] -> last hidden [T, hidden]."""
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, hidden] -> [N, vocab]."""

@@ -1,0 +1,254 @@
+"""A tiny random Qwen2.5-VL: transformers' own generate() as the reference, and its language half
+in the shape that the engine takes. No files, no processor: image features are random rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+
+from epd import attention
+from epd.config.sections import LanguageConfig
+from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
+from epd.models.torchvision_shim import prepare_torchvision
+from epd.types import (
+    ItemKey,
+    ItemLayout,
+    Modality,
+    Prompt,
+    PromptItem,
+    RequestKey,
+    SamplingParams,
+    TokenRun,
+)
+
+VOCAB = 320
+HIDDEN = 64
+IMAGE, VISION_START, VISION_END = 300, 301, 302
+MERGE = 2
+
+
+@cache
+def reference_model() -> Any:
+    """The full model, fp32, random weights that keep greedy outputs varied."""
+    prepare_torchvision()
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    torch.manual_seed(7)
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": VOCAB,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "rope_parameters": rope,
+            "initializer_range": 0.15,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": HIDDEN,
+            "fullatt_block_indexes": [0],
+        },
+        image_token_id=IMAGE,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=VISION_END,
+        initializer_range=0.15,
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+class TinyLanguage:
+    """The reference model's language half behind the engine's interface."""
+
+    def __init__(self) -> None:
+        full = _twin()
+        attention.register()
+        full.set_attn_implementation({"text_config": attention.ATTENTION})
+        self._language, self._head = full.model.language_model, full.lm_head
+        text = self._language.config
+        self.num_layers: int = text.num_hidden_layers
+        self.kv_heads: int = text.num_key_value_heads
+        self.head_dim: int = text.hidden_size // text.num_attention_heads
+        self.hidden_size: int = text.hidden_size
+        self.vocab_size: int = text.vocab_size
+        self.dtype = torch.float32
+        self.device = torch.device("cpu")
+        self.forwards: list[int] = []
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self._language.embed_tokens(ids)
+        return found
+
+    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
+        self.forwards.append(len(embeds))
+        out: torch.Tensor = self._language(
+            inputs_embeds=embeds[None],
+            position_ids=positions[:, None] if positions.ndim == 2 else positions[None],
+            attention_mask=None,
+            past_key_values=None,
+            use_cache=False,
+            plan=plan,
+        ).last_hidden_state[0]
+        return out
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self._head(hidden)
+        return out
+
+
+def _twin() -> Any:
+    """The same weights in a second model, so that the reference keeps its own attention."""
+    reference = reference_model()
+    model = type(reference)(type(reference.config).from_dict(reference.config.to_dict()))
+    model.load_state_dict(reference.state_dict())
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt with its images' features, rotary positions, and delta."""
+
+    prompt: Prompt
+    rows: tuple[torch.Tensor, ...]
+    positions: torch.Tensor
+    delta: int
+
+    @property
+    def token_ids(self) -> list[int]:
+        return self.prompt.token_ids()
+
+
+def make_case(seed: int, *, texts: Sequence[int], grids: Sequence[tuple[int, int]] = ()) -> Case:
+    """Random text of the given lengths with an image of (rows, columns) merged patches between."""
+    assert len(texts) == len(grids) + 1
+    generator = torch.Generator().manual_seed(seed)
+    text = [torch.randint(0, 300, (n,), generator=generator).tolist() for n in texts]
+    items, rows = [], []
+    for index, (height, width) in enumerate(grids):
+        num = height * width
+        rows.append(torch.randn(num, HIDDEN, generator=generator))
+        items.append(
+            PromptItem(
+                item=ItemKey(f"r{seed}", index, 0),
+                encoder="encode-0",
+                layout=ItemLayout(
+                    modality=Modality.IMAGE,
+                    token_ids=(VISION_START, *([IMAGE] * num), VISION_END),
+                    row_spans=((1, 1 + num),),
+                    width=HIDDEN,
+                    dtype="float32",
+                    content_key=b"",
+                    grid_thw=(1, height * MERGE, width * MERGE),
+                ),
+            )
+        )
+    prompt = Prompt(text=tuple(map(tuple, text)), items=tuple(items))
+    positions, delta = _reference_positions(prompt)
+    return Case(prompt, tuple(rows), positions, delta)
+
+
+def _inputs(prompt: Prompt) -> dict[str, torch.Tensor]:
+    ids = torch.tensor([prompt.token_ids()])
+    inputs = {"input_ids": ids, "mm_token_type_ids": (ids == IMAGE).int()}
+    if prompt.items:
+        inputs["image_grid_thw"] = torch.tensor([i.layout.grid_thw for i in prompt.items])
+    return inputs
+
+
+def _reference_positions(prompt: Prompt) -> tuple[torch.Tensor, int]:
+    positions, delta = reference_model().model.get_rope_index(**_inputs(prompt))
+    return positions[:, 0].long(), int(delta.flatten()[0])
+
+
+@torch.no_grad()
+def generate(case: Case, max_tokens: int, *, repetition_penalty: float = 1.0) -> list[int]:
+    """What transformers says, greedily."""
+    inputs: dict[str, Any] = dict(_inputs(case.prompt))
+    if case.rows:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        features = BaseModelOutputWithPooling(pooler_output=case.rows)
+        inputs["mm_encoder_outputs"] = {"image": features}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    model = reference_model()
+    out = model.generate(
+        **inputs,
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        repetition_penalty=repetition_penalty,
+    )
+    found: list[int] = out[0, len(case.token_ids) :].tolist()
+    return found
+
+
+def key(name: str) -> RequestKey:
+    return RequestKey(name, 0)
+
+
+def landed(case: Case) -> MultiModalEmbeddingData | None:
+    """All rows, as one part per item."""
+    if not case.rows:
+        return None
+    data = MultiModalEmbeddingData(case.prompt)
+    for index, rows in enumerate(case.rows):
+        data.add(index, 0, rows)
+    return data
+
+
+def make_request(name: str, case: Case, sampling: SamplingParams) -> EngineRequest:
+    return EngineRequest(
+        key=key(name),
+        token_ids=case.token_ids,
+        positions=case.positions,
+        position_delta=case.delta,
+        sampling=sampling,
+        embeddings=landed(case),
+        role=Role.FULL,
+    )
+
+
+def make_engine(**config: int) -> Engine:
+    return Engine(TinyLanguage(), LanguageConfig(**{"kv_tokens": 4096, **config}))
+
+
+def start(engine: Engine, request: EngineRequest) -> None:
+    """Reserve for the whole life, then start."""
+    most = len(request.token_ids) + request.sampling.max_tokens
+    assert engine.reserve(request.key, most)
+    engine.start(request)
+
+
+def finish(engine: Engine) -> dict[str, list[int]]:
+    """Step until nothing is left to do; all tokens by request."""
+    tokens: dict[str, list[int]] = {}
+    while engine.has_work:
+        result = engine.step()
+        assert not result.failed
+        collect(tokens, result.tokens)
+        engine.check()
+    return tokens
+
+
+def collect(tokens: dict[str, list[int]], runs: Sequence[TokenRun]) -> None:
+    for run in runs:
+        tokens.setdefault(run.request.request_id, []).extend(run.token_ids)
+
+
+def greedy(max_tokens: int, **changes: Any) -> SamplingParams:
+    return replace(SamplingParams(max_tokens=max_tokens), **changes)
