@@ -1,0 +1,20 @@
+"""Chats become prompts and tokens become text: templates, tokenising, detokenising. No torch."""
+
+from epd.prompt.builder import PromptBuilder
+from epd.prompt.chat import ItemPart, Message, TextPart
+from epd.prompt.detokenizer import Detokenizer
+from epd.prompt.draft import Draft, MediaPart
+from epd.prompt.stops import StopStrings
+from epd.prompt.template import Template
+
+__all__ = [
+    "Detokenizer",
+    "Draft",
+    "ItemPart",
+    "MediaPart",
+    "Message",
+    "PromptBuilder",
+    "StopStrings",
+    "Template",
+    "TextPart",
+]
