@@ -1,0 +1,1 @@
+"""The `epd` command: serve a local cluster, run one role, check a configuration."""

@@ -4,20 +4,28 @@ Building a configuration reads no network, no device and no model. Each room rec
 section only.
 """
 
+from epd.config.loading import dump_config, load_config
 from epd.config.sections import (
     Config,
     EncodeConfig,
     GatewayConfig,
     LanguageConfig,
     MediaConfig,
+    ServeConfig,
     WireConfig,
 )
+from epd.config.topology import ROLES, Topology
 
 __all__ = [
+    "ROLES",
     "Config",
     "EncodeConfig",
     "GatewayConfig",
     "LanguageConfig",
     "MediaConfig",
+    "ServeConfig",
+    "Topology",
     "WireConfig",
+    "dump_config",
+    "load_config",
 ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from epd.config.topology import Topology
+from epd.errors import ConfigError
 from epd.types import Modality
 
 MIB = 1 << 20
@@ -89,11 +91,19 @@ class WireConfig(Section):
     dead_after_s: float = Field(5.0, gt=0, description="silence after which a peer is dead")
 
 
+class ServeConfig(Section):
+    """The supervisor of a local cluster (`epd serve`)."""
+
+    start_timeout_s: float = Field(600.0, gt=0, description="every process is ready by then")
+    stop_grace_s: float = Field(10.0, gt=0, description="from SIGTERM to SIGKILL, per stage")
+    max_restarts: int = Field(5, ge=0, description="restarts in a minute before the command fails")
+
+
 class Config(Section):
     """Everything. `name`, `listen` and `gateways` matter to a single role started by hand."""
 
     model: str = Field("", description="folder of the checkpoint")
-    topology: str = Field("1E1P1D", description="1E1P1D, 1E1PD, EPD, with any counts")
+    topology: str = Field("1E1P1D", description="NENPND, NENPD (fused) or EPD (one engine)")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="the checkpoint's own unless set"
     )
@@ -110,3 +120,13 @@ class Config(Section):
     language: LanguageConfig = LanguageConfig()
     media: MediaConfig = MediaConfig()
     wire: WireConfig = WireConfig()
+    serve: ServeConfig = ServeConfig()
+
+    @field_validator("topology")
+    @classmethod
+    def _topology_is_known(cls, text: str) -> str:
+        try:
+            Topology.parse(text)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return text

@@ -1,0 +1,7 @@
+"""`python -m epd` is the `epd` command."""
+
+import sys
+
+from epd.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,129 @@
+"""One child process of the supervisor: how it is started, what it has said, how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+TAIL_LINES = 20
+LONGEST_LINE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSpec:
+    """What to run. `--ready-fd N --parent-fd N` are appended to `argv`; `env` is the whole one."""
+
+    name: str
+    role: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+class Child:
+    """One incarnation of a ChildSpec. Pipes are read without blocking, when the selector says so.
+
+    The child leads a session of its own, so that Ctrl-C in the terminal reaches the supervisor
+    alone. `parent_fd` reads end-of-file once the supervisor is gone.
+    """
+
+    def __init__(self, spec: ChildSpec, *, parent_fd: int) -> None:
+        self.spec = spec
+        self.ready: dict[str, Any] | None = None
+        self.error = ""
+        self.started = time.monotonic()
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._partial = {"ready": b"", "output": b""}
+        ready, ready_writer = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                [*spec.argv, "--ready-fd", str(ready_writer), "--parent-fd", str(parent_fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(ready_writer, parent_fd),
+                start_new_session=True,
+                env=dict(spec.env),
+            )
+        except OSError:
+            os.close(ready)
+            raise
+        finally:
+            os.close(ready_writer)  # ours would hide the child's death from the reader
+        assert self.process.stdout is not None
+        self.pipes = {"ready": ready, "output": self.process.stdout.fileno()}
+        for fd in self.pipes.values():
+            os.set_blocking(fd, False)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs; reaps it when it does not."""
+        return self.process.poll() is None
+
+    def read(self, pipe: str) -> bool:
+        """Take what `pipe` ("ready", "output") holds now; False at its end."""
+        while True:
+            try:
+                data = os.read(self.pipes[pipe], LONGEST_LINE)
+            except BlockingIOError:
+                return True
+            *lines, rest = (self._partial[pipe] + data).split(b"\n")
+            if not data or len(rest) > LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            self._partial[pipe] = rest
+            for line in filter(None, lines):
+                self._heard(pipe, line.decode(errors="replace"))
+            if not data:
+                return False
+
+    def _heard(self, pipe: str, line: str) -> None:
+        if pipe == "output":
+            self._tail.append(line)
+            print(f"{self.spec.name} | {line}", file=sys.stderr, flush=True)
+            return
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = {"error": f"said {line!r} where its ready line was due"}
+        if isinstance(said, dict) and said.get("ready") is True:
+            self.ready = said
+        else:
+            self.error = str(said.get("error", said) if isinstance(said, dict) else said)
+
+    def terminate(self) -> None:
+        """Ask it to stop in order."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """End it now and reap it."""
+        self.process.kill()
+        self.process.wait()
+
+    def last_words(self) -> str:
+        """Why it ended, as well as it is known: its own error, else the end of its output."""
+        return self.error or "\n  ".join(self._tail) or "it said nothing"
+
+    def ending(self) -> str:
+        """How it ended, or that it did not."""
+        code = self.process.returncode
+        if code is None:
+            return "still running"
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+
+    def close(self) -> None:
+        """Free the pipes; the process has been reaped."""
+        os.close(self.pipes["ready"])
+        assert self.process.stdout is not None
+        self.process.stdout.close()

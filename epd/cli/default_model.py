@@ -1,0 +1,54 @@
+"""The embedded default: a small checkpoint with random weights, built once and kept.
+
+Its answers are gibberish, and we say so. It takes the way of every other checkpoint from there on.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from epd import __version__
+from epd.cli import environment
+from epd.errors import InternalError
+
+log = logging.getLogger("epd.serve")
+
+NAME = "epd-random"
+
+# In a process of its own: the supervisor stays small and imports no torch.
+BUILD = """\
+import sys
+from epd.models.random_checkpoint import build_random_checkpoint
+build_random_checkpoint(sys.argv[1])
+"""
+
+
+def path(command: tuple[str, ...] = (sys.executable, "-c", BUILD)) -> Path:
+    """The checkpoint's folder, after building it if this version has not yet."""
+    folder = environment.cache_folder() / f"random-{__version__}"
+    log.info("no MODEL given: serving a small model with random weights; its answers are gibberish")
+    if not (folder / "config.json").is_file():
+        log.info("building it once in %s", folder)
+        _build(folder, command)
+    return folder
+
+
+def _build(folder: Path, command: tuple[str, ...]) -> None:
+    """Build beside it and rename, so that a half-built one is never taken for whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="building-", dir=folder.parent) as work:
+        built = Path(work) / folder.name
+        done = subprocess.run(
+            [*command, str(built)], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise InternalError(f"building the default model failed:\n{done.stderr.strip()}")
+        try:
+            built.rename(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another start was first
+                raise

@@ -1,0 +1,39 @@
+"""All that epd reads from the environment and the machine it runs on."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# An ipc:// path has 107 bytes; "/epd-12345678/prefill-999.c" must fit behind the base.
+LONGEST_RUNTIME_BASE = 70
+
+
+def num_cores() -> int:
+    """Cores this process may use (not those of the machine, in a container)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Where things built once are kept."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "epd"
+
+
+def runtime_base() -> Path:
+    """A private or sticky folder with a short path, for sockets."""
+    for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()):
+        if base and len(os.fsencode(base)) <= LONGEST_RUNTIME_BASE and os.access(base, os.W_OK):
+            return Path(base)
+    return Path("/tmp")
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """This process's environment for a child that computes with `threads` threads.
+
+    OpenMP reads its variable when torch is loaded, before any setting of torch's own.
+    """
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}

@@ -1,0 +1,97 @@
+"""`epd serve`: a whole cluster on this machine, as one command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import setproctitle
+
+from epd.cli import default_model, environment
+from epd.cli.child import ChildSpec
+from epd.cli.runtime import runtime_folder
+from epd.cli.supervisor import Ready, StopSignals, Supervisor
+from epd.config import Config, Topology, dump_config, load_config
+from epd.errors import ConfigError
+
+
+def serve(path: str | None, overrides: Sequence[str]) -> int:
+    """Run until a signal; the command's exit code."""
+    logging.basicConfig(format="epd serve: %(message)s", level=logging.INFO, stream=sys.stderr)
+    config = resolve(load_config(path, overrides))
+    setproctitle.setproctitle(f"epd: serve {config.topology} ({Path(config.model).name})")
+    with StopSignals() as stop, runtime_folder(environment.runtime_base()) as folder:
+        specs = child_specs(config, folder)
+        supervisor = Supervisor(
+            specs,
+            stop,
+            on_ready=lambda ready: print(ready_line(config, ready), flush=True),
+            start_timeout_s=config.serve.start_timeout_s,
+            stop_grace_s=config.serve.stop_grace_s,
+            max_restarts=config.serve.max_restarts,
+        )
+        return supervisor.run()
+
+
+def resolve(config: Config) -> Config:
+    """The configuration with a model that exists, the name clients use for it, and threads."""
+    if config.listen or config.gateways or config.name:
+        raise ConfigError(
+            "name, listen and gateways are for a role started by hand; epd serve sets them itself"
+        )
+    model, name = config.model, config.gateway.served_model_name
+    if not model:
+        model, name = str(default_model.path()), name or default_model.NAME
+    folder = Path(model).expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model: {model} is no folder with a config.json", param="model")
+    workers = Topology.parse(config.topology).num_workers
+    gateway = config.gateway.model_copy(update={"served_model_name": name or folder.name})
+    return config.model_copy(
+        update={
+            "model": str(folder),
+            "gateway": gateway,
+            "threads": config.threads or max(1, environment.num_cores() // workers),
+        }
+    )
+
+
+def child_specs(config: Config, folder: Path) -> list[ChildSpec]:
+    """Write each child's configuration into `folder`; what to run, gateway first."""
+    assert config.threads is not None
+    env = environment.child_environment(config.threads)
+    specs = []
+    for role, name in Topology.parse(config.topology).names():
+        path = folder / f"{name}.yaml"
+        path.write_text(dump_config(child_config(config, role, name, folder)), encoding="utf-8")
+        argv = (sys.executable, "-m", "epd", role, "--config", str(path))
+        specs.append(ChildSpec(name=name, role=role, argv=argv, env=env))
+    return specs
+
+
+def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
+    """One child's own configuration. Sockets lie in `folder`; the gateway's name is known."""
+    gateways = () if role == "gateway" else (f"ipc://{folder}/gateway-0.c",)
+    return config.model_copy(
+        update={"name": name, "listen": f"ipc://{folder}", "gateways": gateways}
+    )
+
+
+def ready_line(config: Config, ready: Ready) -> str:
+    """The one line on stdout: where it is, what it is, and a command that works."""
+    url = str(ready["gateway-0"].get("url", "")).rstrip("/")
+    name = config.gateway.served_model_name
+    body = {
+        "model": name,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 16,
+    }
+    return (
+        f"epd is ready: {url}/v1 ({name}, {config.topology})  try: "
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' "
+        f"-d {shlex.quote(json.dumps(body))}"
+    )
