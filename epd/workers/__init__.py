@@ -11,7 +11,7 @@ from epd.config import Config
 def run_role(role: str, config: Config, *, ready_fd: int | None = None) -> int:
     """Run one role until SIGTERM or SIGINT; the exit status. Says "ready" on `ready_fd`."""
     if role == "gateway":
-        from epd.workers.gateway import run_gateway
+        from epd.workers.front import run_gateway
 
         return run_gateway(config, ready_fd=ready_fd)
     from epd.workers.process import run_worker

@@ -29,7 +29,7 @@ from epd.config import Config
 from epd.errors import Cancelled, EpdError, InternalError, Overloaded, TooLarge, Unavailable
 from epd.gateway.service import CallSpec
 from epd.models.spec import Checkpoint
-from epd.observe.metrics import Metrics
+from epd.observe import Metrics
 from epd.types import Member, TokenRun
 from epd.wire.links import Delivery, PeerLost
 from epd.wire.messages import (

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from epd.types import Member
+from epd.wire.inproc_links import InprocLinks
 from epd.wire.links import Buffer, Links
 
 
 class LocalLinks:
-    """`inproc` for the names in `local`, `outer` for everybody else."""
+    """`inproc` for the names in `local`, which is filled in later; `outer` for everybody else."""
 
-    def __init__(self, outer: Links, inproc: Links, local: frozenset[str]) -> None:
+    def __init__(self, outer: Links, inproc: InprocLinks, local: Mapping[str, InprocLinks]) -> None:
         self.name = outer.name
         self.incarnation = outer.incarnation
         self.control = outer.control
@@ -32,9 +36,14 @@ class LocalLinks:
         self._inproc.close()
 
     def connect(self, member: Member) -> None:
-        """Know this peer; a local one is known already."""
-        if member.name not in self._local:
+        """Know this peer; a local one by its way inside the process."""
+        near = self._local.get(member.name)
+        if near is None:
             self._outer.connect(member)
+        else:
+            self._inproc.connect(
+                replace(member, incarnation=near.incarnation, control=near.control, bulk=near.bulk)
+            )
 
     def connect_unknown(self, address: str) -> None:
         """Only a gateway, which is never local."""

@@ -7,10 +7,11 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from typing import cast
 
 from epd.config import Config
 from epd.errors import EpdError
-from epd.observe.logs import setup
+from epd.observe import setup
 from epd.wire.inbox import Inbox
 from epd.workers.ready import say_error, say_ready
 from epd.workers.seats import Seat, build_seats
@@ -25,7 +26,7 @@ RETRY_S = 0.002
 def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     """Build the role's seats, register, serve, leave."""
     setup(config.log_level, config.name or role)
-    inbox = Inbox(INBOX_EVENTS)
+    inbox = Inbox(capacity=INBOX_EVENTS)
     worker = Worker(inbox)
     worker.catch_signals()
     try:
@@ -80,7 +81,8 @@ class Worker:
         busy = any(seat.core.has_work for seat in self.seats)
         stuck = any(seat.core.stuck for seat in self.seats)
         timeout = RETRY_S if stuck else TICK_S
-        for seat, event in self._inbox.take(wait=not busy, timeout=timeout):  # type: ignore[misc]
+        for entry in self._inbox.take(wait=not busy, timeout=timeout):
+            seat, event = cast(tuple[Seat, object], entry)
             seat.station.handle(event)
         for seat in self.seats:
             seat.pulse.step_began = time.monotonic()

@@ -92,6 +92,7 @@ class _Build:
     dtype: str
     hub: Hub = field(default_factory=Hub)
     roles: dict[str, str] = field(default_factory=dict)
+    local: dict[str, InprocLinks] = field(default_factory=dict)
 
 
 def build_seats(role: str, config: Config, inbox: Inbox) -> list[Seat]:
@@ -161,8 +162,8 @@ def _links(build: _Build, name: str, sink: _SeatInbox, pulse: Pulse) -> Links:
     outer = ZmqLinks(name, config.listen, config.wire, sink, on_io=pulse.answer)
     if len(build.roles) == 1:
         return outer
-    inproc = InprocLinks(name, build.hub, sink)
-    return LocalLinks(outer, inproc, frozenset(build.roles) - {name})
+    build.local[name] = inproc = InprocLinks(name, build.hub, sink)
+    return LocalLinks(outer, inproc, build.local)
 
 
 def _fingerprint(build: _Build) -> dict[str, str]:

@@ -1,0 +1,98 @@
+"""The gateway process from start to stop: sockets bound first, then HTTP, then goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+import uvicorn
+
+from epd.config import Config
+from epd.errors import ConfigError, EpdError
+from epd.gateway import create_app
+from epd.models.spec import Checkpoint, read_checkpoint
+from epd.observe import Metrics, setup
+from epd.workers.gateway import Node
+from epd.workers.ready import say_error, say_ready
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 3
+BACKLOG = 1024
+
+
+def run_gateway(config: Config, *, ready_fd: int | None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status."""
+    setup(config.log_level, config.name or "gateway-0")
+    try:
+        checkpoint = read_checkpoint(config.model)
+        http = bind(config.gateway.host, config.gateway.port)
+        asyncio.run(_serve(config, checkpoint, http, ready_fd))
+    except EpdError as error:
+        log.error("%s", error.message)
+        say_error(ready_fd, error.message)
+        return 2
+    return 0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The HTTP socket; ConfigError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    http = socket.socket(family, socket.SOCK_STREAM)
+    http.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        http.bind((host, port))
+        http.listen(BACKLOG)
+    except OSError as error:
+        http.close()
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return http
+
+
+class _Server(uvicorn.Server):
+    """Says when it serves."""
+
+    def __init__(self, config: uvicorn.Config, serving: asyncio.Event) -> None:
+        super().__init__(config)
+        self._serving = serving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._serving.set()
+
+
+async def _serve(
+    config: Config, checkpoint: Checkpoint, http: socket.socket, ready_fd: int | None
+) -> None:
+    node = Node(config, checkpoint, Metrics())
+    node.links.start()
+    app = create_app(node, config, checkpoint)
+    serving = asyncio.Event()
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+        ),
+        serving,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        beat = tasks.create_task(node.beat())
+        tasks.create_task(_say_ready(serving, http, node, ready_fd))
+        await server.serve(sockets=[http])
+        beat.cancel()
+    node.leave()
+
+
+async def _say_ready(
+    serving: asyncio.Event, http: socket.socket, node: Node, ready_fd: int | None
+) -> None:
+    await serving.wait()
+    host, port = http.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    say_ready(ready_fd, url=f"http://{shown}:{port}", control=node.links.control)
+    log.info("ready url=http://%s:%d", shown, port)
