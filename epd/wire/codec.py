@@ -41,7 +41,7 @@ def encode(message: object, *, to: str) -> bytes:
     try:
         fields = _codec(REGISTRY[tag]).encode(message)
         data: bytes = msgpack.packb((PROTOCOL_VERSION, tag, to, fields))
-    except (TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ProtocolError("unencodable", f"{tag}: {error}") from None
     if len(data) > MAX_HEADER_BYTES:
         raise ProtocolError("too_large", f"{tag} of {len(data)} bytes")

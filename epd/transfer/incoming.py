@@ -1,0 +1,103 @@
+"""The receiver's side: an owned copy of each payload, checked before a byte is read.
+
+A segment is read through its file, never mapped: whatever its owner does to it, a short read is an
+error here and not a crash.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from epd.errors import ProtocolError
+from epd.transfer import segments
+from epd.transfer.dtypes import dtype_of
+from epd.types import Member
+from epd.wire.messages import Payload
+
+MAX_DIMS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """A member's segment, opened once per incarnation."""
+
+    incarnation: str
+    segment: str
+    file: int
+    num_bytes: int
+
+
+class Incoming:
+    """Everything that this process receives. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._attached: dict[str, _Attached] = {}
+
+    def take(self, member: Member, payload: Payload, frame: memoryview | None) -> torch.Tensor:
+        """An owned CPU copy with the payload's dtype and shape.
+
+        ProtocolError if payload, frame and the member's segment disagree.
+        """
+        dtype = dtype_of(payload.dtype)
+        _check_size(payload, dtype)
+        flat: torch.Tensor
+        if payload.slot < 0:
+            if frame is None or frame.nbytes != payload.nbytes:
+                raise ProtocolError("payload", f"the frame is not {payload.nbytes} bytes long")
+            flat = torch.empty(payload.nbytes, dtype=torch.uint8)
+            flat.numpy().data[:] = frame.cast("B") if payload.nbytes else b""
+        else:
+            if frame is not None:
+                raise ProtocolError("payload", "both a slot and a frame")
+            flat = self._read(member, payload)
+        return flat.view(dtype).view(payload.shape)
+
+    def forget(self, name: str) -> None:
+        """Let go of this member's segment."""
+        attached = self._attached.pop(name, None)
+        if attached is not None:
+            os.close(attached.file)
+
+    def close(self) -> None:
+        """Let go of all segments. Idempotent."""
+        for name in list(self._attached):
+            self.forget(name)
+
+    def _read(self, member: Member, payload: Payload) -> torch.Tensor:
+        source = self._attach(member)
+        start, length = payload.offset, payload.nbytes
+        if start < 0 or start + length > source.num_bytes:
+            raise ProtocolError("payload", f"outside of the {source.num_bytes} bytes of segment")
+        flat = torch.empty(length, dtype=torch.uint8)
+        target = flat.numpy().data
+        done = 0
+        while done < length:
+            count = os.preadv(source.file, [target[done:]], start + done)
+            if count == 0:
+                raise ProtocolError("segment", f"of {member.name} is shorter than it was")
+            done += count
+        return flat
+
+    def _attach(self, member: Member) -> _Attached:
+        found = self._attached.get(member.name)
+        if found is not None:
+            if (found.incarnation, found.segment) == (member.incarnation, member.segment):
+                return found
+            self.forget(member.name)
+        file, num_bytes = segments.open_to_read(member.segment)
+        opened = _Attached(member.incarnation, member.segment, file, num_bytes)
+        self._attached[member.name] = opened
+        return opened
+
+
+def _check_size(payload: Payload, dtype: torch.dtype) -> None:
+    shape = payload.shape
+    if len(shape) > MAX_DIMS or any(size < 0 for size in shape):
+        raise ProtocolError("payload", "no shape of a tensor")
+    if math.prod(shape) * dtype.itemsize != payload.nbytes:
+        raise ProtocolError("payload", f"shape and dtype do not make {payload.nbytes} bytes")

@@ -1,0 +1,113 @@
+"""The sender's side: a copy of each tensor waits in shared memory, or goes along as a frame.
+
+Memory that is lent is reused only when its receiver gave it back or is proven dead.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+
+import torch
+
+from epd.transfer import segments
+from epd.transfer.arena import Arena
+from epd.transfer.dtypes import name_of
+from epd.wire.messages import Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """What a bulk message carries: its payload, and the raw frame if it is not in the arena."""
+
+    payload: Payload
+    frame: memoryview | None
+
+
+class Outgoing:
+    """An arena of one process. Not thread-safe: its owner calls it from one thread.
+
+    Receivers are called by any string that is the same in stage(), give_back() and peer_lost().
+    """
+
+    def __init__(self, *, arena_bytes: int) -> None:
+        self.segment = ""
+        self.ignored = 0  # give-backs of slots that were not lent to who gave them back
+        self._arena = Arena(arena_bytes)
+        self._quarantined: set[int] = set()
+        if arena_bytes > 0:
+            self.segment, self._file = segments.create(arena_bytes)
+            self._map = mmap.mmap(self._file, arena_bytes)
+            self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
+
+    @property
+    def in_use(self) -> int:
+        """Bytes lent now, the quarantined included."""
+        return self._arena.in_use
+
+    @property
+    def quarantined(self) -> int:
+        """Bytes whose lease expired although nobody gave them back."""
+        return sum(s.num_bytes for s in self._arena.slots if s.number in self._quarantined)
+
+    def stage(self, tensor: torch.Tensor, *, to: str, same_host: bool) -> Staged | None:
+        """Copy a tensor, contiguous, to where its receiver reads it; the caller's may change then.
+
+        None: the arena is full now, try again after a give_back or a peer_lost.
+        """
+        dtype = name_of(tensor.dtype)
+        num_bytes = tensor.numel() * tensor.element_size()
+        if not same_host or not self._arena.could_fit(num_bytes):
+            return _as_frame(tensor, num_bytes)
+        slot = self._arena.lend(num_bytes, to=to)
+        if slot is None:
+            return None
+        place = self._bytes[slot.offset : slot.offset + num_bytes]
+        place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        payload = Payload(
+            dtype=dtype,
+            shape=tuple(tensor.shape),
+            nbytes=num_bytes,
+            slot=slot.number,
+            offset=slot.offset,
+        )
+        return Staged(payload=payload, frame=None)
+
+    def give_back(self, slot: int, *, by: str) -> None:
+        """The receiver has its copy. Ignored and counted unless the slot was lent to it."""
+        if self._arena.lender(slot) != by:
+            self.ignored += 1
+            return
+        self._end(slot)
+
+    def quarantine(self, slot: int) -> None:
+        """Its lease expired: stays lent, for the receiver may still be reading; shows as such."""
+        if self._arena.lender(slot) is not None:
+            self._quarantined.add(slot)
+
+    def peer_lost(self, name: str) -> None:
+        """Its process is proven dead: nobody reads its slots any more."""
+        for slot in self._arena.slots:
+            if slot.to == name:
+                self._end(slot.number)
+
+    def close(self) -> None:
+        """Remove the segment. Idempotent."""
+        if not self.segment:
+            return
+        del self._bytes  # the mapping cannot be closed while a tensor shows into it
+        self._map.close()
+        segments.remove(self.segment, self._file)
+        self.segment = ""
+        self._arena = Arena(0)
+
+    def _end(self, slot: int) -> None:
+        self._quarantined.discard(slot)
+        self._arena.give_back(slot)
+
+
+def _as_frame(tensor: torch.Tensor, num_bytes: int) -> Staged:
+    flat = torch.empty(num_bytes, dtype=torch.uint8)
+    flat.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+    payload = Payload(dtype=name_of(tensor.dtype), shape=tuple(tensor.shape), nbytes=num_bytes)
+    return Staged(payload=payload, frame=flat.numpy().data)
