@@ -1,0 +1,79 @@
+"""The prefill and decode workers' half of a model: embeddings, layers and head, no towers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from epd.models.adapter import Adapter, load_adapter
+from epd.models.partial import load_part
+from epd.models.spec import Checkpoint
+from epd.types import Prompt
+
+
+class LanguageModel:
+    """transformers' layers over a packed batch, with our attention inside. Step thread only.
+
+    T counts the tokens of all sequences of a step, laid end to end. Nothing here waits for the
+    device. Weights ask for no gradient, so results are ordinary tensors that may be changed.
+    """
+
+    def __init__(self, adapter: Adapter, model: Any) -> None:
+        self._adapter = adapter
+        self._decoder: Any = adapter.decoder(model)
+        self._head = adapter.head(model)
+        self._embedding = self._decoder.get_input_embeddings()
+        config = self._decoder.config
+        self.num_layers: int = config.num_hidden_layers
+        self.hidden_size: int = config.hidden_size
+        self.vocab_size: int = config.vocab_size
+        self.kv_heads: int = config.num_key_value_heads
+        heads: int = config.num_attention_heads
+        self.head_dim: int = getattr(config, "head_dim", None) or self.hidden_size // heads
+        self.dtype: torch.dtype = self._embedding.weight.dtype
+        self.device: torch.device = self._embedding.weight.device
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """[T] int64 on the device -> [T, hidden]."""
+        embeds: torch.Tensor = self._embedding(ids)
+        return embeds
+
+    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
+        """[T, hidden] and [3, T] or [T] on the device -> last hidden states [T, hidden].
+
+        `plan` reaches the attention function of every layer; keys and values go where it says.
+        """
+        batched = positions[:, None] if positions.dim() == 2 else positions[None]
+        hidden: torch.Tensor = self._decoder(
+            inputs_embeds=embeds[None],
+            position_ids=batched,
+            attention_mask=None,
+            past_key_values=None,
+            use_cache=False,
+            plan=plan,
+        ).last_hidden_state
+        return hidden[0]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, hidden] -> [N, vocab] in the model's dtype, for the rows that are sampled from."""
+        logits: torch.Tensor = self._head(hidden)
+        return logits
+
+    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, int]:
+        """Rotary positions of a prompt, [3, T] or [T] int64 on the CPU, from layouts alone.
+
+        With the delta: the token at index i >= T of the sequence stands at position i + delta.
+        """
+        return self._adapter.positions(prompt)
+
+
+def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> LanguageModel:
+    """Read the language model and nothing else. `device` and `dtype` are resolved."""
+    from epd.attention import ATTENTION, register
+
+    register()
+    adapter = load_adapter(checkpoint)
+    model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)
+    adapter.decoder(model).config._attn_implementation = ATTENTION
+    return LanguageModel(adapter, model)

@@ -1,0 +1,112 @@
+"""Loads one part of a multimodal checkpoint through transformers, without reading the rest.
+
+transformers builds a model on the meta device and fills in what it finds there. A subclass that
+removes the modules nobody wants here, before anything is filled, never has their weights read or
+allocated, and every renaming and fusing rule of transformers still applies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from epd.errors import ConfigError
+from epd.models.spec import Checkpoint
+from epd.models.torchvision_shim import prepare_torchvision
+
+
+def load_part(
+    checkpoint: Checkpoint, keep: Sequence[str], *, device: str, dtype: str, **options: Any
+) -> Any:
+    """The Hugging Face model with only the modules at the dotted paths `keep`, ready to run.
+
+    Refuses with ConfigError: a weight that is missing, and one that belongs to no module of the
+    full model. `options` go to `from_pretrained`.
+    """
+    prepare_torchvision()
+    import transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    whole = getattr(transformers, checkpoint.architecture)
+    dropped: list[str] = []
+    part = _without(whole, keep, dropped)
+    try:
+        model, report = part.from_pretrained(
+            checkpoint.path,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"cannot load {checkpoint.path}: {error}") from error
+    _refuse(checkpoint, "lacks", report["missing_keys"])
+    _refuse(checkpoint, "has unknown", report["unexpected_keys"])
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _without(whole: Any, keep: Sequence[str], dropped: list[str]) -> Any:
+    """A subclass of `whole` that has only `keep`; its name and module stay the parent's.
+
+    transformers takes a class of another module for custom code, and such loses its conversion
+    rules. The paths removed are added to `dropped`.
+    """
+
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        whole.__init__(self, config, *args, **kwargs)
+        dropped.extend(_drop(self, keep))
+        # Weights tied to a removed module are tied to nothing.
+        if not all(
+            _has(self, name) for pair in self.all_tied_weights_keys.items() for name in pair
+        ):
+            self._tied_weights_keys = None
+            self.all_tied_weights_keys = {}
+        # The only weights in the files that may have no place in this model.
+        gone = {rf"^{re.escape(path)}\." for path in dropped}
+        self._keys_to_ignore_on_load_unexpected = gone | set(
+            self._keys_to_ignore_on_load_unexpected or ()
+        )
+
+    body: dict[str, Any] = {
+        "__init__": __init__,
+        "__module__": whole.__module__,
+        "__qualname__": whole.__qualname__,
+    }
+    return type(whole.__name__, (whole,), body)
+
+
+def _drop(module: nn.Module, keep: Sequence[str], prefix: str = "") -> list[str]:
+    """Set every child that no path of `keep` leads through to None; return what was removed."""
+    removed: list[str] = []
+    for name, child in list(module.named_children()):
+        path = f"{prefix}{name}"
+        if path in keep:
+            continue
+        if any(wanted.startswith(f"{path}.") for wanted in keep):
+            removed += _drop(child, keep, f"{path}.")
+        else:
+            setattr(module, name, None)
+            removed.append(path)
+    return removed
+
+
+def _has(module: nn.Module, parameter: str) -> bool:
+    owner: Any = module
+    for name in parameter.split("."):
+        owner = getattr(owner, name, None)
+    return owner is not None
+
+
+def _refuse(checkpoint: Checkpoint, how: str, keys: Sequence[str]) -> None:
+    if not keys:
+        return
+    names = sorted(keys)
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    raise ConfigError(f"{checkpoint.path} {how} {len(names)} weights: {shown}")

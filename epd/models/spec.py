@@ -1,0 +1,171 @@
+"""What every stage may know about a checkpoint and its family, read from its JSON files alone.
+
+Needs neither torch nor transformers, so the gateway can read it. A family is data here and a few
+short functions in its adapter, which only the workers with weights import.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from epd.errors import ConfigError, UnsupportedModel
+from epd.models.fingerprint import checkpoint_fingerprint, stored_dtype
+from epd.types import Modality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySpec:
+    """One model family.
+
+    `architectures` are Hugging Face's class names. `placeholders` is the text of the one token
+    per item that the rendered chat template contains and an item's layout replaces. `adapter`
+    ("module:class") is imported only where the model runs.
+    """
+
+    name: str
+    architectures: tuple[str, ...]
+    modalities: tuple[Modality, ...]
+    placeholders: Mapping[Modality, str]
+    rotary: Literal["mrope", "1d"]
+    adapter: str
+
+
+FAMILIES: tuple[FamilySpec, ...] = (
+    FamilySpec(
+        name="qwen2_5_vl",
+        architectures=("Qwen2_5_VLForConditionalGeneration",),
+        modalities=(Modality.IMAGE,),
+        placeholders={Modality.IMAGE: "<|image_pad|>"},
+        rotary="mrope",
+        adapter="epd.models.qwen2_5_vl:Qwen25VL",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint folder whose architecture is supported; its weights are not read yet.
+
+    `config` is config.json, `generation` generation_config.json (empty where there is none).
+    `dtype` is what the weights are stored in. `vocab_size` counts rows of the embedding, which
+    can be more than the tokenizer knows. Any of `eos_token_ids` ends an answer.
+    """
+
+    path: Path
+    architecture: str
+    config: dict[str, Any] = field(repr=False)
+    generation: dict[str, Any] = field(repr=False)
+    spec: FamilySpec
+    name: str
+    dtype: str
+    max_context: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+
+    def fingerprint(self) -> dict[str, str]:
+        """What two workers must have in common to serve one request, by name of the part.
+
+        The dtype that a worker computes in is its own setting and is added by the worker.
+        """
+        return {"architecture": self.architecture, **checkpoint_fingerprint(self.path)}
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read the folder's JSON files. ConfigError or UnsupportedModel say what is wrong with it."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"no checkpoint: {folder} is not a folder")
+    config = _read_json(folder / "config.json")
+    if config is None:
+        raise ConfigError(f"no checkpoint: {folder} has no config.json")
+    architecture = _architecture(config, folder)
+    spec = _family(architecture)
+    _refuse_variants(config, folder)
+    generation = _read_json(folder / "generation_config.json")
+    return Checkpoint(
+        path=folder,
+        architecture=architecture,
+        config=config,
+        generation=generation or {},
+        spec=spec,
+        name=folder.resolve().name,
+        dtype=_dtype(config, folder),
+        max_context=_positive(config, "max_position_embeddings", folder),
+        vocab_size=_positive(config, "vocab_size", folder),
+        eos_token_ids=_eos(config, generation),
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """None where there is no such file."""
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {file}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"cannot read {file}: not a JSON object")
+    return content
+
+
+def _architecture(config: dict[str, Any], folder: Path) -> str:
+    named = config.get("architectures")
+    if not isinstance(named, list) or not named or not isinstance(named[0], str):
+        raise ConfigError(f"{folder / 'config.json'} names no architecture")
+    return named[0]
+
+
+def _family(architecture: str) -> FamilySpec:
+    for family in FAMILIES:
+        if architecture in family.architectures:
+            return family
+    known = ", ".join(sorted(name for family in FAMILIES for name in family.architectures))
+    raise UnsupportedModel(f"architecture {architecture} is not supported; supported are: {known}")
+
+
+def _refuse_variants(config: dict[str, Any], folder: Path) -> None:
+    """Variants of a supported architecture that would load and then answer wrongly or crash."""
+    if "quantization_config" in config:
+        raise UnsupportedModel(f"{folder} is quantised; only plain weights are supported")
+    if _text_value(config, "use_sliding_window"):
+        raise UnsupportedModel(f"{folder} uses sliding-window attention, which is not supported")
+
+
+def _text_value(config: dict[str, Any], key: str) -> Any:
+    """A value of the language model: in `text_config`, or at the top in older flat files."""
+    text = config.get("text_config")
+    if isinstance(text, dict) and text.get(key) is not None:
+        return text[key]
+    return config.get(key)
+
+
+def _positive(config: dict[str, Any], key: str, folder: Path) -> int:
+    value = _text_value(config, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{folder / 'config.json'}: {key} is {value!r}, not a positive number")
+    return value
+
+
+def _dtype(config: dict[str, Any], folder: Path) -> str:
+    """As `dtype="auto"` decides it: what the configuration says, else what is stored."""
+    for source in (config, config.get("text_config") or {}):
+        for key in ("dtype", "torch_dtype"):  # the second is the older name
+            if isinstance(named := source.get(key), str):
+                return named.removeprefix("torch.")
+    return stored_dtype(folder)
+
+
+def _eos(config: dict[str, Any], generation: dict[str, Any] | None) -> tuple[int, ...]:
+    """As `generate()` finds them: in generation_config.json; without that file, in config.json."""
+    if generation is not None:
+        ids = generation.get("eos_token_id")
+    else:
+        ids = _text_value(config, "eos_token_id")
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, list) else (ids,)

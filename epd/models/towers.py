@@ -1,0 +1,95 @@
+"""The encode worker's half of a model: processors and towers, no language weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from epd.errors import ConfigError, InternalError
+from epd.models.adapter import Adapter, Prepared, load_adapter
+from epd.models.partial import load_part
+from epd.models.spec import Checkpoint
+from epd.types import Modality
+
+__all__ = ["Prepared", "Towers", "load_towers"]
+
+
+class Towers:
+    """`prepare` may be called by many threads, `encode` by the step thread alone."""
+
+    def __init__(self, adapter: Adapter, model: Any, processors: dict[Modality, Any]) -> None:
+        self._adapter = adapter
+        self._model = model
+        self._processors = processors
+        weights = next(model.parameters())
+        self.device: torch.device = weights.device
+        self.dtype: torch.dtype = weights.dtype
+        self.modalities = tuple(processors)
+        self.batch_invariant = adapter.batch_invariant
+
+    def prepare(
+        self, modality: Modality, media: Image.Image, *, content_key: bytes, text_before: str
+    ) -> Prepared:
+        """Run the Hugging Face processor on this one item. BadMedia when it cannot take it."""
+        return self._adapter.prepare(
+            self._processors[modality],
+            modality,
+            media,
+            content_key=content_key,
+            text_before=text_before,
+            dtype=str(self.dtype).removeprefix("torch."),
+        )
+
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """Rows of each item, [num_rows, width] on the device; each tensor owns its memory.
+
+        One tower forward per modality in the batch.
+        """
+        rows: list[torch.Tensor | None] = [None] * len(batch)
+        for modality in self.modalities:
+            indices = [i for i, item in enumerate(batch) if item.layout.modality is modality]
+            for group in [indices] if self.batch_invariant else [[i] for i in indices]:
+                for i, encoded in zip(group, self._forward(modality, batch, group), strict=True):
+                    rows[i] = encoded
+        return [_checked(encoded, item) for encoded, item in zip(rows, batch, strict=True)]
+
+    def _forward(
+        self, modality: Modality, batch: Sequence[Prepared], group: list[int]
+    ) -> list[torch.Tensor]:
+        if not group:
+            return []
+        with torch.inference_mode():
+            views = self._adapter.encode(
+                self._model, modality, [batch[i] for i in group], self.device
+            )
+        # Outside inference mode a copy is an ordinary tensor. Rows of one batch must not share
+        # memory: an item that is released would stay as long as its neighbours.
+        return [view.clone(memory_format=torch.contiguous_format) for view in views]
+
+
+def _checked(rows: torch.Tensor | None, item: Prepared) -> torch.Tensor:
+    """The tower must keep what the layout promised."""
+    promised = (item.layout.num_rows, item.layout.width)
+    if rows is None or tuple(rows.shape) != promised:
+        found = None if rows is None else tuple(rows.shape)
+        raise InternalError(f"encode: rows of shape {found} where {promised} were promised")
+    return rows
+
+
+def load_towers(
+    checkpoint: Checkpoint, *, modalities: tuple[Modality, ...], device: str, dtype: str
+) -> Towers:
+    """Read the towers of these modalities and nothing else. `device` and `dtype` are resolved."""
+    known = checkpoint.spec.modalities
+    if missing := [modality.value for modality in modalities if modality not in known]:
+        raise ConfigError(
+            f"{checkpoint.spec.name} cannot encode {', '.join(missing)};"
+            f" it can encode {', '.join(modality.value for modality in known)}"
+        )
+    adapter = load_adapter(checkpoint)
+    parts = adapter.tower_parts(modalities)
+    model = load_part(checkpoint, parts, device=device, dtype=dtype, attn_implementation="sdpa")
+    return Towers(adapter, model, adapter.load_processors(modalities))
