@@ -1,0 +1,73 @@
+"""Towers without weights: rows tell which picture they came from. Obeys the towers' contract."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from epd.errors import BadMedia
+from epd.types import ItemLayout, Modality
+
+WIDTH = 4
+ROW_BYTES = WIDTH * 4
+
+
+@dataclass
+class Prepared:
+    """One patch per pixel, one row per pixel of the first line."""
+
+    layout: ItemLayout
+    patches: int
+    shade: float
+
+
+class PlainTowers:
+    """`batches` are the sizes in patches of each forward; attributes make it misbehave."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.poison: float | None = None  # a batch with this shade fails
+        self.memory: int | None = None  # patches that fit the device
+        self.lie: bool = False  # rows of another shape than promised
+        self.gate: threading.Event | None = None  # prepare waits for it
+        self.entered = threading.Event()
+        self.prepare_error: Exception | None = None
+
+    def prepare(
+        self, modality: Modality, media: Image.Image, *, content_key: bytes, text_before: str
+    ) -> Prepared:
+        """A one-pixel picture is too small for this model."""
+        self.entered.set()
+        if self.gate is not None:
+            assert self.gate.wait(30)
+        if self.prepare_error is not None:
+            raise self.prepare_error
+        if media.width == 1:
+            raise BadMedia("1x1 pixels are too few")
+        shade = media.getpixel((0, 0))
+        assert isinstance(shade, tuple)
+        layout = ItemLayout(
+            modality=modality,
+            token_ids=(9,) * media.width,
+            row_spans=((0, media.width),),
+            width=WIDTH,
+            dtype="float32",
+            content_key=content_key,
+        )
+        return Prepared(layout, media.width * media.height, float(shade[0]))
+
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """Views into one tensor, as real towers give them."""
+        self.batches.append([prepared.patches for prepared in batch])
+        if self.memory is not None and sum(self.batches[-1]) > self.memory:
+            raise torch.OutOfMemoryError("no room")
+        if any(prepared.shade == self.poison for prepared in batch):
+            raise RuntimeError("secret detail")
+        counts = [prepared.layout.num_rows - self.lie for prepared in batch]
+        shades = torch.tensor([prepared.shade for prepared in batch])
+        rows = shades.repeat_interleave(torch.tensor(counts))[:, None].repeat(1, WIDTH)
+        return list(torch.split(rows, counts))
