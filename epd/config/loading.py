@@ -30,7 +30,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
 
 def dump_config(config: Config) -> str:
     """The whole configuration as YAML that load_config reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -106,7 +106,8 @@ def _sentence(
 ) -> str:
     """One error in words: which key, what is wrong, and where it was set."""
     keys = tuple(str(part) for part in loc)
-    where = next((origin[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origin), place)
+    above_or_below = [at for at in origin if at[: len(keys)] == keys[: len(at)]]
+    where = origin[max(above_or_below, key=len)] if above_or_below else place
     if kind == "extra_forbidden":
         text = "unknown key" + _suggestion(keys)
     return f"{where}: {'.'.join(keys)}: {text.removeprefix('Value error, ')}"

@@ -1,0 +1,72 @@
+# Two commands matter: `make serve` and `make test`. `make` alone lists them all.
+#
+# Both make .venv once, from Python 3.11 or later and constraints.txt, and install again only when
+# pyproject.toml or constraints.txt change. On a machine without an NVIDIA GPU torch comes as a CPU
+# build; where pip's index has none, TORCH_INDEX=URL names one that does.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+GPU_PYTHON ?= python3
+TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_INDEX ?=
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+MODEL ?=
+ARGS ?=
+
+.PHONY: help venv serve test test-slow lint gpu-check clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+serve: $(VENV)/.core ## a whole cluster on this machine; MODEL=folder for a model of yours
+	@$(BIN)/epd serve $(MODEL) $(ARGS)
+
+test: lint ## lint, types, rooms, and every test that is neither slow nor for a GPU
+	@$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
+
+test-slow: $(VENV)/.dev ## the tests that take minutes
+	@$(BIN)/python -m pytest -q -m "slow and not gpu" $(ARGS)
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports > $(VENV)/rooms.log || { cat $(VENV)/rooms.log; exit 1; }
+
+gpu-check: ## the tests for a CUDA GPU, with the torch found here; nothing to do without one
+	@$(or $(shell command -v $(GPU_PYTHON)),$(PYTHON)) .ci/gpu_check.py
+
+venv: $(VENV)/.dev ## .venv with everything for development
+
+clean: ## remove .venv and caches
+	@rm -rf $(VENV) .venv-gpu .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "epd needs Python 3.11 or later: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+# First of all, so that nothing installed later chooses another build of it.
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	@echo "installing $(TORCH)"
+	@if nvidia-smi -L >/dev/null 2>&1; then $(PIP) "$(TORCH)"; \
+	elif $(PIP) "$(TORCH)+cpu" 2>/dev/null; then :; \
+	elif $(PIP) --no-quiet --dry-run "$(TORCH)" 2>&1 | grep -q 'nvidia-'; then \
+		echo "This machine has no NVIDIA GPU, but pip's index has torch only with CUDA (gigabytes)."; \
+		echo "Name an index with CPU builds, as pytorch's own pages give it: make TORCH_INDEX=URL"; \
+		exit 1; \
+	else $(PIP) "$(TORCH)"; fi
+	@touch $@
+
+$(VENV)/.core: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "installing epd"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "installing the development tools"
+	@$(PIP) -e '.[dev]'
+	@touch $@

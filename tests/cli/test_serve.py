@@ -1,0 +1,122 @@
+"""What `epd serve` makes of a configuration before it starts anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from epd.cli import default_model, environment
+from epd.cli.runtime import STALE_AFTER_S, remove_stale, runtime_folder
+from epd.cli.serve import child_specs, ready_line, resolve
+from epd.config import Config, GatewayConfig, load_config
+from epd.errors import ConfigError, InternalError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "Some-Model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "epd"
+
+
+def test_clients_use_the_folders_name_unless_another_is_set(model: Path) -> None:
+    assert resolve(Config(model=str(model))).gateway.served_model_name == "Some-Model"
+    named = Config(model=str(model), gateway=GatewayConfig(served_model_name="m"))
+    assert resolve(named).gateway.served_model_name == "m"
+
+
+@pytest.mark.parametrize(("topology", "share"), [("EPD", 8), ("1E1PD", 4), ("2E3P4D", 1)])
+def test_workers_share_the_cores(
+    model: Path, monkeypatch: pytest.MonkeyPatch, topology: str, share: int
+) -> None:
+    monkeypatch.setattr(environment, "num_cores", lambda: 8)
+    assert resolve(Config(model=str(model), topology=topology)).threads == share
+    assert resolve(Config(model=str(model), topology=topology, threads=3)).threads == 3
+
+
+def test_each_child_gets_its_role_its_own_file_and_the_gateways_address(
+    model: Path, tmp_path: Path
+) -> None:
+    specs = child_specs(resolve(Config(model=str(model), threads=1)), tmp_path)
+    assert [spec.name for spec in specs] == ["gateway-0", "encode-0", "prefill-0", "decode-0"]
+    gateway, encode = specs[:2]
+    assert encode.argv[1:4] == ("-m", "epd", "encode")
+    assert encode.env["OMP_NUM_THREADS"] == "1"
+    config = load_config(encode.argv[-1])
+    assert config.name == "encode-0"
+    assert config.listen == f"ipc://{tmp_path}"
+    assert config.gateways == (f"ipc://{tmp_path}/gateway-0.c",)
+    assert load_config(gateway.argv[-1]).gateways == ()
+
+
+def test_the_ready_line_is_one_line_with_a_curl_whose_body_is_json(model: Path) -> None:
+    config = resolve(Config(model=str(model)))
+    line = ready_line(config, {"gateway-0": {"ready": True, "url": "http://h:1"}})
+    assert "\n" not in line
+    assert "epd is ready: http://h:1/v1 (Some-Model, 1E1P1D)" in line
+    curl = shlex.split(line.partition("try: ")[2])
+    assert curl[:2] == ["curl", "http://h:1/v1/chat/completions"]
+    assert json.loads(curl[-1])["model"] == "Some-Model"
+
+
+def test_name_listen_and_gateways_are_refused() -> None:
+    with pytest.raises(ConfigError, match="by hand"):
+        resolve(Config(listen="tcp://127.0.0.1"))
+
+
+def test_the_default_model_is_built_once(cache: Path) -> None:
+    build = (
+        "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'config.json').touch()"
+    )
+    folder = default_model.path((sys.executable, "-c", build))
+    assert folder.parent == cache
+    assert (folder / "config.json").is_file()
+    assert default_model.path((sys.executable, "-c", "raise SystemExit('built again')")) == folder
+    assert [found.name for found in cache.iterdir()] == [folder.name]
+
+
+def test_a_default_model_that_cannot_be_built_says_why_and_leaves_nothing(cache: Path) -> None:
+    with pytest.raises(InternalError, match="no torch here"):
+        default_model.path((sys.executable, "-c", "raise SystemExit('no torch here')"))
+    assert list(cache.iterdir()) == []
+
+
+def test_the_runtime_folder_is_ours_alone_and_gone_afterwards(tmp_path: Path) -> None:
+    with runtime_folder(tmp_path) as folder:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "gateway-0.c").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_owners_folder_is_swept_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    later = time.time() + STALE_AFTER_S + 1
+    dead = tmp_path / "epd-dead"
+    dead.mkdir()
+    (dead / "lock").touch()
+    stranger = tmp_path / "epd-not-a-runtime-folder"
+    stranger.mkdir()
+    with runtime_folder(tmp_path) as living:
+        assert remove_stale(tmp_path, now=time.time()) == []
+        assert remove_stale(tmp_path, now=later) == [dead]
+        assert living.is_dir()
+    assert stranger.is_dir()
+
+
+def test_a_runtime_folder_has_room_for_a_socket_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/" + "x" * 90)
+    longest = environment.runtime_base() / "epd-12345678" / "prefill-999.c"
+    assert len(os.fsencode(longest)) <= 107
