@@ -218,8 +218,10 @@ class Ownership:
     def reserved(self, sender: str, message: Reserved) -> list[Instruction]:
         """Decode holds the blocks: now prefill."""
         request = self._current(message.request.request_id, message.request.attempt)
-        if request is None or request.phase is not Phase.RESERVING or request.placed is None:
+        if request is None:
             return [Tell(sender, Cancel(request=message.request))]
+        if request.phase is not Phase.RESERVING or request.placed is None:
+            return []
         request.phase = Phase.ADMITTING
         return [Tell(request.placed.prefill, self._admission(request, message.cached_tokens))]
 

@@ -547,7 +547,7 @@ class Simulation:
         elif receiver in self.workers:
             self.workers[receiver].receive(letter)
 
-    def settle(self, limit: int = 100_000) -> None:
+    def settle(self, limit: int = 3_000) -> None:
         """Run until nothing moves any more."""
         for _ in range(limit):
             before = self.activity

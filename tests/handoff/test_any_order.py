@@ -81,5 +81,5 @@ class AnyOrder(RuleBasedStateMachine):
         self.sim.check_nothing_held()
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
