@@ -71,19 +71,28 @@ def generate(folder: Path | str) -> Keys:
 def load(folder: Path | str) -> Keys:
     """Read the pair. ConfigError if it is missing, damaged, or readable by others."""
     folder = Path(folder)
-    return Keys(_read(folder / PUBLIC_FILE), _read(folder / SECRET_FILE, private=True))
+    public, secret = _read(folder / PUBLIC_FILE), _read(folder / SECRET_FILE, private=True)
+    if not _is_pair(public, secret):
+        raise ConfigError(f"{folder} has no valid pair of CURVE keys")
+    return Keys(public, secret)
+
+
+def _is_pair(public: bytes, secret: bytes) -> bool:
+    if len(secret) != _KEY_BYTES:
+        return False
+    try:
+        return hmac.compare_digest(zmq.curve_public(secret), public)
+    except (zmq.ZMQError, ValueError):
+        return False
 
 
 def _read(path: Path, *, private: bool = False) -> bytes:
     try:
         if private and stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise ConfigError(f"{path} can be read by others; its mode must be 0600")
-        key = path.read_bytes().strip()
+        return path.read_bytes().strip()
     except OSError as error:
         raise ConfigError(f"cannot read a CURVE key: {error}") from None
-    if len(key) != _KEY_BYTES:
-        raise ConfigError(f"{path} is no CURVE key")
-    return key
 
 
 def answer_zap(socket: zmq.Socket[bytes], keys: Keys) -> bool:

@@ -40,9 +40,9 @@ class Hub:
         self._nodes: dict[str, InprocLinks] = {}
         self._wires: dict[str, list[_Wire]] = {}
 
-    def inject(self, address: str, identity: bytes, *parts: bytes) -> None:
+    def inject(self, address: str, identity: bytes, *messages: tuple[bytes, ...]) -> None:
         """Put any bytes on the wire to `address`, as a stranger's socket would."""
-        self._attach(_Wire(Lane(address, deque([parts]), scheduled=True), identity))
+        self._attach(_Wire(Lane(address, deque(messages)), identity))
 
     def _bind(self, address: str, node: InprocLinks) -> None:
         with self._lock:

@@ -31,7 +31,7 @@ Socket = zmq.Socket[bytes]
 
 CONTROL_TURN: Final = 64  # messages read or sent per socket before the others get their turn
 BULK_TURN: Final = 8
-BULK_HIGH_WATER: Final = 16  # chunks inside ZeroMQ per lane; more wait in the lane's own queue
+BULK_HIGH_WATER: Final = 16  # chunks inside ZeroMQ per lane and end; more wait in the lane's queue
 RETRY_MS: Final = 2  # how soon a full inbox is tried again
 HANDSHAKE_MS: Final = 5000
 
@@ -126,8 +126,8 @@ class ZmqLinks(BaseLinks):
             self._zap: Socket = self._context.socket(zmq.REP)
             self._zap.bind(curve.ZAP_ADDRESS)
             self._watch(self._zap, self._authenticate)
-        self._control = self._router(place, self._read_control)
-        self._bulk = self._router(place, self._read_bulk)
+        self._control = self._router(place, self._read_control, self._config.high_water)
+        self._bulk = self._router(place, self._read_bulk, BULK_HIGH_WATER)
         if place.transport == "ipc":
             self.control = self._bind_ipc(self._control, place.place, f"{self.name}.c")
             self.bulk = self._bind_ipc(self._bulk, place.place, f"{self.name}.b")
@@ -136,10 +136,10 @@ class ZmqLinks(BaseLinks):
             self.bulk = self._bind_tcp(self._bulk, place, place.ports[1:])
         self._watch(self._waker, self._rest)
 
-    def _router(self, place: Listen, handler: Callable[[], None]) -> Socket:
+    def _router(self, place: Listen, handler: Callable[[], None], high_water: int) -> Socket:
         router: Socket = self._context.socket(zmq.ROUTER)
         router.maxmsgsize = self._config.max_message_bytes
-        router.rcvhwm = self._config.high_water
+        router.rcvhwm = high_water
         # A peer that reconnects before its old connection is seen to be dead takes it over.
         router.router_handover = 1
         self._tune(router)
