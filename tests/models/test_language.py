@@ -12,7 +12,7 @@ from epd.models.language import LanguageModel, load_language
 from epd.models.random_checkpoint import Sizes, build_random_checkpoint
 from epd.models.spec import read_checkpoint
 from epd.models.towers import Prepared, Towers
-from epd.types import ItemLayout, Modality, Prompt, PromptItem
+from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem
 from tests.models import stand_in
 from tests.models.pictures import messages, pictures, prompt
 from tests.reference import Reference
@@ -117,7 +117,7 @@ def test_sequences_packed_into_one_forward_do_not_see_each_other(
     together = language.forward(
         torch.cat(embeds), torch.cat(positions, dim=1), stand_in.Packed(lengths)
     )
-    for one, where, part in zip(embeds, positions, together.split(lengths), strict=True):
+    for one, where, part in zip(embeds, positions, torch.split(together, lengths), strict=True):
         alone = language.forward(one, where, stand_in.Packed([len(one)]))
         torch.testing.assert_close(part, alone, rtol=1e-4, atol=1e-4)
 
@@ -155,8 +155,6 @@ def test_a_layout_whose_grid_disagrees_is_refused(language: LanguageModel) -> No
         content_key=b"",
         grid_thw=(1, 4, 4),
     )
-    from epd.types import ItemKey
-
     item = PromptItem(item=ItemKey(request_id="r", index=0, attempt=0), encoder="e", layout=layout)
     with pytest.raises(InternalError, match="5 tokens for a grid"):
         language.positions(Prompt(text=((1,), (2,)), items=(item,)))
