@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from epd.models.language import LanguageModel, load_language
 from epd.models.spec import Checkpoint, read_checkpoint
@@ -13,6 +14,8 @@ from epd.types import Modality
 from tests.checkpoints import build
 from tests.models import stand_in
 from tests.reference import Reference
+
+torch.set_num_threads(1)  # several threads on cores that others use are slower, not faster
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     assert attention_mask is None
     plan.layers.append(module.layer_idx)
-    parts = zip(*(t.split(plan.lengths, dim=2) for t in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(t, plan.lengths, dim=2) for t in (query, key, value)), strict=True)
     outs = [
         F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
         for q, k, v in parts

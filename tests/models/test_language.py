@@ -11,35 +11,12 @@ from epd.errors import InternalError
 from epd.models.language import LanguageModel, load_language
 from epd.models.random_checkpoint import Sizes, build_random_checkpoint
 from epd.models.spec import read_checkpoint
-from epd.models.towers import Prepared, Towers
-from epd.types import ItemLayout, Modality, Prompt, PromptItem
+from epd.models.towers import Towers
+from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem
 from tests.models import stand_in
+from tests.models.generate import greedy, merged
 from tests.models.pictures import messages, pictures, prompt
 from tests.reference import Reference
-
-
-def merged(
-    model: LanguageModel, towers: Towers, asked: Prompt, items: list[Prepared]
-) -> torch.Tensor:
-    """Embeddings of the prompt with the towers' rows in their places."""
-    embeds = model.embed(torch.tensor(asked.token_ids()))
-    for at, rows in zip(asked.offsets, towers.encode(items), strict=True):
-        embeds[at : at + len(rows)] = rows
-    return embeds
-
-
-def greedy(
-    model: LanguageModel, embeds: torch.Tensor, positions: torch.Tensor, delta: int, n: int
-) -> list[int]:
-    """n tokens, everything computed again for each."""
-    new: list[int] = []
-    for _ in range(n):
-        hidden = model.forward(embeds, positions, stand_in.Packed([len(embeds)]))
-        new.append(int(model.logits(hidden[-1:]).argmax()))
-        position = torch.full((3, 1), len(embeds) + delta)
-        positions = torch.cat([positions, position], dim=1)
-        embeds = torch.cat([embeds, model.embed(torch.tensor(new[-1:]))])
-    return new
 
 
 @pytest.mark.parametrize("num", range(7))
@@ -117,7 +94,7 @@ def test_sequences_packed_into_one_forward_do_not_see_each_other(
     together = language.forward(
         torch.cat(embeds), torch.cat(positions, dim=1), stand_in.Packed(lengths)
     )
-    for one, where, part in zip(embeds, positions, together.split(lengths), strict=True):
+    for one, where, part in zip(embeds, positions, torch.split(together, lengths), strict=True):
         alone = language.forward(one, where, stand_in.Packed([len(one)]))
         torch.testing.assert_close(part, alone, rtol=1e-4, atol=1e-4)
 
@@ -155,8 +132,6 @@ def test_a_layout_whose_grid_disagrees_is_refused(language: LanguageModel) -> No
         content_key=b"",
         grid_thw=(1, 4, 4),
     )
-    from epd.types import ItemKey
-
     item = PromptItem(item=ItemKey(request_id="r", index=0, attempt=0), encoder="e", layout=layout)
     with pytest.raises(InternalError, match="5 tokens for a grid"):
         language.positions(Prompt(text=((1,), (2,)), items=(item,)))

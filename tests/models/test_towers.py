@@ -115,6 +115,11 @@ def test_another_modality_is_refused_by_name(checkpoint: Checkpoint) -> None:
         )
 
 
+def test_an_item_of_another_workers_modality_is_our_fault(towers: Towers) -> None:
+    with pytest.raises(InternalError, match="wrong worker"):
+        towers.prepare(Modality.AUDIO, picture(9, 9), content_key=b"", text_before="")
+
+
 def test_rows_that_break_the_layouts_promise_are_our_fault(towers: Towers) -> None:
     item = prepare(towers, picture(60, 60))
     layout = ItemLayout(
