@@ -17,15 +17,14 @@ from PIL import Image
 from epd.config import MediaConfig
 from epd.encoder.events import ItemBroken, ItemPrepared, PreparedItem, Towers, named
 from epd.errors import BadRequest, ConfigError, EpdError, InternalError
-from epd.media import Fetcher, content_key, load_image
-from epd.media.image import DECODING
+from epd.media import IMAGE_DECODING, Fetcher, content_key, load_image
 from epd.types import ItemKey, Modality
 from epd.wire.messages import EncodeItem
 
 log = logging.getLogger(__name__)
 
 Loader = Callable[[bytes, MediaConfig], Image.Image]
-_LOADERS: dict[Modality, tuple[Loader, str]] = {Modality.IMAGE: (load_image, DECODING)}
+_LOADERS: dict[Modality, tuple[Loader, str]] = {Modality.IMAGE: (load_image, IMAGE_DECODING)}
 _CLOSE_S = 1.0
 
 

@@ -5,7 +5,8 @@ workers. Whatever a client can fix is a BadMedia (or TooLarge) whose text names 
 """
 
 from epd.media.fetch import Fetcher
+from epd.media.image import DECODING as IMAGE_DECODING
 from epd.media.image import load_image
 from epd.media.key import content_key
 
-__all__ = ["Fetcher", "content_key", "load_image"]
+__all__ = ["IMAGE_DECODING", "Fetcher", "content_key", "load_image"]

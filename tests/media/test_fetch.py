@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 
@@ -173,6 +175,39 @@ def test_https_to_a_server_without_tls_fails_as_tls(site: Site) -> None:
     text = reason(Fetcher(PRIVATE), f"https://127.0.0.1:{site.port}/")
     assert text == "TLS failed"
     assert all(path != "/" for path, _ in site.seen)
+
+
+CERTIFICATE = Path(__file__).parent / "certificate.pem"  # of pictures.example, by itself
+
+
+@pytest.fixture
+def secure_site() -> Iterator[Site]:
+    """The site over TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    site = Site(context)
+    yield site
+    site.close()
+
+
+def test_https_is_verified_by_name_although_a_number_is_connected_to(
+    secure_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right name is served; another name, or an unknown issuer, is not."""
+    secure_site.pages["/"] = body(b"secret")
+
+    def url(name: str) -> str:
+        return f"https://{name}:{secure_site.port}/"
+
+    def resolver(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    assert reason(Fetcher(PRIVATE, resolver=resolver), url("pictures.example")) == "TLS failed"
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    trusting = Fetcher(PRIVATE, resolver=resolver)
+    assert trusting.fetch(url("pictures.example")) == b"secret"
+    assert reason(trusting, url("other.example")) == "TLS failed"
+    assert secure_site.seen == [("/", f"pictures.example:{secure_site.port}")]
 
 
 @pytest.fixture
