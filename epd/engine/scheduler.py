@@ -79,7 +79,7 @@ class Scheduler:
                 budget -= num
         if not chunks and starved:
             # Nobody can go on: the one with the least to compute again makes room for the others.
-            return Step((), (min(starved, key=lambda state: state.num_computed).key,))
+            return Step((), (min(reversed(starved), key=lambda state: state.num_computed).key,))
         return Step(tuple(chunks)) if chunks else None
 
     def complete(self, chunk: Chunk) -> None:
