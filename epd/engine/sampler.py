@@ -42,10 +42,12 @@ class Sampler:
     def sample(self, logits: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
         """[N, vocab] -> [N] ids on the device; BROKEN for a row whose logits are not finite."""
         scores = logits.float()
-        finite = scores.isfinite().all(-1)
         penalized = [n for n, row in enumerate(rows) if row.sampling.repetition_penalty != 1.0]
         if penalized:
             scores = self._penalize(scores.clone(), rows, penalized)
+        # Not finite would become an index outside the vocabulary, fatal on a CUDA device.
+        finite = scores.isfinite().all(-1)
+        scores = torch.where(finite[:, None], scores, 0.0)
         ids = scores.argmax(-1)
         drawn = [n for n, row in enumerate(rows) if row.sampling.temperature > 0]
         if drawn:
@@ -87,7 +89,9 @@ def _draw(scores: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
     def column(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float64).to(device)[:, None]
 
-    scores = scores.double() / column([row.sampling.temperature for row in rows])
+    # Relative to the best, so that no temperature, however small, can overflow.
+    scores = (scores - scores.amax(-1, keepdim=True)).double()
+    scores = scores / column([row.sampling.temperature for row in rows])
     scores = _top_k(scores, [row.sampling.top_k for row in rows])
     scores = _top_p(scores, [row.sampling.top_p for row in rows])
     cumulative = scores.softmax(-1).cumsum(-1)

@@ -78,7 +78,8 @@ class Scheduler:
                 chunks.append(Chunk(state, first, num, first + num == state.num_prompt))
                 budget -= num
         if not chunks and starved:
-            return Step((), (starved[-1],))
+            # Nobody can go on: the one with the least to compute again makes room for the others.
+            return Step((), (min(reversed(starved), key=lambda state: state.num_computed).key,))
         return Step(tuple(chunks)) if chunks else None
 
     def complete(self, chunk: Chunk) -> None:
@@ -105,16 +106,16 @@ class Scheduler:
         held = self._parked if state.parked else self._decodes
         (self._prefills if state.in_prompt else held)[state.key] = state
 
-    def _plan_decodes(self) -> tuple[list[Chunk], list[RequestKey]]:
+    def _plan_decodes(self) -> tuple[list[Chunk], list[RequestState]]:
         """One token each. Those that run go to the back, so that nobody starves in a full house."""
         chunks: list[Chunk] = []
-        starved: list[RequestKey] = []
+        starved: list[RequestState] = []
         most = min(self._max_running, self._max_step_tokens)
         for key, state in list(self._decodes.items()):
             if len(chunks) == most:
                 break
             if not self._pool.reserve(key, len(state.token_ids)):
-                starved.append(key)
+                starved.append(state)
                 continue
             chunks.append(Chunk(state, state.num_computed, 1, True))
             self._decodes[key] = self._decodes.pop(key)

@@ -252,3 +252,32 @@ def collect(tokens: dict[str, list[int]], runs: Sequence[TokenRun]) -> None:
 
 def greedy(max_tokens: int, **changes: Any) -> SamplingParams:
     return replace(SamplingParams(max_tokens=max_tokens), **changes)
+
+
+def run_alone(request: EngineRequest, **config: int) -> list[int]:
+    """A fresh engine for one request."""
+    engine = make_engine(**config)
+    start(engine, request)
+    return finish(engine)[request.key.request_id]
+
+
+def hand_over(prefill: Engine, decode: Engine, request: EngineRequest, first: list[int]) -> None:
+    """Copy KV in uneven pieces, later ones first, and start the request on the decode engine."""
+    num, layers = len(request.token_ids), 3
+    assert decode.reserve(request.key, num + request.sampling.max_tokens)
+    pieces = [(token, min(token + 37, num)) for token in range(0, num, 37)]
+    for at, end in reversed(pieces):
+        for layer, count in ((1, layers - 1), (0, 1)):
+            kv = prefill.read_kv(request.key, at, end - at, layer, count)
+            assert kv.is_contiguous()
+            decode.write_kv(request.key, at, layer, kv)
+    state = EngineRequest(
+        key=request.key,
+        token_ids=request.token_ids + first,
+        positions=torch.empty(0, dtype=torch.int64),
+        position_delta=request.position_delta,
+        sampling=request.sampling,
+        first_index=request.first_index,
+        role=Role.DECODE,
+    )
+    decode.start(state)
