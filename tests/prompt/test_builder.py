@@ -15,18 +15,20 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from epd.errors import BadRequest, ConfigError
-from epd.models.spec import Checkpoint, FamilySpec
+from epd.models.spec import Checkpoint, FamilySpec, read_checkpoint
+from epd.models.torchvision_shim import prepare_torchvision
 from epd.prompt import Draft, ItemPart, Message, PromptBuilder, TextPart
 from epd.types import Modality
+from tests.checkpoints import build
 from tests.prompt.folders import (
     PARTS_TEMPLATE,
     SPECIALS,
     STRING_TEMPLATE,
     byte_fallback_bpe,
-    byte_level_bpe,
     write_folder,
 )
 
@@ -193,14 +195,9 @@ def test_bos_is_not_added_twice(llama_like: Checkpoint, tmp_path: Path) -> None:
 
 def test_the_real_processor_agrees(tmp_path_factory: pytest.TempPathFactory) -> None:
     """On a whole checkpoint, with Hugging Face's own processor and real pictures."""
-    from PIL import Image
+    prepare_torchvision()
     from transformers import AutoProcessor
 
-    from epd.models.spec import read_checkpoint
-    from epd.models.torchvision_shim import prepare_torchvision
-    from tests.checkpoints import build
-
-    prepare_torchvision()
     folder = build("qwen2_5_vl", tmp_path_factory.mktemp("whole"))
     processor = AutoProcessor.from_pretrained(folder)
     pictures = [Image.new("RGB", (60 + 30 * i, 90), (i, 80, 90)) for i in range(2)]
@@ -294,21 +291,6 @@ def test_a_checkpoint_without_the_placeholder_is_refused(tmp_path: Path) -> None
     spec = replace(checkpoint.spec, placeholders={Modality.IMAGE: "<picture>"})
     with pytest.raises(ConfigError, match="<picture>"):
         PromptBuilder(replace(checkpoint, spec=spec))
-
-
-def test_a_vocabulary_that_merges_text_to_a_special_token_is_no_way_in(tmp_path: Path) -> None:
-    """Where the model itself, not the added tokens, would make one of plain text: refused."""
-    tokenizer = byte_level_bpe()
-    checkpoint = write_folder(tmp_path, tokenizer=tokenizer)
-    text = (tmp_path / "tokenizer.json").read_text()
-    pad = tokenizer.token_to_id("<|image_pad|>")
-    patched = text.replace('"vocab": {', f'"vocab": {{\n"\u0120zz": {pad},', 1)
-    patched = patched.replace('"ignore_merges": false', '"ignore_merges": true')
-    assert patched != text
-    (tmp_path / "tokenizer.json").write_text(patched)
-    builder = PromptBuilder(checkpoint)
-    with pytest.raises(BadRequest, match="image_pad"):
-        builder.build([Message(role="user", content="a zz")])
 
 
 def test_prompts_are_built_without_torch(checkpoint: Checkpoint) -> None:

@@ -1,0 +1,117 @@
+"""Everything between a request's bytes and a CallSpec: limits, validation, template, tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from epd.config import GatewayConfig
+from epd.errors import BadRequest, Cancelled, NotFound, Overloaded, TooLarge
+from epd.gateway.errors import from_validation
+from epd.gateway.sampling import check_defaults, resolve
+from epd.gateway.schemas import ChatRequest
+from epd.gateway.service import CallSpec
+from epd.models.spec import Checkpoint
+from epd.prompt import Detokenizer, PromptBuilder
+
+logger = logging.getLogger(__name__)
+
+_THREADS = 2  # tokenising holds no lock for long; more would fight with the workers on one host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A request that is ready to be submitted."""
+
+    body: ChatRequest
+    spec: CallSpec
+
+
+class Front:
+    """Holds what requests are checked against. Parsing and tokenising run on its own threads.
+
+    Bodies in its hands are bounded in number and in bytes; beyond that clients get 429.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: GatewayConfig) -> None:
+        self._checkpoint = checkpoint
+        self._config = config
+        self._builder = PromptBuilder(checkpoint)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
+        self._num_held = 0
+        self._bytes_held = 0
+        if unfollowed := check_defaults(checkpoint):
+            logger.warning(
+                "generation_config.json sets %s, which answers do not follow", ", ".join(unfollowed)
+            )
+
+    def close(self) -> None:
+        """Frees the threads; work that has begun goes to its end."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def prepare(self, request: Request, *, model_name: str) -> Prepared:
+        """Reads the body and makes a CallSpec of it. EpdError says what is wrong with it."""
+        if self._num_held >= self._config.max_waiting:
+            raise Overloaded("too many requests are waiting to be read")
+        size = 0
+        self._num_held += 1
+        try:
+            chunks: list[bytes] = []
+            self._check_size(_announced(request), held=self._bytes_held)
+            try:
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    self._bytes_held += len(chunk)
+                    self._check_size(size, held=self._bytes_held - size)
+                    chunks.append(chunk)
+            except ClientDisconnect:
+                raise Cancelled("the client left while sending") from None
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._parse, b"".join(chunks), model_name
+            )
+        finally:
+            self._num_held -= 1
+            self._bytes_held -= size
+
+    def detokenizer(self, body: ChatRequest) -> Detokenizer:
+        """For one answer to this request."""
+        return self._builder.detokenizer(body.stops)
+
+    def _check_size(self, size: int, *, held: int) -> None:
+        if size > self._config.max_body_bytes:
+            raise TooLarge(f"the body is larger than {self._config.max_body_bytes} bytes")
+        if held + size > max(self._config.media_budget_bytes, self._config.max_body_bytes):
+            raise Overloaded("too many bytes of requests are waiting")
+
+    def _parse(self, raw: bytes, model_name: str) -> Prepared:
+        """On a thread of ours: pure computation."""
+        try:
+            body = ChatRequest.model_validate_json(raw)
+        except ValidationError as error:
+            raise from_validation(error) from None
+        body.check(max_items=self._config.max_items)
+        if body.model != model_name:
+            raise NotFound(
+                f"there is no model {body.model[:200]!r} here, only {model_name!r}",
+                param="model",
+                code="model_not_found",
+            )
+        spec = CallSpec(
+            draft=self._builder.build([message.to_prompt() for message in body.messages]),
+            sampling=resolve(body, self._checkpoint),
+            deadline_s=self._config.request_timeout_s,
+        )
+        return Prepared(body=body, spec=spec)
+
+
+def _announced(request: Request) -> int:
+    """Content-Length, or 0 where the client does not say: then the bytes are counted."""
+    value = request.headers.get("content-length", "0")
+    if not value.isascii() or not value.isdigit():
+        raise BadRequest("Content-Length is not a number")
+    return int(value)

@@ -1,0 +1,228 @@
+"""OpenAI's chat request as this server understands it. Every count and length has a limit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from epd.errors import BadRequest
+from epd.gateway.fields import Fields
+from epd.prompt import ItemPart, Message
+from epd.prompt import TextPart as PromptText
+from epd.types import Modality
+
+MAX_MESSAGES = 4096
+MAX_PARTS = 4096
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 1024
+MAX_STOP_TOKENS = 256
+MAX_TOKENS = 2**31 - 1
+
+# Tags name the members of unions; pydantic puts them in error paths and errors.py takes them out.
+STRING, PARTS, LIST, TEXT, IMAGE = "<string>", "<parts>", "<list>", "<text>", "<image_url>"
+TAGS = frozenset((STRING, PARTS, LIST, TEXT, IMAGE))
+
+
+class TextContent(Fields):
+    """A text part."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(Fields):
+    """Where a picture is: http(s), or inline as a data: URL. Always read in full detail."""
+
+    neutral: ClassVar = {"detail": ("auto", "high")}
+
+    url: str
+
+
+class ImageContent(Fields):
+    """A picture part."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+def _part_tag(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return {"text": TEXT, "image_url": IMAGE}.get(kind) if isinstance(kind, str) else None
+
+
+def _content_tag(value: Any) -> str | None:
+    return STRING if isinstance(value, str) else PARTS if isinstance(value, list) else None
+
+
+def _stop_tag(value: Any) -> str | None:
+    return STRING if isinstance(value, str) else LIST if isinstance(value, list) else None
+
+
+Content = Annotated[
+    Annotated[TextContent, Tag(TEXT)] | Annotated[ImageContent, Tag(IMAGE)],
+    Discriminator(
+        _part_tag,
+        custom_error_type="part_type",
+        custom_error_message="type must be text or image_url",
+    ),
+]
+
+
+class ChatMessage(Fields):
+    """One turn. What a client gets as an answer can be sent back as the assistant's turn."""
+
+    neutral: ClassVar = {
+        "annotations": ([],),
+        "audio": (),
+        "function_call": (),
+        "reasoning_content": ("",),
+        "refusal": ("",),
+        "tool_call_id": (),
+        "tool_calls": ([],),
+    }
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        Annotated[str, Tag(STRING)]
+        | Annotated[list[Content], Field(min_length=1, max_length=MAX_PARTS), Tag(PARTS)],
+        Discriminator(
+            _content_tag,
+            custom_error_type="content_type",
+            custom_error_message="content must be a string or a list of parts",
+        ),
+    ]
+    name: str | None = Field(None, max_length=256)
+
+    def to_prompt(self) -> Message:
+        """OpenAI's "developer" is what templates know as "system"."""
+        role = "system" if self.role == "developer" else self.role
+        if isinstance(self.content, str):
+            return Message(role=role, content=self.content, name=self.name)
+        return Message(role=role, content=tuple(map(_to_part, self.content)), name=self.name)
+
+
+def _to_part(part: TextContent | ImageContent) -> PromptText | ItemPart:
+    if isinstance(part, TextContent):
+        return PromptText(text=part.text)
+    return ItemPart(modality=Modality.IMAGE, url=part.image_url.url)
+
+
+class StreamOptions(Fields):
+    """Only with `stream`."""
+
+    neutral: ClassVar = {"include_obfuscation": (False,)}
+
+    include_usage: bool | None = None
+
+
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+
+
+def _sorted_set(ids: list[int]) -> list[int]:
+    return sorted(set(ids))
+
+
+class ChatRequest(Fields):
+    """The body of /v1/chat/completions. None: not given, the checkpoint's default applies."""
+
+    ignored: ClassVar = frozenset(
+        {
+            "metadata",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "store",
+            "user",
+        }
+    )
+    neutral: ClassVar = {
+        "audio": (),
+        "frequency_penalty": (0,),
+        "function_call": ("none", "auto"),
+        "functions": ([],),
+        "logit_bias": ({},),
+        "logprobs": (False,),
+        "min_p": (0,),
+        "min_tokens": (0,),
+        "modalities": (["text"],),
+        "moderation": (),
+        "n": (1,),
+        "parallel_tool_calls": (True, False),
+        "prediction": (),
+        "presence_penalty": (0,),
+        "reasoning_effort": (),
+        "response_format": ({"type": "text"},),
+        "service_tier": ("auto", "default"),
+        "tool_choice": ("none", "auto"),
+        "tools": ([],),
+        "top_logprobs": (0,),
+        "verbosity": (),
+        "web_search_options": (),
+    }
+
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
+    top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
+    top_k: int | None = Field(None, ge=-1, le=MAX_TOKENS)
+    repetition_penalty: float | None = Field(None, gt=0, le=10, allow_inf_nan=False)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: (
+        Annotated[
+            Annotated[Stop, Tag(STRING)]
+            | Annotated[list[Stop], Field(max_length=MAX_STOPS), Tag(LIST)],
+            Discriminator(
+                _stop_tag,
+                custom_error_type="stop_type",
+                custom_error_message="stop must be a string or a list of strings",
+            ),
+        ]
+        | None
+    ) = None
+    stop_token_ids: (
+        Annotated[
+            list[Annotated[int, Field(ge=0)]],
+            Field(max_length=MAX_STOP_TOKENS),
+            AfterValidator(_sorted_set),
+        ]
+        | None
+    ) = None
+
+    def check(self, *, max_items: int) -> None:
+        """What one field alone cannot tell. BadRequest names the field."""
+        self.check_extra()
+        if self.stream_options is not None and not self.stream:
+            raise BadRequest("stream_options needs stream: true", param="stream_options")
+        both = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(both) > 1:
+            raise BadRequest(
+                "max_tokens and max_completion_tokens differ; give one", param="max_tokens"
+            )
+        num_items = sum(
+            isinstance(part, ImageContent)
+            for message in self.messages
+            if not isinstance(message.content, str)
+            for part in message.content
+        )
+        if num_items > max_items:
+            raise BadRequest(
+                f"the request has {num_items} items; this server takes {max_items} at most",
+                param="messages",
+            )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings as one form."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a usage chunk."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
