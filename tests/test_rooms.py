@@ -24,11 +24,11 @@ TORCH_FREE_MODULES = (
 WITHOUT_TORCH = """
 import importlib, sys
 from importlib.machinery import PathFinder
-class NoTorch:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
+class NoTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         hidden = name.partition(".")[0] in ("torch", "torchvision")
-        return None if hidden else PathFinder.find_spec(name, path, target)
+        return None if hidden else super().find_spec(name, path, target)
 sys.meta_path = [NoTorch if finder is PathFinder else finder for finder in sys.meta_path]
 for name in sys.argv[1:]:
     importlib.import_module(name)
