@@ -11,8 +11,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 GPU_PYTHON ?= python3
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX ?=
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt \
+PIP_LOUD := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PIP := $(PIP_LOUD) -qq
 MODEL ?=
 ARGS ?=
 
@@ -54,7 +55,7 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 	@echo "installing $(TORCH)"
 	@if nvidia-smi -L >/dev/null 2>&1; then $(PIP) "$(TORCH)"; \
 	elif $(PIP) "$(TORCH)+cpu" 2>/dev/null; then :; \
-	elif $(PIP) --no-quiet --dry-run "$(TORCH)" 2>&1 | grep -q 'nvidia-'; then \
+	elif $(PIP_LOUD) --dry-run "$(TORCH)" 2>&1 | grep -q 'nvidia-'; then \
 		echo "This machine has no NVIDIA GPU, but pip's index has torch only with CUDA (gigabytes)."; \
 		echo "Name an index with CPU builds, as pytorch's own pages give it: make TORCH_INDEX=URL"; \
 		exit 1; \

@@ -92,7 +92,7 @@ def with_missing(lacking: list[str]) -> str:
         if line.split("==")[0] not in kept
     ]
     pins.write_text("\n".join([*lines, *(f"{n}=={v}" for n, v in kept.items() if v)]) + "\n")
-    quiet = ["--quiet", "--disable-pip-version-check"]
+    quiet = ["-qq", "--disable-pip-version-check"]
     subprocess.run(
         [str(python), "-m", "pip", *quiet, "install", "-c", str(pins), *lacking],
         check=True,

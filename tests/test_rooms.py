@@ -17,17 +17,19 @@ TORCH_FREE_MODULES = (
     "epd.models",
     "epd.models.spec",
     "epd.workers",
-    "epd.workers.gateway",
+    "epd.workers.front",
 )
 
-# Runs in a process where importing torch fails, as on a machine that has none.
+# Runs in a process that finds no torch, as on a machine that has none.
 WITHOUT_TORCH = """
-import importlib, importlib.util, sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, NoTorch())
+import importlib, sys
+from importlib.machinery import PathFinder
+class NoTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        hidden = name.partition(".")[0] in ("torch", "torchvision")
+        return None if hidden else super().find_spec(name, path, target)
+sys.meta_path = [NoTorch if finder is PathFinder else finder for finder in sys.meta_path]
 for name in sys.argv[1:]:
     importlib.import_module(name)
 """

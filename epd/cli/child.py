@@ -8,12 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-TAIL_LINES = 20
 LONGEST_LINE = 64 * 1024
 
 
@@ -39,7 +37,7 @@ class Child:
         self.ready: dict[str, Any] | None = None
         self.error = ""
         self.started = time.monotonic()
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._last_line = ""
         self._partial = {"ready": b"", "output": b""}
         ready, ready_writer = os.pipe()
         try:
@@ -85,7 +83,7 @@ class Child:
 
     def _heard(self, pipe: str, line: str) -> None:
         if pipe == "output":
-            self._tail.append(line)
+            self._last_line = line.strip() or self._last_line
             print(f"{self.spec.name} | {line}", file=sys.stderr, flush=True)
             return
         try:
@@ -107,8 +105,11 @@ class Child:
         self.process.wait()
 
     def last_words(self) -> str:
-        """Why it ended, as well as it is known: its own error, else the end of its output."""
-        return self.error or "\n  ".join(self._tail) or "it said nothing"
+        """Why it ended, as well as it is known: its own error, else the last line of its output.
+
+        In a traceback that is the error; all of its lines have been passed on already.
+        """
+        return self.error or self._last_line or "it said nothing"
 
     def ending(self) -> str:
         """How it ended, or that it did not."""

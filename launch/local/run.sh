@@ -1,0 +1,20 @@
+#!/bin/sh
+# Start every role by hand, each as a process of its own: launch/local/run.sh MODEL
+# Ctrl-C stops all of them. `epd serve` does this and also supervises: it waits until all are ready,
+# restarts what dies, and stops the roles one after another.
+set -eu
+model=${1:?usage: launch/local/run.sh MODEL [--set key=value]...}
+shift
+here=$(dirname "$0")
+python=${PYTHON:-python3}
+
+pids=
+trap 'kill $pids 2>/dev/null || :; wait' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+for role in gateway encode prefill decode; do
+    OMP_NUM_THREADS=1 "$python" -m epd "$role" --config "$here/$role.yaml" \
+        --set "model=$model" "$@" &
+    pids="$pids $!"
+done
+wait

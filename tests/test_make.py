@@ -1,0 +1,57 @@
+"""The Makefile's promises that can be checked without installing anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_make_alone_lists_the_targets() -> None:
+    printed = make().stdout
+    for target in ("serve", "test", "test-slow", "lint", "gpu-check"):
+        assert f"make {target} " in printed
+
+
+def test_serve_installs_first_and_passes_the_model_on(tmp_path: Path) -> None:
+    steps = make("-n", "serve", f"VENV={tmp_path}/new", "MODEL=/m", "ARGS=--port 1").stdout
+    assert steps.index("-m venv") < steps.index("torch==") < steps.index("install -c")
+    assert steps.rstrip().endswith("epd serve /m --port 1")
+
+
+def test_test_lints_and_leaves_out_what_is_slow_or_for_a_gpu() -> None:
+    steps = make("-n", "test").stdout
+    for command in ("ruff check", "mypy", "lint-imports", '-m "not slow and not gpu"'):
+        assert command in steps
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="a GPU here, most likely")
+def test_gpu_check_without_a_gpu_says_so_and_succeeds() -> None:
+    done = make("gpu-check", f"GPU_PYTHON={sys.executable}")
+    assert done.returncode == 0
+    assert "no CUDA GPU on this machine: nothing to check" in done.stdout
+
+
+def test_ci_runs_what_a_developer_runs() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make --no-print-directory test </dev/null" in script.read_text()
