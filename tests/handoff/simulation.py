@@ -147,6 +147,7 @@ class SimEncode(Worker):
         self.do(self.rows.peer_lost(name))
 
     def step(self) -> None:
+        self.sim.activity += bool(self.jobs or self.towers)
         if self.jobs:
             job = self.jobs.popleft()
             layout = self.sim.layouts[job.item.request_id][job.item.index]
@@ -272,6 +273,7 @@ class SimPrefill(Worker):
         if at >= admit.prompt.num_tokens or not self.has_row(key, admit, at):
             return False
         self.computed[key] = at + 1
+        self.sim.activity += 1
         self.do(self.kv.computed(key, at + 1))
         self.do(self.rows.consumed(key, admit.prompt.rows_before(at + 1)))
         if at + 1 == admit.prompt.num_tokens:
@@ -467,6 +469,7 @@ class Simulation:
         self.outcomes: dict[str, Outcome] = {}
         self.wanted: dict[str, int] = {}
         self.faults = 0
+        self.activity = 0  # grows with every message and every piece of work
         self._incarnations = 0
         self.membership = Membership({})
         self.ownership = Ownership(self.membership, Placement(self.membership), max_context=1000)
@@ -562,15 +565,8 @@ class Simulation:
 
     # ---- the inside
 
-    @property
-    def activity(self) -> int:
-        """Grows with every message."""
-        return self._posted
-
-    _posted = 0
-
     def post(self, sender: Worker, to: str, message: Any, labels: tuple[object, ...]) -> None:
-        self._posted += 1
+        self.activity += 1
         if to != GATEWAY and to not in self.workers:
             return
         key = (sender.name, to, isinstance(message, BULK))
@@ -612,7 +608,7 @@ class Simulation:
         for instruction in instructions:
             match instruction:
                 case Tell(to, message):
-                    self._posted += 1
+                    self.activity += 1
                     if to in self.workers:
                         queue = self.queues.setdefault((GATEWAY, to, False), deque())
                         queue.append(Letter(GATEWAY, 0, message))
