@@ -9,6 +9,7 @@ import torch
 from epd.models.adapter import Adapter, load_adapter
 from epd.models.partial import load_part
 from epd.models.spec import Checkpoint
+from epd.models.torchvision_shim import prepare_torchvision
 from epd.types import Prompt
 
 
@@ -72,6 +73,7 @@ def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> Languag
     """Read the language model and nothing else. `device` and `dtype` are resolved."""
     from epd.attention import ATTENTION, register
 
+    prepare_torchvision()
     register()
     adapter = load_adapter(checkpoint)
     model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from epd.transfer import Outgoing
+from epd.transfer.outgoing import Outgoing
 from epd.types import ItemKey, RequestKey
 from epd.wire.links import Links
 from epd.wire.messages import Payload

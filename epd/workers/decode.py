@@ -9,7 +9,7 @@ import torch
 from epd.engine import Engine, EngineRequest, Role, StepResult
 from epd.errors import EpdError, InternalError
 from epd.handoff import Free, Instruction, KvReceiver, Send, StartDecode
-from epd.transfer import Incoming
+from epd.transfer.incoming import Incoming
 from epd.types import RequestKey
 from epd.wire.links import Delivery
 from epd.wire.messages import (

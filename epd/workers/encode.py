@@ -10,7 +10,7 @@ import torch
 
 from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
 from epd.handoff import DropSends, Instruction, Pin, RowSender, Send, SendRows, Unpin
-from epd.transfer import Outgoing
+from epd.transfer.outgoing import Outgoing
 from epd.types import ItemKey
 from epd.wire.links import Delivery
 from epd.wire.messages import (

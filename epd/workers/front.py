@@ -10,7 +10,7 @@ import uvicorn
 
 from epd.config import Config
 from epd.errors import ConfigError, EpdError
-from epd.gateway import create_app
+from epd.gateway import Front, create_app
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.observe import Metrics, setup
 from epd.workers.gateway import Node
@@ -67,7 +67,8 @@ async def _serve(
 ) -> None:
     node = Node(config, checkpoint, Metrics())
     node.links.start()
-    app = create_app(node, config, checkpoint)
+    front = Front(checkpoint, config.gateway)
+    app = create_app(node, front)
     serving = asyncio.Event()
     server = _Server(
         uvicorn.Config(

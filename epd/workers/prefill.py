@@ -12,7 +12,8 @@ from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, Ste
 from epd.errors import EpdError, InternalError
 from epd.handoff import DropSends, Free, Instruction, KvSender, RowReceiver, Send, SendKv
 from epd.models.language import LanguageModel
-from epd.transfer import Incoming, Outgoing
+from epd.transfer.incoming import Incoming
+from epd.transfer.outgoing import Outgoing
 from epd.types import Prompt, RequestKey, TokenRun
 from epd.wire.links import Delivery
 from epd.wire.messages import (

@@ -18,7 +18,7 @@ from epd.models.language import LanguageModel, load_language
 from epd.models.placement import resolve_device, resolve_dtype
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import load_towers
-from epd.transfer import Outgoing
+from epd.transfer.outgoing import Outgoing
 from epd.types import Member, Stage
 from epd.wire.inbox import Inbox
 from epd.wire.inproc_links import Hub, InprocLinks
