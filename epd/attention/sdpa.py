@@ -103,8 +103,8 @@ class SdpaBackend(AttentionBackend[SdpaPlan]):
             rows = slice(chunk.start, chunk.end)
             k, v = key[:, rows], value[:, rows]
             if chunk.slots is not None:
-                k = keys[chunk.slots].transpose(0, 1)
-                v = values[chunk.slots].transpose(0, 1)
+                k = _gather(keys, chunk.slots).transpose(0, 1)
+                v = _gather(values, chunk.slots).transpose(0, 1)
             out[rows] = _prefill(query[:, rows], k, v, chunk.mask, scaling)
         return out
 
@@ -121,8 +121,8 @@ def _decode(
     kv_heads = keys.shape[1]
     out = F.scaled_dot_product_attention(
         query_BHD.view(num, kv_heads, heads // kv_heads, dim),
-        keys[group.slots_BL].transpose(1, 2),
-        values[group.slots_BL].transpose(1, 2),
+        _gather(keys, group.slots_BL).transpose(1, 2),
+        _gather(values, group.slots_BL).transpose(1, 2),
         attn_mask=group.mask_B11L,
         scale=scaling,
     )
@@ -147,6 +147,11 @@ def _prefill(
         enable_gqa=True,
     )
     return out[0].transpose(0, 1)
+
+
+def _gather(pages: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """Slots [...] of [slots, heads, dim] -> [..., heads, dim]; far faster than pages[slots]."""
+    return pages.index_select(0, slots.flatten()).view(*slots.shape, *pages.shape[1:])
 
 
 def _new_slots(sequence: PagedSequence, block_size: int) -> list[int]:

@@ -69,6 +69,7 @@ class Engine:
         state = RequestState(request)
         self._check_request(state)
         self._scheduler.add(state)
+        self._landed.pop(state.key, None)
 
     def release(self, key: RequestKey) -> None:
         """Free all that is held for a request, in any state; unknown keys are ignored."""
@@ -149,7 +150,9 @@ class Engine:
             raise BadRequest("a token id is outside the vocabulary")
         if request.role is Role.DECODE:
             landed = self._landed.get(state.key)
-            if landed is None or not bool(landed[:, : state.num_prompt].all()):
+            if landed is None or int(landed[:, : state.num_prompt].sum()) < (
+                self._model.num_layers * state.num_prompt
+            ):
                 raise InternalError(f"{state.key}: not all KV has landed")
             return
         if request.positions.shape not in {(state.num_prompt,), (3, state.num_prompt)}:
