@@ -1,0 +1,155 @@
+"""What a request may say, and which field an error names."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from epd.errors import BadRequest
+from epd.gateway.errors import from_validation
+from epd.gateway.schemas import ChatRequest
+
+USER = {"role": "user", "content": "hi"}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+
+
+def parse(body: Any, max_items: int = 4) -> ChatRequest:
+    try:
+        request = ChatRequest.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        raise from_validation(error) from None
+    request.check(max_items=max_items)
+    return request
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [USER], **fields}
+
+
+def parts(*content: Any) -> dict[str, Any]:
+    return chat(messages=[{"role": "user", "content": list(content)}])
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [USER]}, "model"),
+        ({"model": "m"}, "messages"),
+        (chat(messages=[]), "messages"),
+        (chat(messages=[{"role": "user"}]), "messages[0].content"),
+        (chat(messages=[{"role": "robot", "content": "x"}]), "messages[0].role"),
+        (chat(messages=[USER, {"role": "tool", "content": "x"}]), "messages[1].role"),
+        (chat(messages=[{"role": "user", "content": None}]), "messages[0].content"),
+        (chat(messages=[{"role": "user", "content": 5}]), "messages[0].content"),
+        (chat(messages=[{"role": "user", "content": []}]), "messages[0].content"),
+        (chat(messages=[{**USER, "mood": 1}]), "messages[0].mood"),
+        (chat(messages=[{**USER, "tool_calls": [{}]}]), "messages[0].tool_calls"),
+        (parts({"type": "text"}), "messages[0].content[0].text"),
+        (parts({"type": "text", "text": 1}), "messages[0].content[0].text"),
+        (parts({"type": "video_url", "video_url": {"url": "x"}}), "messages[0].content[0]"),
+        (parts(IMAGE, {"type": "image_url"}), "messages[0].content[1].image_url"),
+        (parts({"type": "image_url", "image_url": "x"}), "messages[0].content[0].image_url"),
+        (
+            parts({"type": "image_url", "image_url": {"url": 1}}),
+            "messages[0].content[0].image_url.url",
+        ),
+        (
+            parts({"type": "image_url", "image_url": {"url": "x", "detail": "low"}}),
+            "messages[0].content[0].image_url.detail",
+        ),
+        (parts({**IMAGE, "uuid": "x"}), "messages[0].content[0].uuid"),
+        (parts(*[IMAGE] * 5), "messages"),
+        (chat(temperature=-0.1), "temperature"),
+        (chat(temperature=2.1), "temperature"),
+        (chat(temperature="0.5"), "temperature"),
+        (chat(temperature=True), "temperature"),
+        (chat(top_p=0), "top_p"),
+        (chat(top_p=1.1), "top_p"),
+        (chat(top_k=-2), "top_k"),
+        (chat(top_k=1.5), "top_k"),
+        (chat(repetition_penalty=0), "repetition_penalty"),
+        (chat(seed=2**63), "seed"),
+        (chat(max_tokens=0), "max_tokens"),
+        (chat(max_completion_tokens=2**31), "max_completion_tokens"),
+        (chat(max_tokens=1, max_completion_tokens=2), "max_tokens"),
+        (chat(stop=""), "stop"),
+        (chat(stop=["a", ""]), "stop[1]"),
+        (chat(stop=["a"] * 17), "stop"),
+        (chat(stop="a" * 1025), "stop"),
+        (chat(stop=5), "stop"),
+        (chat(stop_token_ids=[-1]), "stop_token_ids[0]"),
+        (chat(stop_token_ids=list(range(257))), "stop_token_ids"),
+        (chat(stream="yes"), "stream"),
+        (chat(stream_options={"include_usage": True}), "stream_options"),
+        (chat(stream=True, stream_options={"more": 1}), "stream_options.more"),
+        (chat(n=2), "n"),
+        (chat(n=True), "n"),
+        (chat(tools=[{"type": "function"}]), "tools"),
+        (chat(tool_choice="required"), "tool_choice"),
+        (chat(response_format={"type": "json_object"}), "response_format"),
+        (chat(logprobs=True), "logprobs"),
+        (chat(top_logprobs=2), "top_logprobs"),
+        (chat(logit_bias={"1": 5}), "logit_bias"),
+        (chat(presence_penalty=0.5), "presence_penalty"),
+        (chat(frequency_penalty=-1), "frequency_penalty"),
+        (chat(reasoning_effort="low"), "reasoning_effort"),
+        (chat(kv_transfer_params={"peer_host": "x"}), "kv_transfer_params"),
+        (chat(temprature=1), "temprature"),
+        ([], None),
+        ("x", None),
+    ],
+)
+def test_a_bad_field_is_named(body: Any, param: str | None) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse(body)
+    assert caught.value.param == param
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": "me", "metadata": {"a": "b"}, "store": True, "safety_identifier": "x"},
+        {"n": 1, "logprobs": False, "top_logprobs": None, "logit_bias": {}, "tools": []},
+        {"presence_penalty": 0, "frequency_penalty": 0.0, "response_format": {"type": "text"}},
+        {"tool_choice": "auto", "parallel_tool_calls": True, "service_tier": "auto"},
+        {"temperature": 1, "top_p": 1, "top_k": -1, "stop": None, "stream_options": None},
+        {"max_tokens": 5, "max_completion_tokens": 5, "stop": [], "seed": -1},
+    ],
+)
+def test_fields_that_change_nothing_are_accepted(fields: dict[str, Any]) -> None:
+    parse(chat(**fields))
+
+
+def test_an_answer_can_be_sent_back_as_a_turn() -> None:
+    """With everything that the stock client puts into one."""
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": "yes",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    }
+    request = parse(chat(messages=[USER, answer, USER]))
+    assert request.messages[1].to_prompt().content == "yes"
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_give_an_error_and_no_crash(raw: bytes) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate_json(raw)
+    assert from_validation(caught.value).status == 400
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b'{"a": "\\ud800"}', b"[" * 100_000])
+def test_malformed_json_is_said_to_be_that(raw: bytes) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate_json(raw)
+    assert from_validation(caught.value).code == "invalid_json"
