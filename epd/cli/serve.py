@@ -34,7 +34,17 @@ def serve(path: str | None, overrides: Sequence[str]) -> int:
             stop_grace_s=config.serve.stop_grace_s,
             max_restarts=config.serve.max_restarts,
         )
-        return supervisor.run()
+        try:
+            return supervisor.run()
+        finally:
+            _free_shared_memory()
+
+
+def _free_shared_memory() -> None:
+    """What a killed child could not free itself; segments of living processes are left alone."""
+    from epd.transfer.segments import reclaim_dead
+
+    reclaim_dead()
 
 
 def resolve(config: Config) -> Config:
