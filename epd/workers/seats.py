@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from epd.config import Config
@@ -19,6 +18,7 @@ from epd.models.placement import resolve_device, resolve_dtype
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import load_towers
 from epd.transfer.outgoing import Outgoing
+from epd.transfer.segments import host_id
 from epd.types import Member, Stage
 from epd.wire.inbox import Inbox
 from epd.wire.inproc_links import Hub, InprocLinks
@@ -176,13 +176,6 @@ def _fingerprint(build: _Build) -> dict[str, str]:
 
 def _pool(build: _Build) -> str:
     return "|".join(f"{key}={value}" for key, value in sorted(_fingerprint(build).items()))
-
-
-def host_id() -> str:
-    """Equal for processes that see the same /dev/shm: this boot of this machine, this namespace."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    shm = Path("/dev/shm").stat()
-    return f"{boot}-{shm.st_dev}-{shm.st_ino}"
 
 
 def _core(
