@@ -1,0 +1,1 @@
+"""Tests of whole clusters: real processes, sockets, files and clients on a tiny checkpoint."""
