@@ -97,6 +97,16 @@ def ipc_endpoint(folder: str, file_name: str) -> str:
     return f"ipc://{path}"
 
 
+def is_listening(path: Path) -> bool:
+    """Whether a living process has bound this unix socket; a killed one's file is only a file."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fsencode(path))
+        except OSError:
+            return False
+    return True
+
+
 def leaves_host(address: str) -> bool:
     """Whether connecting to `address` leaves this machine. ProtocolError if it is no address."""
     transport, _, rest = address.partition("://")

@@ -10,7 +10,8 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from threading import Lock, Thread
+from itertools import count
+from threading import Event, Lock, Thread
 from typing import Final
 
 from epd.errors import ProtocolError
@@ -34,6 +35,7 @@ from epd.wire.reception import Reception
 log = logging.getLogger(__name__)
 
 FLUSH_S: Final = 0.5  # how long close() goes on sending
+RETRY_S: Final = 0.002  # how soon a full inbox is tried again
 
 
 @dataclass(eq=False, slots=True)
@@ -77,7 +79,7 @@ class BaseLinks:
     ) -> None:
         self.name = check_name(name)
         self.incarnation = new_incarnation()
-        self.identity = identity_of(self.name, self.incarnation)
+        self._num_connections = count()
         self.reception = Reception(self.incarnation, self, inbox, on_io=on_io, reply=self._reply)
         self._high_water = high_water
         self._max_message_bytes = max_message_bytes
@@ -88,6 +90,7 @@ class BaseLinks:
         self._closed_peers: deque[Peer] = deque()
         self._to_flush: deque[Lane] = deque()
         self._stop_at: float | None = None
+        self._closing = Event()
         self._thread: Thread | None = None
 
     # ---- any thread
@@ -101,6 +104,7 @@ class BaseLinks:
     def close(self) -> None:
         """Send what is queued for at most half a second, then free everything. Idempotent."""
         with self._lock:
+            self._closing.set()
             first = self._stop_at is None
             if first:
                 self._stop_at = time.monotonic() + FLUSH_S
@@ -234,20 +238,24 @@ class BaseLinks:
 
     def _run(self) -> None:
         """The thread's outer barrier: a node that cannot receive must not look alive."""
+        failed = False
         try:
             while not self._finished():
                 self._turn()
         except Exception:
             log.exception("the I/O thread of %s failed", self.name)
-            self.reception.put(
-                PeerLost(
-                    name=self.name, incarnation=self.incarnation, reason="the I/O thread failed"
-                )
-            )
+            failed = True
         finally:
             with self._lock:
                 self._stop_at = self._stop_at or time.monotonic()
             self._free()
+        if failed:
+            reason = "the I/O thread failed"
+            self.reception.put(
+                PeerLost(name=self.name, incarnation=self.incarnation, reason=reason)
+            )
+            while not self.reception.takes_bulk and not self._closing.wait(RETRY_S):
+                self.reception.hand_over()
 
     def _finished(self) -> bool:
         if self._stop_at is None:
@@ -281,9 +289,13 @@ class BaseLinks:
             raise ProtocolError("too_large", f"{largest} bytes, {self._max_message_bytes} allowed")
         return (header,) if view is None else (header, view)
 
+    def _next_identity(self) -> bytes:
+        return identity_of(self.name, self.incarnation, next(self._num_connections))
+
     def _count_sent(self, parts: tuple[Buffer, ...]) -> None:
-        self.reception.totals.sent += 1
-        self.reception.totals.sent_bytes += sum(map(len, parts))
+        with self._lock:
+            self.reception.totals.sent += 1
+            self.reception.totals.sent_bytes += sum(map(len, parts))
 
     # ---- a transport's part
 

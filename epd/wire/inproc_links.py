@@ -12,12 +12,11 @@ from threading import Condition, Lock
 from typing import Final
 
 from epd.errors import ProtocolError
-from epd.wire.base import BaseLinks, Lane, Peer
+from epd.wire.base import RETRY_S, BaseLinks, Lane, Peer
 from epd.wire.links import Buffer, OnIo, Sink
 
 CONTROL_TURN: Final = 64
 BULK_TURN: Final = 8
-RETRY_S: Final = 0.002  # how soon a full inbox is tried again
 PREFIX: Final = "inproc://"
 
 
@@ -151,7 +150,7 @@ class InprocLinks(BaseLinks):
     def _obey(self) -> None:
         while self._opened:
             peer, lane = self._opened.popleft()
-            self._hub._attach(_Wire(lane, self.identity, self, peer))
+            self._hub._attach(_Wire(lane, self._next_identity(), self, peer))
         while self._closed_peers:
             for lane in self._closed_peers.popleft().lanes():
                 self._hub._detach(lane)

@@ -112,19 +112,20 @@ def check_name(name: str) -> str:
     return name
 
 
-def identity_of(name: str, incarnation: str) -> bytes:
-    """What a node calls itself when it connects."""
-    return f"{name}@{incarnation}".encode()
+def identity_of(name: str, incarnation: str, number: int) -> bytes:
+    """What a node calls itself on its connection of this number; no two may be called alike."""
+    return f"{name}@{incarnation}#{number}".encode()
 
 
 def parse_identity(identity: bytes) -> tuple[str, str]:
     """(name, incarnation). ProtocolError for what identity_of never makes."""
     try:
-        name, _, incarnation = identity.decode("ascii").partition("@")
+        name, _, rest = identity.decode("ascii").partition("@")
     except UnicodeDecodeError:
         raise ProtocolError("identity", "not text") from None
+    incarnation = rest.partition("#")[0]
     if not _NAME.fullmatch(name) or not incarnation:
-        raise ProtocolError("identity", "not NAME@INCARNATION")
+        raise ProtocolError("identity", "not NAME@INCARNATION#NUMBER")
     return name, incarnation
 
 

@@ -145,7 +145,7 @@ class Reception:
         if isinstance(message, Register):
             # A stranger may only register itself.
             if (message.member.name, message.member.incarnation) != (name, incarnation):
-                raise ProtocolError("identity", f"{name} registers {message.member.name!r}")
+                raise ProtocolError("identity", f"{name} registers another")
         elif isinstance(message, Welcome | RegisterRefused):
             # Only who was sent our Register can have addressed this incarnation.
             if not known and not self._acquaintance.expects_welcome():

@@ -21,8 +21,15 @@ from zmq.utils.monitor import parse_monitor_message
 from epd.config.sections import WireConfig
 from epd.errors import ConfigError
 from epd.wire import curve
-from epd.wire.addresses import Listen, ipc_endpoint, leaves_host, parse_listen, tcp_endpoint
-from epd.wire.base import BaseLinks, Lane, Peer
+from epd.wire.addresses import (
+    Listen,
+    ipc_endpoint,
+    is_listening,
+    leaves_host,
+    parse_listen,
+    tcp_endpoint,
+)
+from epd.wire.base import RETRY_S, BaseLinks, Lane, Peer
 from epd.wire.links import OnIo, Sink
 
 log = logging.getLogger(__name__)
@@ -32,7 +39,6 @@ Socket = zmq.Socket[bytes]
 CONTROL_TURN: Final = 64  # messages read or sent per socket before the others get their turn
 BULK_TURN: Final = 8
 BULK_HIGH_WATER: Final = 16  # chunks inside ZeroMQ per lane and end; more wait in the lane's queue
-RETRY_MS: Final = 2  # how soon a full inbox is tried again
 HANDSHAKE_MS: Final = 5000
 
 _LOST = zmq.EVENT_DISCONNECTED
@@ -160,8 +166,11 @@ class ZmqLinks(BaseLinks):
 
     def _bind_ipc(self, socket: Socket, folder: str, file_name: str) -> str:
         address = ipc_endpoint(folder, file_name)
+        path = Path(address.removeprefix("ipc://"))
+        if is_listening(path):  # ZeroMQ would take its place without a word
+            raise ConfigError(f"another process listens at {path}")
         self._try_bind(socket, address)
-        self._files.append(Path(address.removeprefix("ipc://")))
+        self._files.append(path)
         return address
 
     def _bind_tcp(self, socket: Socket, place: Listen, ports: tuple[int, ...]) -> str:
@@ -200,7 +209,7 @@ class ZmqLinks(BaseLinks):
         if self._to_flush:
             return 0
         if not self.reception.takes_bulk:
-            return RETRY_MS
+            return math.ceil(RETRY_S * 1000)
         if self._stop_at is not None:
             return max(0, math.ceil((self._stop_at - time.monotonic()) * 1000))
         return None
@@ -216,7 +225,7 @@ class ZmqLinks(BaseLinks):
 
     def _open(self, peer: Peer, lane: Lane) -> None:
         socket: Socket = self._context.socket(zmq.DEALER)
-        socket.routing_id = self.identity
+        socket.routing_id = self._next_identity()
         socket.immediate = True  # never queue inside ZeroMQ for who is not there
         bulk = lane is peer.bulk
         socket.sndhwm = BULK_HIGH_WATER if bulk else self._config.high_water

@@ -18,13 +18,16 @@ import pytest
 import zmq
 
 from epd.config.sections import WireConfig
-from epd.types import Member
+from epd.types import Member, RequestKey
 from epd.wire.inbox import Inbox
 from epd.wire.inproc_links import Hub, InprocLinks
-from epd.wire.links import OnIo
+from epd.wire.links import Delivery, OnIo, identity_of
+from epd.wire.messages import Cancel, Heartbeat, HeartbeatReply, KvChunk, Payload
 from epd.wire.zmq_links import ZmqLinks
 
 PATIENCE_S = 20.0
+
+CANCEL = Cancel(request=RequestKey("r", 1))
 
 CHILD = """
 import json, signal, sys
@@ -61,6 +64,11 @@ class Node:
     @property
     def addresses(self) -> tuple[str, str]:
         return self.links.control, self.links.bulk
+
+    @property
+    def identity(self) -> bytes:
+        """As one more of its connections would say."""
+        return identity_of(self.links.name, self.links.incarnation, 99)
 
     def next(self) -> Any:
         """The next event, which must come."""
@@ -202,3 +210,27 @@ def zmq_net(request: pytest.FixtureRequest, short_folder: Path) -> Iterator[Net]
     made = Net(request.param, short_folder)
     yield made
     made.close()
+
+
+def chunk(frame: bytes | None, *, number: int = 0) -> KvChunk:
+    slot, nbytes = (-1, len(frame)) if frame is not None else (3, 64)
+    return KvChunk(
+        request=RequestKey("r", 1),
+        first_token=number,
+        num_tokens=1,
+        first_layer=0,
+        num_layers=1,
+        payload=Payload(dtype="float32", shape=(nbytes // 4,), nbytes=nbytes, slot=slot),
+    )
+
+
+def pair(net: Net, **options: Any) -> tuple[Node, Node]:
+    """Two nodes that know each other."""
+    a, b = net.node("a"), net.node("b", **options)
+    return a.knows(b), b.knows(a)
+
+
+def answer_heartbeats(delivery: Delivery) -> object | None:
+    if isinstance(delivery.message, Heartbeat):
+        return HeartbeatReply(sequence=delivery.message.sequence, step_age_ms=0, gauges={})
+    return None

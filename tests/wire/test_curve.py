@@ -8,13 +8,9 @@ import pytest
 import zmq
 
 from epd.errors import ConfigError
-from epd.types import RequestKey
 from epd.wire import curve
 from epd.wire.links import PeerLost
-from epd.wire.messages import Cancel
-from tests.wire.conftest import Net, eventually
-
-CANCEL = Cancel(request=RequestKey("r", 1))
+from tests.wire.conftest import CANCEL, Net, eventually
 
 
 def test_generated_keys_are_read_back_and_private(tmp_path: Path) -> None:

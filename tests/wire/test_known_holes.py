@@ -13,15 +13,12 @@ import pytest
 import epd
 from epd.config.sections import WireConfig
 from epd.errors import ConfigError, ProtocolError
-from epd.types import RequestKey
 from epd.wire import curve
 from epd.wire.codec import decode, encode
 from epd.wire.inbox import Inbox
-from epd.wire.messages import REGISTRY, Cancel, Register
+from epd.wire.messages import REGISTRY, Register
 from epd.wire.zmq_links import ZmqLinks
-from tests.wire.conftest import Net, eventually
-
-CANCEL = Cancel(request=RequestKey("r", 1))
+from tests.wire.conftest import CANCEL, Net, eventually
 
 # Modules that turn bytes into objects or code, and functions that do so by their last name.
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
@@ -63,8 +60,8 @@ def _dangerous(tree: ast.AST) -> list[tuple[int, str]]:
             called = ast.unparse(node.func)
             last = called.rpartition(".")[2]
             # `model.eval()` sets a mode; only the builtin runs text.
-            builtin = last in {"eval", "exec"} and called != last
-            if called in QUALIFIED or (last in CALLS and not builtin):
+            method = last in {"eval", "exec"} and called != last
+            if called in QUALIFIED or (last in CALLS and not method):
                 found.append((node.lineno, called))
         found += [(node.lineno, name) for name in names if name.split(".")[0] in UNPICKLERS]
     return found
@@ -85,8 +82,8 @@ def test_class_1_a_pickle_on_the_wire_is_dropped_and_counted(
     data = pickle.dumps(Bomb(target), protocol=protocol)
     a, b = net.node("a"), net.node("b")
     b.knows(a)
-    net.raw(b.links.control, a.links.identity, (data,))
-    net.raw(b.links.bulk, a.links.identity, (data, data))
+    net.raw(b.links.control, a.identity, (data,))
+    net.raw(b.links.bulk, a.identity, (data, data))
     eventually(lambda: b.dropped("malformed") == 2)
     assert not target.exists() and b.nothing()
 
@@ -174,8 +171,8 @@ def test_class_4_no_malformed_message_stops_the_control_loop(net: Net) -> None:
         (msgpack.packb((1, "request.cancel", b.links.incarnation, [["r", 2**63]], "more")),),
         (os.urandom(1000),),
     ]
-    net.raw(b.links.control, a.links.identity, *broken)
-    net.raw(b.links.bulk, a.links.identity, *broken)
+    net.raw(b.links.control, a.identity, *broken)
+    net.raw(b.links.bulk, a.identity, *broken)
     eventually(lambda: _num_dropped(b.links.counters()) == 2 * len(broken))
     assert c.links.send("b", CANCEL)
     assert b.next().sender == "c"

@@ -10,45 +10,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epd.errors import ProtocolError
-from epd.types import ItemKey, Modality, RequestKey
+from epd.types import ItemKey, Modality
 from epd.wire.codec import encode
-from epd.wire.links import BULK_MESSAGES, Delivery, PeerLost
+from epd.wire.links import BULK_MESSAGES
 from epd.wire.messages import (
     REGISTRY,
-    Cancel,
     EncodeItem,
     Heartbeat,
     HeartbeatReply,
     KvChunk,
-    Leaving,
-    Members,
-    Payload,
     Register,
-    RegisterRefused,
-    Welcome,
 )
-from tests.wire.conftest import Net, Node, eventually
+from tests.wire.conftest import CANCEL, Net, Node, answer_heartbeats, chunk, eventually, pair
 from tests.wire.strategies import MESSAGES_BY_TAG
-
-CANCEL = Cancel(request=RequestKey("r", 1))
-
-
-def chunk(frame: bytes | None, *, number: int = 0) -> KvChunk:
-    slot, nbytes = (-1, len(frame)) if frame is not None else (3, 64)
-    return KvChunk(
-        request=RequestKey("r", 1),
-        first_token=number,
-        num_tokens=1,
-        first_layer=0,
-        num_layers=1,
-        payload=Payload(dtype="float32", shape=(nbytes // 4,), nbytes=nbytes, slot=slot),
-    )
-
-
-def pair(net: Net, **options: Any) -> tuple[Node, Node]:
-    """Two nodes that know each other."""
-    a, b = net.node("a"), net.node("b", **options)
-    return a.knows(b), b.knows(a)
 
 
 def deliverable(message: Any, sender: Node, frame: bytes) -> tuple[Any, bytes | None]:
@@ -114,120 +88,6 @@ def test_a_frame_that_was_not_promised_is_the_senders_error(net: Net) -> None:
     assert a.links.send("b", item, b"")
 
 
-# ---- who may talk
-
-
-def test_an_unknown_senders_messages_are_dropped_and_counted(net: Net) -> None:
-    a, b = net.node("a"), net.node("b")
-    a.knows(b)
-    assert a.links.send("b", CANCEL)
-    assert a.links.send("b", chunk(b"1234"), b"1234")
-    eventually(lambda: b.dropped("unknown_sender") == 2)
-    assert b.nothing()
-
-
-def test_mail_for_another_incarnation_is_dropped_and_counted(net: Net) -> None:
-    a, b = net.node("a"), net.node("b")
-    b.knows(a)
-    a.links.connect(dataclasses.replace(b.member, incarnation="0" * 32))
-    assert a.links.send("b", CANCEL)
-    eventually(lambda: b.dropped("stale") == 1)
-    assert b.nothing()
-
-
-def test_mail_from_another_incarnation_of_a_peer_is_a_strangers(net: Net) -> None:
-    a, b = net.node("a"), net.node("b")
-    a.knows(b)
-    b.links.connect(dataclasses.replace(a.member, incarnation="0" * 32))
-    assert a.links.send("b", CANCEL)
-    eventually(lambda: b.dropped("unknown_sender") == 1)
-
-
-def test_a_forgotten_peer_is_a_stranger(net: Net) -> None:
-    a, b = pair(net)
-    b.links.forget("a")
-    assert not b.links.send("a", CANCEL)
-    assert a.links.send("b", CANCEL)
-    eventually(lambda: b.dropped("unknown_sender") == 1)
-    assert b.nothing()
-
-
-def test_a_worker_registers_with_an_address_alone(net: Net) -> None:
-    """Register from a stranger, Welcome to who asked; from then on both are peers."""
-    gateway, worker = net.node("gateway"), net.node("worker")
-    address = gateway.links.control
-    worker.links.connect_unknown(address)
-    assert worker.links.send(address, Register(member=worker.member, fingerprint={"dtype": "f"}))
-    asked = gateway.next()
-    assert asked.sender == "worker" and asked.message.member == worker.member
-    gateway.links.connect(asked.message.member)
-    welcome = Welcome(gateway="gateway", incarnation=gateway.links.incarnation)
-    assert gateway.links.send("worker", welcome)
-    assert gateway.links.send("worker", Members(members=(worker.member, gateway.member)))
-    assert worker.next().message == welcome
-    for member in worker.next().message.members:
-        worker.links.connect(member)
-    worker.links.forget(address)
-    assert worker.links.send("gateway", CANCEL)
-    assert gateway.next().message == CANCEL
-    assert worker.links.send("gateway", chunk(b"1234"), b"1234")
-    assert gateway.next().frame == b"1234"
-
-
-def test_a_worker_registers_with_several_gateways(net: Net) -> None:
-    """Which address a Welcome answers is not known; its sender is, from its first message on."""
-    worker = net.node("worker")
-    gateways = [net.node("gateway-0").knows(worker), net.node("gateway-1").knows(worker)]
-    for gateway in gateways:
-        worker.links.connect_unknown(gateway.links.control)
-    for gateway in gateways:
-        name, incarnation = gateway.links.name, gateway.links.incarnation
-        assert gateway.links.send("worker", Welcome(gateway=name, incarnation=incarnation))
-        assert gateway.links.send("worker", Members(members=(gateway.member,)))
-    for _ in range(4):
-        came = worker.next()
-        if isinstance(came.message, Members):
-            worker.links.connect(came.message.members[0])
-            assert worker.links.send(came.sender, CANCEL)
-    for gateway in gateways:
-        assert gateway.next().message == CANCEL
-
-
-def test_a_heartbeat_right_after_the_welcome_is_answered(net: Net) -> None:
-    """The worker's other thread has not even seen the Welcome."""
-    gateway, worker = net.node("gateway"), net.node("worker", on_io=answer_heartbeats)
-    worker.links.connect_unknown(gateway.links.control)
-    gateway.knows(worker)
-    welcome = Welcome(gateway="gateway", incarnation=gateway.links.incarnation)
-    assert gateway.links.send("worker", welcome)
-    assert gateway.links.send("worker", Heartbeat(sequence=7))
-    assert gateway.next().message.sequence == 7
-
-
-def test_a_refusal_comes_back(net: Net) -> None:
-    gateway, worker = net.node("gateway"), net.node("worker")
-    worker.links.connect_unknown(gateway.links.control)
-    gateway.knows(worker)
-    assert gateway.links.send("worker", RegisterRefused(reason="dtype differs"))
-    assert worker.next().message.reason == "dtype differs"
-
-
-def test_a_welcome_that_nobody_waits_for_is_a_strangers(net: Net) -> None:
-    a, b = net.node("a"), net.node("b")
-    a.knows(b)
-    assert a.links.send("b", Welcome(gateway="a", incarnation=a.links.incarnation))
-    eventually(lambda: b.dropped("unknown_sender") == 1)
-
-
-def test_a_stranger_registers_nobody_but_itself(net: Net) -> None:
-    a, b = net.node("a"), net.node("b")
-    a.knows(b)
-    other = dataclasses.replace(a.member, name="c")
-    assert a.links.send("b", Register(member=other, fingerprint={}))
-    eventually(lambda: b.dropped("identity") == 1)
-    assert b.nothing()
-
-
 # ---- bytes
 
 
@@ -250,7 +110,7 @@ def test_malformed_bytes_of_a_peer_are_dropped_and_the_loop_lives(
     a, b, c = net.node("a"), net.node("b"), net.node("c")
     b.knows(a, c)
     c.knows(b)
-    net.raw(b.links.bulk if bulk else b.links.control, a.links.identity, parts)
+    net.raw(b.links.bulk if bulk else b.links.control, a.identity, parts)
     eventually(lambda: b.dropped(reason) == 1)
     assert c.links.send("b", CANCEL)
     assert b.next().message == CANCEL
@@ -269,8 +129,8 @@ def test_bulk_on_the_control_channel_is_dropped_and_the_reverse(net: Net) -> Non
     a, b = net.node("a"), net.node("b")
     b.knows(a)
     to = b.links.incarnation
-    net.raw(b.links.control, a.links.identity, (encode(chunk(b"1234"), to=to), b"1234"))
-    net.raw(b.links.bulk, a.links.identity, (encode(CANCEL, to=to),))
+    net.raw(b.links.control, a.identity, (encode(chunk(b"1234"), to=to), b"1234"))
+    net.raw(b.links.bulk, a.identity, (encode(CANCEL, to=to),))
     eventually(lambda: b.dropped("channel") == 2)
 
 
@@ -278,7 +138,7 @@ def test_a_frame_of_another_length_than_promised_is_dropped(net: Net) -> None:
     a, b = net.node("a"), net.node("b")
     b.knows(a)
     header = encode(chunk(b"1234"), to=b.links.incarnation)
-    net.raw(b.links.bulk, a.links.identity, (header, b"12345678"))
+    net.raw(b.links.bulk, a.identity, (header, b"12345678"))
     eventually(lambda: b.dropped("frame") == 1)
     assert b.nothing()
 
@@ -335,130 +195,9 @@ def test_nothing_is_lost_or_reordered_behind_a_full_inbox(net: Net) -> None:
     assert got == list(range(400))
 
 
-def answer_heartbeats(delivery: Delivery) -> object | None:
-    if isinstance(delivery.message, Heartbeat):
-        return HeartbeatReply(sequence=delivery.message.sequence, step_age_ms=0, gauges={})
-    return None
-
-
 def test_what_the_io_thread_answers_never_reaches_the_inbox(net: Net) -> None:
     a, b = pair(net, on_io=answer_heartbeats)
     assert a.links.send("b", Heartbeat(sequence=3))
     assert a.next().message == HeartbeatReply(sequence=3, step_age_ms=0, gauges={})
     assert a.links.send("b", CANCEL)
     assert b.next().message == CANCEL
-
-
-# ---- coming and going
-
-
-def test_a_killed_peer_is_reported_once(net: Net) -> None:
-    member, kill = net.killable("victim")
-    a = net.node("a")
-    a.links.connect(member)
-    assert a.links.send("victim", CANCEL)
-    eventually(lambda: a.links.counters()["sent"] == 1)
-    kill()
-    lost = a.next()
-    assert lost == PeerLost(name="victim", incarnation=member.incarnation, reason=lost.reason)
-    a.links.connect(member)
-    assert not a.links.send("victim", CANCEL)
-    b = net.node("b").knows(a)
-    a.knows(b)
-    assert b.links.send("a", CANCEL)
-    assert a.next().message == CANCEL
-    assert a.nothing(), "one control and one bulk connection, one event"
-
-
-def test_a_restarted_node_gets_none_of_its_predecessors_mail(net: Net) -> None:
-    listen = net.fixed_listen()
-    a = net.node("a")
-    first = net.node("b", listen=listen)
-    first.links.close()
-    a.knows(first)
-    for _ in range(3):
-        assert a.links.send("b", CANCEL)
-    second = net.node("b", listen=listen, start=False).knows(a)
-    second.links.start()
-    eventually(lambda: second.dropped("stale") == 3)
-    a.knows(second)
-    assert a.links.send("b", Heartbeat(sequence=9))
-    assert second.next().message.sequence == 9
-    assert second.nothing()
-
-
-def test_a_new_incarnation_replaces_the_old_one(net: Net) -> None:
-    listen = net.fixed_listen()
-    a = net.node("a")
-    first = net.node("b", listen=listen).knows(a)
-    a.knows(first)
-    assert a.links.send("b", CANCEL)
-    first.next()
-    first.links.close()
-    assert isinstance(a.next(), PeerLost)
-    second = net.node("b", listen=listen).knows(a)
-    a.knows(second)
-    assert a.links.send("b", Heartbeat(sequence=1))
-    assert second.next().message.sequence == 1
-    assert second.links.send("a", CANCEL)
-    assert a.next() == Delivery(
-        sender="b", incarnation=second.links.incarnation, message=CANCEL, frame=None
-    )
-
-
-def test_connecting_twice_changes_nothing(net: Net) -> None:
-    a, b = pair(net)
-    for _ in range(3):
-        a.knows(b)
-    assert a.links.send("b", CANCEL)
-    assert b.next().message == CANCEL
-    assert b.nothing()
-
-
-def test_a_node_never_connects_to_itself(net: Net) -> None:
-    a = net.node("a")
-    a.knows(a)
-    assert not a.links.send("a", CANCEL)
-
-
-def test_closing_sends_what_is_queued(net: Net) -> None:
-    a, b = pair(net)
-    for sequence in range(50):
-        assert a.links.send("b", Heartbeat(sequence=sequence))
-    assert a.links.send("b", Leaving(reason="done"))
-    a.links.close()
-    assert [b.next().message.sequence for _ in range(50)] == list(range(50))
-    assert b.next().message == Leaving(reason="done")
-    assert isinstance(b.next(), PeerLost)
-
-
-def test_after_closing_everything_is_quiet(net: Net) -> None:
-    a, b = pair(net)
-    a.links.close()
-    a.links.close()
-    a.links.connect(b.member)
-    a.links.forget("b")
-    assert not a.links.send("b", CANCEL)
-
-
-def test_a_node_that_never_started_closes(net: Net) -> None:
-    net.node("a", start=False).links.close()
-
-
-def test_a_broken_io_handler_is_reported_and_peers_see_the_node_go(net: Net) -> None:
-    def broken(delivery: Delivery) -> object | None:
-        raise RuntimeError("a bug")
-
-    a, b = pair(net, on_io=broken)
-    assert a.links.send("b", CANCEL)
-    own = b.next()
-    assert isinstance(own, PeerLost) and own.name == "b"
-    lost = a.next()
-    assert isinstance(lost, PeerLost) and lost.name == "b"
-
-
-@pytest.mark.parametrize("address", ["", "tcp://", "ipc://", "udp://1.2.3.4:5", "tcp://host", "x"])
-def test_an_address_that_is_none_is_refused(net: Net, address: str) -> None:
-    a, b = net.node("a"), net.node("b")
-    with pytest.raises(ProtocolError, match="address"):
-        a.links.connect(dataclasses.replace(b.member, control=address))

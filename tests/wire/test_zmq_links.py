@@ -10,13 +10,9 @@ import pytest
 
 from epd.config.sections import WireConfig
 from epd.errors import ConfigError
-from epd.types import RequestKey
 from epd.wire.inbox import Inbox
-from epd.wire.messages import Cancel
 from epd.wire.zmq_links import ZmqLinks
-from tests.wire.conftest import Net, eventually, free_port_pair
-
-CANCEL = Cancel(request=RequestKey("r", 1))
+from tests.wire.conftest import CANCEL, Net, eventually, free_port_pair
 
 
 def open_files() -> set[str]:
@@ -69,6 +65,16 @@ def _plain_socket(address: str) -> socket.socket:
     stream = socket.socket(socket.AF_UNIX)
     stream.connect(place)
     return stream
+
+
+def test_a_living_nodes_socket_is_never_taken_over(short_folder: Path) -> None:
+    place = f"ipc://{short_folder}"
+    first = ZmqLinks("a", place, WireConfig(), Inbox())
+    with pytest.raises(ConfigError, match="another process"):
+        ZmqLinks("a", place, WireConfig(), Inbox())
+    first.close()
+    (short_folder / "a.c").touch()
+    ZmqLinks("a", place, WireConfig(), Inbox()).close()
 
 
 def test_ports_are_the_ones_that_were_asked_for() -> None:
