@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -65,10 +64,12 @@ def _report(ready_fd: int | None, error: ConfigError) -> None:
 
 
 def _follow(parent_fd: int) -> None:
-    """Stop like on SIGTERM once the supervisor is gone, however it went."""
+    """Stop like on SIGTERM once the supervisor is gone, however it went.
+
+    Says nothing: with the supervisor went the reader of stderr.
+    """
     while os.read(parent_fd, 64):
         pass
-    print("epd: the supervisor is gone, stopping", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_GRACE_S)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -27,9 +27,13 @@ sys.exit(main(sys.argv[1:]))
 FLAGS = ["encode", "--set", "model=/m/Tiny", "--set", "gateways=[ipc://x]"]
 
 
-def start(*arguments: str, fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
+def start(
+    *arguments: str, fds: tuple[int, ...] = (), stderr: int | None = None
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", ROLE, *FLAGS, *arguments]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=fds)
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=stderr, text=True, pass_fds=fds
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == "up\n"
     return child
@@ -43,8 +47,11 @@ def test_ps_shows_role_name_and_model() -> None:
 
 
 def test_a_role_stops_in_order_when_its_supervisor_is_gone() -> None:
+    """With it goes the reader of stderr: writing there would fail."""
     reader, writer = os.pipe()
-    with start("--parent-fd", str(reader), fds=(reader,)) as child:
+    with start("--parent-fd", str(reader), fds=(reader,), stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        child.stderr.close()
         os.close(reader)
         os.close(writer)
         assert child.wait(timeout=20) == 5
