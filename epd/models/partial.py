@@ -34,8 +34,10 @@ def load_part(
 
     logging.disable_progress_bar()
     whole = getattr(transformers, checkpoint.architecture)
-    dropped: list[str] = []
-    part = _without(whole, keep, dropped)
+    if dtype == "float32":
+        # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
+        torch.backends.cudnn.allow_tf32 = False
+    part = _without(whole, keep)
     try:
         model, report = part.from_pretrained(
             checkpoint.path,
@@ -52,16 +54,16 @@ def load_part(
     return model.eval().requires_grad_(False).to(device)
 
 
-def _without(whole: Any, keep: Sequence[str], dropped: list[str]) -> Any:
+def _without(whole: Any, keep: Sequence[str]) -> Any:
     """A subclass of `whole` that has only `keep`; its name and module stay the parent's.
 
     transformers takes a class of another module for custom code, and such loses its conversion
-    rules. The paths removed are added to `dropped`.
+    rules.
     """
 
     def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         whole.__init__(self, config, *args, **kwargs)
-        dropped.extend(_drop(self, keep))
+        dropped = _drop(self, keep)
         # Weights tied to a removed module are tied to nothing.
         if not all(
             _has(self, name) for pair in self.all_tied_weights_keys.items() for name in pair

@@ -34,6 +34,8 @@ class Towers:
         self, modality: Modality, media: Image.Image, *, content_key: bytes, text_before: str
     ) -> Prepared:
         """Run the Hugging Face processor on this one item. BadMedia when it cannot take it."""
+        if modality not in self._processors:
+            raise InternalError(f"encode: an item of modality {modality} came to the wrong worker")
         return self._adapter.prepare(
             self._processors[modality],
             modality,

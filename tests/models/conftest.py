@@ -1,0 +1,44 @@
+"""One tiny checkpoint, its reference and both halves, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from epd.models.language import LanguageModel, load_language
+from epd.models.spec import Checkpoint, read_checkpoint
+from epd.models.towers import Towers, load_towers
+from epd.types import Modality
+from tests.checkpoints import build
+from tests.models import stand_in
+from tests.reference import Reference
+
+torch.set_num_threads(1)  # several threads on cores that others use are slower, not faster
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("qwen2_5_vl", tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(path: Path) -> Checkpoint:
+    return read_checkpoint(path)
+
+
+@pytest.fixture(scope="session")
+def reference(path: Path) -> Reference:
+    return Reference(path)
+
+
+@pytest.fixture(scope="session")
+def towers(checkpoint: Checkpoint) -> Towers:
+    return load_towers(checkpoint, modalities=(Modality.IMAGE,), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def language(checkpoint: Checkpoint) -> LanguageModel:
+    with stand_in.attention():
+        return load_language(checkpoint, device="cpu", dtype="float32")

@@ -1,0 +1,68 @@
+"""Both halves on a CUDA device give what Hugging Face gives on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from epd.models.language import LanguageModel, load_language
+from epd.models.spec import Checkpoint
+from epd.models.towers import Towers, load_towers
+from epd.types import Modality
+from tests.models import stand_in
+from tests.models.generate import greedy, merged
+from tests.models.pictures import messages, pictures, prepare, prompt
+from tests.reference import Reference
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def cuda_towers(checkpoint: Checkpoint) -> Towers:
+    return load_towers(checkpoint, modalities=(Modality.IMAGE,), device="cuda", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def cuda_language(checkpoint: Checkpoint) -> LanguageModel:
+    with stand_in.attention():
+        return load_language(checkpoint, device="cuda", dtype="float32")
+
+
+@pytest.fixture
+def waiting_is_an_error() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def test_rows_equal_those_of_the_cpu(towers: Towers, cuda_towers: Towers) -> None:
+    items = [prepare(towers, image) for image in pictures(6)]
+    for rows, expected in zip(cuda_towers.encode(items), towers.encode(items), strict=True):
+        assert rows.is_cuda
+        torch.testing.assert_close(rows.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("num", [0, 1, 3, 6])
+def test_tokens_equal_the_whole_model(
+    num: int, reference: Reference, cuda_towers: Towers, cuda_language: LanguageModel
+) -> None:
+    asked, items = prompt(reference, cuda_towers, num)
+    _, new_ids = reference.generate(
+        messages(num), pictures(num), 8, repetition_penalty=1.0, eos_token_id=-1
+    )
+    embeds = merged(cuda_language, cuda_towers, asked, items)
+    assert greedy(cuda_language, embeds, *cuda_language.positions(asked), 8) == new_ids
+
+
+def test_a_forward_never_waits_for_the_device(
+    cuda_language: LanguageModel, waiting_is_an_error: None
+) -> None:
+    ids = torch.arange(8, device="cuda")
+    positions = ids.expand(3, -1)
+    hidden = cuda_language.forward(cuda_language.embed(ids), positions, stand_in.Packed([8]))
+    cuda_language.logits(hidden[-1:])

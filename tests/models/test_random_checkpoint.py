@@ -1,0 +1,65 @@
+"""The random checkpoint has all that a published one has, and is the same every time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import build
+from tests.models.pictures import messages, pictures
+from tests.reference import Reference
+
+
+def test_built_twice_it_is_the_same(path: Path, tmp_path: Path) -> None:
+    again = build("qwen2_5_vl", tmp_path)
+    files = {file.name for file in path.iterdir()}
+    assert files == {file.name for file in again.iterdir()}
+    assert all((path / name).read_bytes() == (again / name).read_bytes() for name in files)
+
+
+def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is: qwen2_5_vl"):
+        build("other", tmp_path)
+
+
+def test_generation_defaults_are_worth_testing(path: Path) -> None:
+    defaults = json.loads((path / "generation_config.json").read_text())
+    assert defaults["do_sample"] and len(defaults["eos_token_id"]) == 2
+    assert defaults["repetition_penalty"] == 1.05 and defaults["top_k"] == 20
+
+
+def test_template_adds_a_system_turn_only_where_there_is_none(reference: Reference) -> None:
+    user = {"role": "user", "content": "hello"}
+    alone = reference.render([user])
+    assert alone.startswith("<|im_start|>system\n") and alone.count("<|im_start|>") == 3
+    led = reference.render([{"role": "system", "content": "Be brief."}, user])
+    assert led == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_template_knows_a_picture_by_type_and_by_key(reference: Reference) -> None:
+    parts = [{"type": "image"}, {"type": "image_url", "image_url": {"url": ""}}, {"image": "x"}]
+    text = reference.processor.tokenizer.apply_chat_template(
+        [{"role": "user", "content": [*parts, {"type": "text", "text": "?"}]}],
+        tokenize=False,
+        add_vision_id=True,
+    )
+    pad = "<|vision_start|><|image_pad|><|vision_end|>"
+    assert f"Picture 1: {pad}Picture 2: {pad}Picture 3: {pad}?<|im_end|>\n" in text
+
+
+def test_answers_depend_on_the_pictures(reference: Reference) -> None:
+    images = pictures(3)
+    answers = {tuple(reference.generate(messages(1), [image], max_tokens=8)[1]) for image in images}
+    assert len(answers) == 3
+
+
+def test_repetition_penalty_of_the_checkpoint_matters(reference: Reference) -> None:
+    """Else a test of that default would pass without it."""
+    told = reference.generate(messages(2), pictures(2), max_tokens=12)[1]
+    free = reference.generate(messages(2), pictures(2), max_tokens=12, repetition_penalty=1.0)[1]
+    assert told != free
