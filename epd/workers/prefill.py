@@ -60,6 +60,7 @@ class PrefillCore:
         self._bulk = BulkSender(station.links, outgoing, station.same_host)
         self._admission = Admission(engine, station.links)
         self._admits: dict[RequestKey, Admit] = {}
+        self._deltas: dict[RequestKey, int] = {}
         self._merged: dict[RequestKey, MultiModalEmbeddingData] = {}
         self._handlers: dict[type[Any], Handler] = {
             Admit: lambda peer, m, _: self._on_admit(peer, m),
@@ -109,6 +110,7 @@ class PrefillCore:
             return
         self._kv.admitted(gateway, key, admit.decode)
         self._admits[key] = admit
+        self._deltas[key] = request.position_delta
         self._station.send(gateway, Admitted(request=key))
         if request.embeddings is not None:
             self._merged[key] = request.embeddings
@@ -185,12 +187,11 @@ class PrefillCore:
             self._do(self._kv.sampled(self._state(admit, run)))
 
     def _state(self, admit: Admit, run: TokenRun) -> HandOff:
-        _, delta = self._model.positions(admit.prompt)
         return HandOff(
             request=admit.request,
             token_ids=(*admit.prompt.token_ids(), *run.token_ids),
             num_prompt_tokens=admit.prompt.num_tokens,
-            position_delta=delta,
+            position_delta=self._deltas[admit.request],
             sampling=admit.sampling,
             first_index=run.first_index,
         )
@@ -212,6 +213,7 @@ class PrefillCore:
     def _free(self, request: RequestKey) -> None:
         self._engine.release(request)
         self._admits.pop(request, None)
+        self._deltas.pop(request, None)
         self._merged.pop(request, None)
         self._do(self._rows.ended(request))
         self._admission.given_back()
