@@ -30,6 +30,31 @@ def test_an_unknown_senders_messages_are_dropped_and_counted(net: Net) -> None:
     assert b.nothing()
 
 
+def test_mail_that_is_here_before_its_senders_introduction_waits_for_it(net: Net) -> None:
+    """The membership reached a before b: what a sends at once is not lost, nor overtaken."""
+    a, b = net.node("a"), net.node("b", grace_s=60, on_io=answer_heartbeats)
+    a.knows(b)
+    for _ in range(3):
+        assert a.links.send("b", CANCEL)
+    assert a.links.send("b", Heartbeat(sequence=5))
+    eventually(lambda: b.links.counters()["received"] == 4)
+    assert b.nothing()
+    b.knows(a)
+    assert [b.next().message for _ in range(3)] == [CANCEL] * 3
+    assert a.next().message.sequence == 5
+
+
+def test_mail_waits_for_an_introduction_only_so_long(net: Net) -> None:
+    a, b = net.node("a"), net.node("b", grace_s=0.05)
+    a.knows(b)
+    assert a.links.send("b", CANCEL)
+    eventually(lambda: b.dropped("unknown_sender") == 1)
+    b.knows(a)
+    assert a.links.send("b", Heartbeat(sequence=1))
+    assert b.next().message.sequence == 1
+    assert b.nothing()
+
+
 def test_mail_for_another_incarnation_is_dropped_and_counted(net: Net) -> None:
     a, b = net.node("a"), net.node("b")
     b.knows(a)
