@@ -193,23 +193,20 @@ class BaseLinks:
 
     def expects_welcome(self) -> bool:
         """Whether a registration is under way."""
-        return bool(self._unknown())
+        return any(not peer.incarnation for peer in list(self._peers.values()))
 
-    def admit(self, name: str, incarnation: str) -> None:
-        """A registration was answered. Where only one is under way, it is clear which."""
+    def admit(self, name: str, incarnation: str, *, via: str) -> None:
+        """The registration sent to `via` was answered: who is there has a name now."""
         if self.knows(name, incarnation):
             return
         with self._lock:
             self._admitted[name] = incarnation
-            unknown = self._unknown()
-            if len(unknown) == 1 and name not in self._peers:
-                unknown[0].name, unknown[0].incarnation = name, incarnation
-                self._peers[name] = unknown[0]
+            unknown = self._peers.get(via)
+            if unknown is not None and not unknown.incarnation and name not in self._peers:
+                unknown.name, unknown.incarnation = name, incarnation
+                self._peers[name] = unknown
 
     # ---- under the lock
-
-    def _unknown(self) -> list[Peer]:
-        return [peer for peer in list(self._peers.values()) if not peer.incarnation]
 
     def _add(self, key: str, address: str) -> Peer:
         peer = self._peers[key] = Peer(key, "", Lane(address))

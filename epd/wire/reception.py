@@ -41,8 +41,8 @@ class Acquaintance(Protocol):
     def expects_welcome(self) -> bool:
         """Whether this node is registering with an unknown peer."""
 
-    def admit(self, name: str, incarnation: str) -> None:
-        """It answered the registration: its messages are welcome from now on."""
+    def admit(self, name: str, incarnation: str, *, via: str) -> None:
+        """It answered the registration sent to `via`: its messages are welcome from now on."""
 
 
 @dataclass
@@ -173,7 +173,7 @@ class Reception:
         frame = memoryview(parts[1]).toreadonly() if len(parts) == 2 else None
         check_frame(message, None if frame is None else frame.nbytes)
         if isinstance(message, Welcome):
-            self._acquaintance.admit(name, incarnation)
+            self._acquaintance.admit(name, incarnation, via=message.via)
         delivery = Delivery(sender=name, incarnation=incarnation, message=message, frame=frame)
         return delivery, known
 
