@@ -82,7 +82,7 @@ class RowReceiver:
         item = self._find(part.request, part.item)
         if item is None or not item.complete:
             return []
-        return [Send(item.encoder, ReleaseRows(item=item.key))]
+        return [Send(item.encoder, ReleaseRows(request=part.request, item=item.key))]
 
     def consumed(self, request: RequestKey, num_rows: int) -> list[Instruction]:
         """The first `num_rows` rows of the request were prefilled and freed."""
@@ -116,7 +116,7 @@ class RowReceiver:
         if state is None:
             return []
         left: list[Instruction] = [
-            Send(item.encoder, ReleaseRows(item=item.key))
+            Send(item.encoder, ReleaseRows(request=request, item=item.key))
             for item in state.items
             if item.asked and not item.complete
         ]

@@ -220,8 +220,10 @@ class RowsTaken:
 @message("rows.release")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRows:
-    """Prefill -> encode: nobody here will pull this item again; its rows become evictable."""
+    """Prefill -> encode: this attempt will pull the item no more. The last one to say so makes its
+    rows evictable."""
 
+    request: RequestKey
     item: ItemKey
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from epd.handoff import DropSends, Pin, RowSender, Send, SendRows, Unpin
+from epd.handoff import DropSends, Instruction, Pin, RowSender, Send, SendRows, Unpin
+from epd.types import RequestKey
+from epd.wire.messages import ReleaseRows
 from tests.handoff.samples import AGAIN, R, item, lost, pull
 
 
@@ -21,6 +23,11 @@ def made(sender: RowSender) -> RowSender:
     """And has made its 4 rows."""
     assert sender.encoded(item(), 4) == []
     return sender
+
+
+def release(sender: RowSender, peer: str, request: RequestKey = R) -> list[Instruction]:
+    """The peer has what this attempt of the request needs."""
+    return sender.release(peer, ReleaseRows(request=request, item=item()))
 
 
 def test_a_pull_waits_for_the_tower(sender: RowSender) -> None:
@@ -136,6 +143,37 @@ def test_a_dead_gateway_leaves_its_items(made: RowSender) -> None:
     assert made.owner_lost("gateway") == [item()]
 
 
-def release(sender: RowSender, peer: str, request: object = R) -> list[object]:
-    """The peer has what it needs."""
-    return list(sender.release(peer, item()))
+def test_a_late_release_of_one_attempt_leaves_the_rows_to_the_next(made: RowSender) -> None:
+    """Both attempts run on the same prefill worker, and a repeat of the first's release is late."""
+    made.pull("prefill", pull(0, 4))
+    release(made, "prefill", R)
+    made.pull("prefill", pull(0, 4, request=AGAIN))
+    assert release(made, "prefill", R) == []
+    assert release(made, "prefill", AGAIN) == [DropSends(item()), Unpin(item())]
+
+
+def test_a_release_withdraws_only_what_its_own_attempt_waits_for(sender: RowSender) -> None:
+    """The next attempt has pulled already."""
+    sender.pull("prefill", pull(0, 2))
+    sender.pull("prefill", pull(0, 2, request=AGAIN))
+    release(sender, "prefill", R)
+    assert sender.encoded(item(), 4) == [Pin(item()), SendRows("prefill", AGAIN, item(), 0, 2)]
+
+
+def test_a_drop_answers_everybody_who_waits(sender: RowSender) -> None:
+    """An encoder that takes a living gateway for dead drops its items: no puller may hang."""
+    sender.pull("prefill", pull(0, 2))
+    sender.pull("other", pull(0, 2, request=AGAIN))
+    assert sender.drop(item()) == [
+        DropSends(item()),
+        Send("other", lost("dropped", request=AGAIN)),
+        Send("prefill", lost("dropped")),
+    ]
+
+
+def test_a_drop_answers_whoever_has_not_got_all_its_rows(made: RowSender) -> None:
+    """What was still queued for it will never be sent; once is enough, however often it pulled."""
+    made.pull("prefill", pull(0, 2))
+    made.pull("prefill", pull(2, 2))
+    assert made.drop(item()) == [DropSends(item()), Send("prefill", lost("dropped"))]
+    assert made.drop(item()) == [DropSends(item())]
