@@ -243,10 +243,9 @@ class RowsLost:
 @message("rows.moved")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemMoved:
-    """Gateway -> prefill: pull the rest of `old` as `item` from `encoder`; same content."""
+    """Gateway -> prefill: pull the rest of the item under this, its newest, key from `encoder`."""
 
     request: RequestKey
-    old: ItemKey
     item: ItemKey
     encoder: str
 
