@@ -8,9 +8,9 @@ and goes back to its place; nobody overtakes it until some worker has room again
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
+from epd.cluster.instructions import Accepted, Emit, Failed, Instruction, Tell
 from epd.cluster.membership import Membership
 from epd.cluster.placement import Placement
 from epd.cluster.requests import Item, ItemJob, Phase, Request, Submission
@@ -32,56 +32,11 @@ from epd.wire.messages import (
     RowsLost,
 )
 
-__all__ = [
-    "Accepted",
-    "Emit",
-    "Failed",
-    "ItemJob",
-    "Ownership",
-    "Submission",
-    "Tell",
-]
-
 MAX_DEATHS = 3
 """Attempts that one request, or one item, may lose to dying workers."""
 
 HEADROOM = 64
 """Tokens of output to hold KV for at admission; decode grows from there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Send a message; an EncodeItem without url goes with the item's bytes."""
-
-    to: str
-    message: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The prompt's length is known and within the limits."""
-
-    request_id: str
-    num_prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """The next tokens of the stream; with a finish reason, the last."""
-
-    request_id: str
-    run: TokenRun
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The request ended without an answer."""
-
-    request_id: str
-    error: EpdError
-
-
-Instruction = Tell | Accepted | Emit | Failed
 
 
 class Ownership:
@@ -103,6 +58,7 @@ class Ownership:
         request = Request(submission, self._arrivals, sampling=submission.sampling)
         self._requests[submission.request_id] = request
         try:
+            request.pools = self._placement.pools({job.modality for job in submission.items})
             jobs = [self._dispatch(request, job) for job in submission.items]
         except Unavailable as error:
             return self._fail(request, error)
@@ -148,8 +104,9 @@ class Ownership:
 
     def _dispatch(self, request: Request, job: ItemJob) -> Tell:
         key = ItemKey(request.submission.request_id, len(request.items), 1)
-        encoder = self._placement.encoder(job.modality)
-        request.items.append(Item(job, key, encoder))
+        encoder = self._placement.encoder(job.modality, request.pools)
+        request.pools = {encoder.pool}
+        request.items.append(Item(job, key, encoder.name))
         return self._send_job(request.items[-1])
 
     def _send_job(self, item: Item) -> Tell:
@@ -169,11 +126,11 @@ class Ownership:
             text = f"item {item.key.index} could not be encoded: {reason}"
             return [*self._fail(request, Unavailable(text)), *self._admit()]
         try:
-            encoder = self._placement.encoder(item.job.modality)
+            encoder = self._placement.encoder(item.job.modality, request.pools)
         except Unavailable as error:
             return [*self._fail(request, error), *self._admit()]
         item.key = replace(item.key, attempt=item.key.attempt + 1)
-        item.encoder, item.pending = encoder, True
+        item.encoder, item.pending = encoder.name, True
         return [dropped, self._send_job(item)]
 
     def _moved(self, request: Request, item: Item, layout: ItemLayout) -> list[Instruction]:
@@ -272,7 +229,8 @@ class Ownership:
     def _place(self, request: Request) -> list[Instruction]:
         num_tokens = self._needed(request, request.prompt())
         try:
-            placed = self._placement.language(num_tokens, request.refused_by)
+            pools = request.pools if request.items else None
+            placed = self._placement.language(num_tokens, request.refused_by, pools)
         except Unavailable as error:
             return self._fail(request, error)
         if placed is None:

@@ -96,11 +96,15 @@ class Stream:
 
 @dataclass(slots=True)
 class Request:
-    """One request, first job to last token. `aged`: it was refused and is not overtaken."""
+    """One request, first job to last token. `aged`: it was refused and is not overtaken.
+
+    `pools`: where it may be served; with items, the one that has their rows.
+    """
 
     submission: Submission
     order: int
     items: list[Item] = field(default_factory=list)
+    pools: set[str] = field(default_factory=set)
     sampling: SamplingParams = SamplingParams()
     phase: Phase = Phase.ENCODING
     attempt: int = 1
