@@ -73,10 +73,12 @@ class Ownership:
 
     def layout(self, sender: str, message: LayoutReady) -> list[Instruction]:
         """An item's place in the prompt is known."""
-        found = self._pending(sender, message.item)
+        found = self._find_item(message.item)
         if found is None:
             return [Tell(sender, DropItem(item=message.item))]
         request, item = found
+        if item.encoder != sender or not item.pending:
+            return []
         self._placement.ended(item.encoder)
         item.pending = False
         if item.layout is None:
@@ -122,7 +124,8 @@ class Ownership:
 
     def _encode_again(self, request: Request, item: Item, reason: str) -> list[Instruction]:
         dropped = Tell(item.encoder, DropItem(item=item.key))
-        if item.key.attempt >= MAX_DEATHS + 1:
+        item.losses += 1
+        if item.losses > MAX_DEATHS:
             text = f"item {item.key.index} could not be encoded: {reason}"
             return [*self._fail(request, Unavailable(text)), *self._admit()]
         try:
@@ -195,7 +198,7 @@ class Ownership:
     def refused(self, sender: str, message: Refused) -> list[Instruction]:
         """A worker has no room: give back what another holds, and try others or wait."""
         request = self._current(message.request.request_id, message.request.attempt)
-        if request is None or request.placed is None:
+        if request is None or sender not in request.workers:
             return []
         if message.never:
             error = BadRequest(f"{sender}: {message.reason}", code="context_length_exceeded")
@@ -289,14 +292,16 @@ class Ownership:
     def request_failed(self, sender: str, message: RequestFailed) -> list[Instruction]:
         """An attempt ended on a worker."""
         request = self._current(message.request.request_id, message.request.attempt)
-        if request is None or request.placed is None:
+        if request is None or sender not in request.workers:
             return []
         if message.status == Overloaded.status:  # it gave its blocks to an older one
             return [*self._withdraw(request, but=sender), *self._admit()]
         error = from_status(message.status, message.reason, code=message.code)
-        if isinstance(error, Unavailable):
-            return [*self._try_again(request, message.reason), *self._admit()]
-        return [*self._fail(request, error), *self._admit()]
+        if not isinstance(error, Unavailable):
+            return [*self._fail(request, error), *self._admit()]
+        # Its partner died, or they cannot reach each other. If it died, the news is still to come.
+        request.mourned = next((name for name in request.workers if name != sender), None)
+        return [*self._try_again(request, message.reason), *self._admit()]
 
     # ---- membership
 
@@ -305,19 +310,30 @@ class Ownership:
         self._placement.gone(name)
         told: list[Instruction] = []
         for request in sorted(self._requests.values(), key=lambda r: r.order):
-            if request.placed is not None and name in _workers(request):
-                told += self._try_again(request, f"{name} died")
-            for item in request.items:
-                alive = request.submission.request_id in self._requests
-                if alive and item.pending and item.encoder == name:
-                    told += self._encode_again(request, item, f"{name} died")
+            told += self._without(request, name)
         self._unblock()
         return [*told, *self._admit()]
 
+    def _without(self, request: Request, name: str) -> list[Instruction]:
+        """What one request does without a worker that died."""
+        told: list[Instruction] = []
+        if name in request.workers:
+            counted = request.mourned == name
+            told += self._try_again(request, f"{name} died", counted=counted)
+        if request.mourned == name:
+            request.mourned = None
+        for item in request.items:
+            alive = request.submission.request_id in self._requests
+            if alive and item.pending and item.encoder == name:
+                told += self._encode_again(request, item, f"{name} died")
+        return told
+
     # ---- ends
 
-    def _try_again(self, request: Request, reason: str) -> list[Instruction]:
-        request.deaths += 1
+    def _try_again(
+        self, request: Request, reason: str, *, counted: bool = False
+    ) -> list[Instruction]:
+        request.deaths += not counted
         if request.deaths > MAX_DEATHS:
             text = f"{reason}; {request.deaths} workers were lost with this request"
             return self._fail(request, Unavailable(text))
@@ -326,14 +342,12 @@ class Ownership:
     def _withdraw(self, request: Request, but: str | None = None) -> list[Instruction]:
         """End the attempt everywhere (`but` has ended it itself) and queue the next one."""
         told = self._leave_workers(request, but)
-        request.attempt += 1
-        request.stream.restart()
-        request.phase = Phase.WAITING
+        request.restart()
         return told
 
     def _leave_workers(self, request: Request, but: str | None = None) -> list[Instruction]:
         told: list[Instruction] = []
-        for name in _workers(request):
+        for name in request.workers:
             self._placement.ended(name)
             if name != but:
                 told.append(Tell(name, Cancel(request=request.key)))
@@ -347,6 +361,8 @@ class Ownership:
                 self._placement.ended(item.encoder)
             told.append(Tell(item.encoder, DropItem(item=item.key)))
         del self._requests[request.submission.request_id]
+        if request.phase is Phase.WAITING:  # it may have been the one that the others wait behind
+            self._blocked = False
         return told
 
     def _fail(self, request: Request, error: EpdError) -> list[Instruction]:
@@ -365,12 +381,6 @@ class Ownership:
         item = request.items[key.index]
         return (request, item) if item.key == key else None
 
-    def _pending(self, sender: str, key: ItemKey) -> tuple[Request, Item] | None:
-        found = self._find_item(key)
-        if found is None or found[1].encoder != sender or not found[1].pending:
-            return None
-        return found
-
     @property
     def num_requests(self) -> int:
         """Requests that have not ended."""
@@ -385,10 +395,3 @@ class Ownership:
     def idle(self) -> bool:
         """Nothing is owned."""
         return not self._requests
-
-
-def _workers(request: Request) -> list[str]:
-    if request.placed is None:
-        return []
-    names = [request.placed.prefill, request.placed.decode]
-    return [name for name in names if name is not None]

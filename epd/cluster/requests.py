@@ -50,13 +50,17 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Item:
-    """One item and the encoder that has it. `pending`: its layout is still to come."""
+    """One item and the encoder that has it. `pending`: its layout is still to come.
+
+    `losses` counts how often this attempt of its request has lost it.
+    """
 
     job: ItemJob
     key: ItemKey
     encoder: str
     layout: ItemLayout | None = None
     pending: bool = True
+    losses: int = 0
 
 
 @dataclass(slots=True)
@@ -98,7 +102,8 @@ class Stream:
 class Request:
     """One request, first job to last token. `aged`: it was refused and is not overtaken.
 
-    `pools`: where it may be served; with items, the one that has their rows.
+    `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
+    whose death was counted on another's word.
     """
 
     submission: Submission
@@ -112,12 +117,27 @@ class Request:
     refused_by: set[str] = field(default_factory=set)
     aged: bool = False
     deaths: int = 0
+    mourned: str | None = None
     stream: Stream = field(default_factory=Stream)
 
     @property
     def key(self) -> RequestKey:
         """The current attempt."""
         return RequestKey(self.submission.request_id, self.attempt)
+
+    @property
+    def workers(self) -> list[str]:
+        """Who has a part in the current attempt."""
+        names = [self.placed.prefill, self.placed.decode] if self.placed else []
+        return [name for name in names if name is not None]
+
+    def restart(self) -> None:
+        """Wait for the next attempt."""
+        self.attempt += 1
+        self.phase = Phase.WAITING
+        self.stream.restart()
+        for item in self.items:
+            item.losses = 0
 
     @property
     def laid_out(self) -> bool:
