@@ -15,9 +15,8 @@ from epd.cluster.membership import Membership
 from epd.cluster.placement import Placement
 from epd.cluster.requests import Item, ItemJob, Phase, Request, Submission
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded, Unavailable, from_status
-from epd.types import ItemKey, ItemLayout, Prompt, Stage, TokenRun
+from epd.types import ItemKey, ItemLayout, Stage, TokenRun
 from epd.wire.messages import (
-    Admit,
     Admitted,
     Cancel,
     DropItem,
@@ -34,9 +33,6 @@ from epd.wire.messages import (
 
 MAX_DEATHS = 3
 """Attempts that one request, or one item, may lose to dying workers."""
-
-HEADROOM = 64
-"""Tokens of output to hold KV for at admission; decode grows from there."""
 
 
 class Ownership:
@@ -102,7 +98,7 @@ class Ownership:
         request, item = found
         if request.placed is None or request.placed.prefill != sender:
             return []
-        return self._encode_again(request, item, message.reason)
+        return [*self._encode_again(request, item, message.reason), *self._admit()]
 
     def _dispatch(self, request: Request, job: ItemJob) -> Tell:
         key = ItemKey(request.submission.request_id, len(request.items), 1)
@@ -127,11 +123,11 @@ class Ownership:
         item.losses += 1
         if item.losses > MAX_DEATHS:
             text = f"item {item.key.index} could not be encoded: {reason}"
-            return [*self._fail(request, Unavailable(text)), *self._admit()]
+            return self._fail(request, Unavailable(text))
         try:
             encoder = self._placement.encoder(item.job.modality, request.pools)
         except Unavailable as error:
-            return [*self._fail(request, error), *self._admit()]
+            return self._fail(request, error)
         item.key = replace(item.key, attempt=item.key.attempt + 1)
         item.encoder, item.pending = encoder.name, True
         return [dropped, self._send_job(item)]
@@ -182,7 +178,7 @@ class Ownership:
         if request.phase is not Phase.RESERVING or request.placed is None:
             return []
         request.phase = Phase.ADMITTING
-        return [Tell(request.placed.prefill, self._admission(request, message.cached_tokens))]
+        return [Tell(request.placed.prefill, request.admission(message.cached_tokens))]
 
     def admitted(self, sender: str, message: Admitted) -> list[Instruction]:
         """Everything is held."""
@@ -230,7 +226,7 @@ class Ownership:
         return told
 
     def _place(self, request: Request) -> list[Instruction]:
-        num_tokens = self._needed(request, request.prompt())
+        num_tokens = request.needed_tokens(request.prompt())
         try:
             pools = request.pools if request.items else None
             placed = self._placement.language(num_tokens, request.refused_by, pools)
@@ -243,29 +239,11 @@ class Ownership:
         self._placement.began(placed.prefill)
         if placed.decode is None:
             request.phase = Phase.ADMITTING
-            return [Tell(placed.prefill, self._admission(request, 0))]
+            return [Tell(placed.prefill, request.admission(0))]
         self._placement.began(placed.decode)
         request.phase = Phase.RESERVING
         reserve = Reserve(request=request.key, num_tokens=num_tokens, prefill=placed.prefill)
         return [Tell(placed.decode, reserve)]
-
-    def _needed(self, request: Request, prompt: Prompt) -> int:
-        left = request.sampling.max_tokens - len(request.stream.emitted)
-        return prompt.num_tokens + min(max(left, 1), HEADROOM)
-
-    def _admission(self, request: Request, cached_tokens: int) -> Admit:
-        assert request.placed is not None
-        prompt = request.prompt()
-        fused = request.placed.decode is None
-        return Admit(
-            request=request.key,
-            prompt=prompt,
-            sampling=request.sampling,
-            decode=request.placed.decode,
-            num_tokens=self._needed(request, prompt) if fused else prompt.num_tokens,
-            first_index=len(request.stream.emitted),
-            cached_tokens=cached_tokens,
-        )
 
     # ---- running
 
@@ -277,8 +255,17 @@ class Ownership:
             if request is None or request.placed is None:
                 told.append(Tell(sender, Cancel(request=run.request)))
                 continue
-            told += self._emit(request, run)
+            emitted = self._emit(request, run)
+            told += emitted
+            if emitted and request.placed is not None and sender == request.placed.decode:
+                self._hand_over(request, request.placed.prefill)
         return told
+
+    def _hand_over(self, request: Request, prefill: str) -> None:
+        """Decode runs and no token before its own is missing: prefill is done with the request."""
+        if not request.handed_over:
+            request.handed_over = True
+            self._placement.ended(prefill)
 
     def _emit(self, request: Request, run: TokenRun) -> list[Instruction]:
         emitted = request.stream.take(run)

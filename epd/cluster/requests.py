@@ -17,6 +17,10 @@ from epd.types import (
     SamplingParams,
     TokenRun,
 )
+from epd.wire.messages import Admit
+
+HEADROOM = 64
+"""Tokens of output to hold KV for at admission; decode grows from there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,7 @@ class Request:
     phase: Phase = Phase.ENCODING
     attempt: int = 1
     placed: Placed | None = None
+    handed_over: bool = False
     refused_by: set[str] = field(default_factory=set)
     aged: bool = False
     deaths: int = 0
@@ -128,13 +133,16 @@ class Request:
     @property
     def workers(self) -> list[str]:
         """Who has a part in the current attempt."""
-        names = [self.placed.prefill, self.placed.decode] if self.placed else []
+        if self.placed is None:
+            return []
+        names = [None if self.handed_over else self.placed.prefill, self.placed.decode]
         return [name for name in names if name is not None]
 
     def restart(self) -> None:
         """Wait for the next attempt."""
         self.attempt += 1
         self.phase = Phase.WAITING
+        self.handed_over = False
         self.stream.restart()
         for item in self.items:
             item.losses = 0
@@ -156,3 +164,23 @@ class Request:
             placed.append(PromptItem(item=item.key, encoder=encoder, layout=item.layout))
         text[-1] += self.stream.emitted
         return Prompt(text=tuple(map(tuple, text)), items=tuple(placed))
+
+    def needed_tokens(self, prompt: Prompt) -> int:
+        """What to hold KV for at admission."""
+        left = self.sampling.max_tokens - len(self.stream.emitted)
+        return prompt.num_tokens + min(max(left, 1), HEADROOM)
+
+    def admission(self, cached_tokens: int) -> Admit:
+        """What the prefill, or fused, worker of the current attempt is to do."""
+        assert self.placed is not None
+        prompt = self.prompt()
+        fused = self.placed.decode is None
+        return Admit(
+            request=self.key,
+            prompt=prompt,
+            sampling=self.sampling,
+            decode=self.placed.decode,
+            num_tokens=self.needed_tokens(prompt) if fused else prompt.num_tokens,
+            first_index=len(self.stream.emitted),
+            cached_tokens=cached_tokens,
+        )

@@ -437,6 +437,37 @@ def test_a_prefill_death_places_the_request_again() -> None:
     assert gateway.dies("P") == [*cancels("P", "D"), reserve(again, by="P2")]
 
 
+def test_a_prefill_death_does_not_disturb_who_decodes() -> None:
+    """Decode has all of the KV, and everything prefill sent has arrived."""
+    gateway = split()
+    gateway.running()
+    gateway.emits("P", run(0, 10))
+    gateway.emits("D", run(1, 11))
+    assert gateway.dies("P") == []
+    assert emitted(gateway.emits("D", run(2, 12, finish=STOP))) == [12]
+
+
+def test_a_prefill_death_before_its_token_came_is_a_death() -> None:
+    """Decode runs, but token 0 is lost: only another attempt can bring it."""
+    gateway = split(prefill("P2"))
+    gateway.running()
+    gateway.emits("D", run(1, 11))
+    assert reserve(RequestKey("r", 2), by="P2") in gateway.dies("P")
+
+
+def test_a_prefill_worker_that_has_handed_over_carries_no_load() -> None:
+    """The next prompt goes to it, however long decode goes on."""
+    gateway = split(prefill("P2"))
+    gateway.running()
+    gateway.emits("P", run(0, 10))
+    gateway.emits("D", run(1, 11))
+    gateway.submit("s")
+    gateway.submit("t")
+    found = [to.prefill for _, to in told(gateway.submit("u"), m.Reserve)]
+    assert found == ["P2"]
+    assert gateway.owner.cancel("r") == cancels("D")
+
+
 def test_more_than_three_deaths_fail_with_503() -> None:
     """A request that kills its workers must not take all of them along."""
     gateway = split(*(decode(f"D{i}") for i in range(2, 6)))
