@@ -83,12 +83,20 @@ async def _serve(
         serving,
     )
     stop_on_signals(server)
-    async with asyncio.TaskGroup() as tasks:
-        beat = tasks.create_task(node.beat())
-        tasks.create_task(_say_ready(serving, http, node, ready_fd))
-        await server.serve(sockets=[http])
-        beat.cancel()
-    node.leave()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            lasting = [tasks.create_task(node.beat()), tasks.create_task(_follow(node))]
+            tasks.create_task(_say_ready(serving, http, node, ready_fd))
+            await server.serve(sockets=[http])
+            for task in lasting:
+                task.cancel()
+    finally:
+        node.leave()
+
+
+async def _follow(node: Node) -> None:
+    """Raises what broke the node."""
+    await node.broken
 
 
 def stop_on_signals(server: uvicorn.Server) -> None:
