@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 
 import uvicorn
@@ -81,12 +82,23 @@ async def _serve(
         ),
         serving,
     )
+    stop_on_signals(server)
     async with asyncio.TaskGroup() as tasks:
         beat = tasks.create_task(node.beat())
         tasks.create_task(_say_ready(serving, http, node, ready_fd))
         await server.serve(sockets=[http])
         beat.cancel()
     node.leave()
+
+
+def stop_on_signals(server: uvicorn.Server) -> None:
+    """Before uvicorn's own handlers, and after them, when it raises the signal once more."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
 
 
 async def _say_ready(
