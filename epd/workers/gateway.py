@@ -134,6 +134,8 @@ class Node:
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
+        for part in call.draft.parts:
+            self.metrics_registry.item(part.modality)
         self._do(self._ownership.submit(_submission(live.request_id, call)))
         return live
 
@@ -276,6 +278,7 @@ class Node:
                     self._tell(to, message)
                 case Accepted(request_id, num_prompt_tokens):
                     self._calls[request_id].num_prompt_tokens = num_prompt_tokens
+                    self.metrics_registry.prompt_tokens(num_prompt_tokens)
                 case Emit(request_id, run):
                     self._emit(request_id, run)
                 case Failed(request_id, error):
