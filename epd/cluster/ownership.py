@@ -166,7 +166,7 @@ class Ownership:
     def _encode_again(self, request: Request, item: Item, reason: str) -> list[Instruction]:
         dropped = Tell(item.encoder, DropItem(item=item.key))
         if item.key.attempt >= MAX_DEATHS + 1:
-            text = f"item {item.key.index} could not be encoded: {reason}"
+            text = f"{item.name}: could not be encoded, {reason}"
             return [*self._fail(request, Unavailable(text)), *self._admit()]
         try:
             encoder = self._placement.encoder(item.job.modality)
@@ -178,7 +178,7 @@ class Ownership:
 
     def _moved(self, request: Request, item: Item, layout: ItemLayout) -> list[Instruction]:
         if layout != item.layout:
-            text = f"item {item.key.index} came back different when it was encoded again"
+            text = f"{item.name}: came back different when it was encoded again"
             return [*self._fail(request, InternalError(text)), *self._admit()]
         if request.placed is None:
             return []

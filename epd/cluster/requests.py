@@ -58,6 +58,11 @@ class Item:
     layout: ItemLayout | None = None
     pending: bool = True
 
+    @property
+    def name(self) -> str:
+        """As its client counts it, from 0."""
+        return f"{self.job.modality.value.replace('_', ' ')} {self.key.index}"
+
 
 @dataclass(slots=True)
 class Stream:

@@ -130,7 +130,7 @@ class Node:
         if len(self._calls) >= self._config.gateway.max_waiting:
             raise Overloaded(f"{len(self._calls)} requests are waiting already")
         live = LiveCall(self, secrets.token_hex(12), tuple(p.data for p in call.draft.parts))
-        self._check_media(live)
+        self._check_media(call, live)
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
@@ -139,11 +139,13 @@ class Node:
         self._do(self._ownership.submit(_submission(live.request_id, call)))
         return live
 
-    def _check_media(self, live: LiveCall) -> None:
+    def _check_media(self, call: CallSpec, live: LiveCall) -> None:
         limit = self._config.media.max_bytes
-        for index, data in enumerate(live.media):
-            if data is not None and len(data) > limit:
-                raise TooLarge(f"item {index} has {len(data)} bytes, {limit} are allowed")
+        for part in call.draft.parts:
+            if part.data is not None and len(part.data) > limit:
+                name = f"{part.modality.value.replace('_', ' ')} {part.index}"
+                text = f"{name}: {len(part.data)} bytes, {limit} are allowed"
+                raise TooLarge(text, param=part.where)
         held = sum(other.media_bytes for other in self._calls.values())
         if held + live.media_bytes > self._config.gateway.media_budget_bytes:
             raise Overloaded("too much inline media is waiting already")
