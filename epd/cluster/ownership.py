@@ -184,7 +184,6 @@ class Ownership:
             return []
         moved = ItemMoved(
             request=request.key,
-            old=replace(item.key, attempt=item.key.attempt - 1),
             item=item.key,
             encoder=item.encoder,
         )

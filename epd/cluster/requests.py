@@ -133,6 +133,7 @@ class Request:
             assert item.layout is not None
             if item.layout.replaces_left:
                 del before[-item.layout.replaces_left :]
-            placed.append(PromptItem(item=item.key, encoder=item.encoder, layout=item.layout))
+            encoder = "" if item.pending else item.encoder
+            placed.append(PromptItem(item=item.key, encoder=encoder, layout=item.layout))
         text[-1] += self.stream.emitted
         return Prompt(text=tuple(map(tuple, text)), items=tuple(placed))

@@ -137,7 +137,7 @@ class SimEncode(Worker):
             case m.PullRows():
                 self.do(self.rows.pull(letter.sender, message))
             case m.ReleaseRows():
-                self.do(self.rows.release(letter.sender, message.item))
+                self.do(self.rows.release(letter.sender, message))
             case m.Members() | m.RowsTaken():
                 pass
             case _:
