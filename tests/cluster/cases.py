@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.cluster.running import Cluster, data_url, picture
 
-MAX_TOKENS = 16
+MAX_TOKENS = 24
 
 EXTENSIONS = {"repetition_penalty", "top_k"}  # not in the stock client's signature
 

@@ -130,7 +130,7 @@ def test_an_answer_that_ends_by_itself_equals_generate(
     """The eos id counts as generated and is no text."""
     answer = client.ask(ending.asked(), stream=stream)
     assert answer == expected(ending)
-    assert answer.finish_reason == "stop" and answer.completion_tokens < MAX_TOKENS
+    assert answer.finish_reason == "stop"
 
 
 def test_the_checkpoints_repetition_penalty_is_applied_unless_the_client_says_otherwise(
