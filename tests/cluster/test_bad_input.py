@@ -106,7 +106,7 @@ def refusal(cluster: Cluster, *, stream: bool, **changes: Any) -> openai.APIStat
     return error
 
 
-def check_shape(response: httpx.Response) -> dict[str, Any]:
+def check_shape(response: Any) -> dict[str, Any]:
     """OpenAI's error body, and no part of a stream."""
     assert response.headers["content-type"] == "application/json"
     found: dict[str, Any] = response.json()
