@@ -38,12 +38,16 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
     "1E1P1D": ("1E1P1D",),
     "tight": ("1E1P1D", *TIGHT),
 }
+ON_CUDA = {f"{name} on cuda": (name, "device=cuda") for name in ("EPD", "1E1PD", "1E1P1D")}
 PAIR = CASES["two of one size"]
 
 
-@pytest.fixture(scope="module", params=CLUSTERS)
+@pytest.fixture(
+    scope="module",
+    params=[*CLUSTERS, *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_CUDA)],
+)
 def client(path: Any, request: pytest.FixtureRequest) -> Iterator[Client]:
-    topology, *settings = CLUSTERS[request.param]
+    topology, *settings = (CLUSTERS | ON_CUDA)[request.param]
     cluster = Cluster(path, topology, "media.allow_private_addresses=true", *settings)
     client = Client(cluster)
     yield client
