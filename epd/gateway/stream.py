@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -24,7 +25,7 @@ from epd.gateway.service import Service
 from epd.types import FinishReason
 
 
-class Answer(Response):
+class Answer(Response, ABC):
     """A request's answer: sending it is what runs the request."""
 
     def __init__(self, service: Service, front: Front, prepared: Prepared) -> None:
@@ -38,8 +39,9 @@ class Answer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await while_connected(receive, self._answer(scope, receive, send))
 
+    @abstractmethod
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise NotImplementedError
+        """Run the request and send what comes of it."""
 
     async def _submit(self) -> Completion:
         spec = self._prepared.spec
