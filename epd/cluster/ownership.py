@@ -317,6 +317,9 @@ class Ownership:
             if request is None or request.placed is None:
                 told.append(Tell(sender, Cancel(request=run.request)))
                 continue
+            if sender == request.placed.decode and not request.placed.handed_over:
+                self._placement.ended(request.placed.prefill)
+                request.placed = replace(request.placed, handed_over=True)
             told += self._emit(request, run)
         return told
 
@@ -348,7 +351,7 @@ class Ownership:
         self._placement.gone(name)
         told: list[Instruction] = []
         for request in sorted(self._requests.values(), key=lambda r: r.order):
-            if request.placed is not None and name in _workers(request):
+            if request.placed is not None and request.placed.needs(name):
                 told += self._try_again(request, f"{name} died")
             for item in request.items:
                 alive = request.submission.request_id in self._requests
@@ -375,12 +378,15 @@ class Ownership:
         return told
 
     def _leave_workers(self, request: Request, but: str | None = None) -> list[Instruction]:
+        placed, request.placed = request.placed, None
+        if placed is None:
+            return []
         told: list[Instruction] = []
-        for name in _workers(request):
-            self._placement.ended(name)
+        for name in placed.workers:
+            if placed.needs(name):
+                self._placement.ended(name)
             if name != but:
                 told.append(Tell(name, Cancel(request=request.key)))
-        request.placed = None
         return told
 
     def _end(self, request: Request) -> list[Instruction]:
@@ -428,10 +434,3 @@ class Ownership:
     def idle(self) -> bool:
         """Nothing is owned."""
         return not self._requests
-
-
-def _workers(request: Request) -> list[str]:
-    if request.placed is None:
-        return []
-    names = [request.placed.prefill, request.placed.decode]
-    return [name for name in names if name is not None]

@@ -12,10 +12,23 @@ from epd.types import Member, Modality, Stage
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """`decode` None: the prefill worker is fused and keeps the request."""
+    """`decode` None: the prefill worker is fused and keeps the request.
+
+    `handed_over`: decode has all it needs, so the request outlives its prefill worker.
+    """
 
     prefill: str
     decode: str | None
+    handed_over: bool = False
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Both, or the one."""
+        return (self.prefill,) if self.decode is None else (self.prefill, self.decode)
+
+    def needs(self, name: str) -> bool:
+        """Whether the request ends with this worker."""
+        return name in self.workers and not (self.handed_over and name == self.prefill)
 
 
 class Placement:
