@@ -159,6 +159,11 @@ class Node:
     def _expire(self, request_id: str, timeout: float) -> None:
         self.cancel(request_id, Unavailable(f"no answer within {timeout:.0f} s"))
 
+    def end_all(self) -> None:
+        """The process stops: whoever still waits is told so."""
+        for request_id in list(self._calls):
+            self.cancel(request_id, Unavailable("the server stops"))
+
     def ready(self) -> bool:
         """A text request could be answered now."""
         return self._membership.complete

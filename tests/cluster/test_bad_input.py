@@ -102,20 +102,18 @@ def refusal(cluster: Cluster, *, stream: bool, **changes: Any) -> openai.APIStat
         ask(client, stream=stream, **{"model": cluster.model, **changes})
     error = caught.value
     assert type(error) is ERRORS[error.status_code]
-    check_shape(error.response)
+    check_shape(error.response.headers["content-type"], error.response.json())
     return error
 
 
-def check_shape(response: Any) -> dict[str, Any]:
+def check_shape(kind: str, found: Any) -> None:
     """OpenAI's error body, and no part of a stream."""
-    assert response.headers["content-type"] == "application/json"
-    found: dict[str, Any] = response.json()
+    assert kind == "application/json"
     assert set(found) == {"error"}
-    error: dict[str, Any] = found["error"]
+    error = found["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
     assert error["message"] and error["code"]
-    return error
 
 
 def check_unhurt(cluster: Cluster) -> None:
@@ -326,5 +324,5 @@ def test_a_body_that_is_malformed(cluster: Cluster, case: str) -> None:
         f"{cluster.url}/v1/chat/completions", content=BODIES[case], timeout=ANSWER_S
     )
     assert response.status_code == 400
-    check_shape(response)
+    check_shape(response.headers["content-type"], response.json())
     check_unhurt(cluster)
