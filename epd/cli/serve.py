@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import setproctitle
 
@@ -17,19 +18,27 @@ from epd.cli.runtime import runtime_folder
 from epd.cli.supervisor import Ready, StopSignals, Supervisor
 from epd.config import Config, Topology, dump_config, load_config
 from epd.errors import ConfigError
+from epd.models.spec import read_checkpoint
+
+GATEWAY = "gateway-0"
 
 
 def serve(path: str | None, overrides: Sequence[str]) -> int:
     """Run until a signal; the command's exit code."""
     logging.basicConfig(format="epd serve: %(message)s", level=logging.INFO, stream=sys.stderr)
     config = resolve(load_config(path, overrides))
+    read_checkpoint(config.model)  # what cannot be served is refused before anything starts
     setproctitle.setproctitle(f"epd: serve {config.topology} ({Path(config.model).name})")
     with StopSignals() as stop, runtime_folder(environment.runtime_base()) as folder:
-        specs = child_specs(config, folder)
+
+        def on_ready(ready: Ready) -> None:
+            pin_port(config, folder, ready)
+            print(ready_line(config, ready), flush=True)
+
         supervisor = Supervisor(
-            specs,
+            child_specs(config, folder),
             stop,
-            on_ready=lambda ready: print(ready_line(config, ready), flush=True),
+            on_ready=on_ready,
             start_timeout_s=config.serve.start_timeout_s,
             stop_grace_s=config.serve.stop_grace_s,
             max_restarts=config.serve.max_restarts,
@@ -76,16 +85,29 @@ def child_specs(config: Config, folder: Path) -> list[ChildSpec]:
     env = environment.child_environment(config.threads)
     specs = []
     for role, name in Topology.parse(config.topology).names():
-        path = folder / f"{name}.yaml"
-        path.write_text(dump_config(child_config(config, role, name, folder)), encoding="utf-8")
+        path = write_config(config, role, name, folder)
         argv = (sys.executable, "-m", "epd", role, "--config", str(path))
         specs.append(ChildSpec(name=name, role=role, argv=argv, env=env))
     return specs
 
 
+def write_config(config: Config, role: str, name: str, folder: Path) -> Path:
+    """One child's file."""
+    path = folder / f"{name}.yaml"
+    path.write_text(dump_config(child_config(config, role, name, folder)), encoding="utf-8")
+    return path
+
+
+def pin_port(config: Config, folder: Path, ready: Ready) -> None:
+    """A gateway that is started again must be where its clients know it, also on a free port."""
+    port = urlsplit(str(ready[GATEWAY].get("url", ""))).port
+    gateway = config.gateway.model_copy(update={"port": port or config.gateway.port})
+    write_config(config.model_copy(update={"gateway": gateway}), "gateway", GATEWAY, folder)
+
+
 def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
     """One child's own configuration. Sockets lie in `folder`; the gateway's name is known."""
-    gateways = () if role == "gateway" else (f"ipc://{folder}/gateway-0.c",)
+    gateways = () if role == "gateway" else (f"ipc://{folder}/{GATEWAY}.c",)
     return config.model_copy(
         update={"name": name, "listen": f"ipc://{folder}", "gateways": gateways}
     )
@@ -93,7 +115,7 @@ def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
 
 def ready_line(config: Config, ready: Ready) -> str:
     """The one line on stdout: where it is, what it is, and a command that works."""
-    url = str(ready["gateway-0"].get("url", "")).rstrip("/")
+    url = str(ready[GATEWAY].get("url", "")).rstrip("/")
     name = config.gateway.served_model_name
     body = {
         "model": name,

@@ -77,6 +77,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._deadlines: dict[str, float] = {}
         self._deaths: deque[float] = deque()
+        self._restarted: set[str] = set()
         self._selector = selectors.DefaultSelector()
         self._parent_read, self._parent_write = os.pipe()
         self._serving = False
@@ -123,7 +124,7 @@ class Supervisor:
             if child.read(pipe):
                 continue
             self._selector.unregister(key.fd)
-            if pipe == "ready" and child.ready and self._serving:
+            if pipe == "ready" and child.ready and child.spec.name in self._restarted:
                 log.info("%s is ready again", child.spec.name)
             elif pipe == "ready" and not child.ready:
                 # It is dying, most likely: its exit code says more than this end-of-file.
@@ -156,6 +157,7 @@ class Supervisor:
                 f"({how}): {child.last_words()}"
             )
         log.warning("%s (pid %d) ended: %s; starting it again", name, child.process.pid, how)
+        self._restarted.add(name)
         self._start(child.spec)
 
     def _forget(self, child: Child) -> None:

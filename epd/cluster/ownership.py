@@ -122,7 +122,7 @@ class Ownership:
         dropped = Tell(item.encoder, DropItem(item=item.key))
         item.losses += 1
         if item.losses > MAX_DEATHS:
-            text = f"item {item.key.index} could not be encoded: {reason}"
+            text = f"{item.name}: could not be encoded, {reason}"
             return self._fail(request, Unavailable(text))
         try:
             encoder = self._placement.encoder(item.job.modality, request.pools)
@@ -134,7 +134,7 @@ class Ownership:
 
     def _moved(self, request: Request, item: Item, layout: ItemLayout) -> list[Instruction]:
         if layout != item.layout:
-            text = f"item {item.key.index} came back different when it was encoded again"
+            text = f"{item.name}: came back different when it was encoded again"
             return [*self._fail(request, InternalError(text)), *self._admit()]
         if request.placed is None:
             return []

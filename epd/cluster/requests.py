@@ -66,6 +66,11 @@ class Item:
     pending: bool = True
     losses: int = 0
 
+    @property
+    def name(self) -> str:
+        """As its client counts it, from 0."""
+        return f"{self.job.modality.value.replace('_', ' ')} {self.key.index}"
+
 
 @dataclass(slots=True)
 class Stream:

@@ -61,6 +61,7 @@ class Encoder:
             modalities=config.modalities,
             settings=settings,
             num_threads=config.intake_threads,
+            num_fetches=config.fetch_threads,
             wanted=self._expects,
             on_event=self._from_intake,
         )
@@ -149,6 +150,7 @@ class Encoder:
                 "rows_bytes": self._store.num_bytes,
                 "pinned_items": self._store.num_pinned,
                 "queued_items": self._store.num_expected,
+                "intake_jobs": self._intake.num_jobs,
             }
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """Intake: threads that turn a job into a prepared item, or into the reason why not.
 
-A fetch that hangs holds one thread, never the step thread; threads are daemons, so it does not hold
-up the end of the process either.
+Items behind URLs have threads of their own, most of which wait for a server: slow servers hold up
+neither inline items nor each other. How many items are decoded and preprocessed at once is limited
+over all threads. Threads are daemons, so a fetch does not hold up the end of the process.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -25,7 +28,16 @@ log = logging.getLogger(__name__)
 
 Loader = Callable[[bytes, MediaConfig], Image.Image]
 _LOADERS: dict[Modality, tuple[Loader, str]] = {Modality.IMAGE: (load_image, IMAGE_DECODING)}
+_Jobs = queue.SimpleQueue[tuple[EncodeItem, bytes | None] | None]
 _CLOSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Threads that share a queue of jobs."""
+
+    jobs: _Jobs
+    threads: list[threading.Thread]
 
 
 class Intake:
@@ -39,6 +51,7 @@ class Intake:
         modalities: tuple[Modality, ...],
         settings: str,
         num_threads: int,
+        num_fetches: int,
         wanted: Callable[[ItemKey], bool],
         on_event: Callable[[ItemPrepared | ItemBroken], None],
     ) -> None:
@@ -51,29 +64,49 @@ class Intake:
         self._wanted = wanted
         self._on_event = on_event
         self._fetcher = Fetcher(media)
-        self._jobs: queue.SimpleQueue[tuple[EncodeItem, bytes | None] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"intake-{n}", daemon=True)
-            for n in range(num_threads)
+        self._working = threading.BoundedSemaphore(num_threads)
+        self._lock = threading.Lock()
+        self._num_jobs = 0
+        self._inline = self._start("intake", num_threads)
+        self._fetched = self._start("fetch", num_fetches)
+
+    def _start(self, name: str, count: int) -> _Pool:
+        jobs: _Jobs = queue.SimpleQueue()
+        threads = [
+            threading.Thread(target=self._run, args=(jobs,), name=f"{name}-{n}", daemon=True)
+            for n in range(count)
         ]
-        for thread in self._threads:
+        for thread in threads:
             thread.start()
+        return _Pool(jobs, threads)
 
     def submit(self, job: EncodeItem, data: bytes | None) -> None:
         """Queue a job; its one event comes from an intake thread, or none if it is dropped."""
-        self._jobs.put((job, data))
+        with self._lock:
+            self._num_jobs += 1
+        pool = self._inline if job.url is None else self._fetched
+        pool.jobs.put((job, data))
+
+    @property
+    def num_jobs(self) -> int:
+        """Jobs queued or in hand, those included that nobody wants any more."""
+        return self._num_jobs
 
     def close(self) -> None:
         """Stop the threads; one that is inside a fetch is left behind after a second."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        pools = (self._inline, self._fetched)
+        for pool in pools:
+            for _ in pool.threads:
+                pool.jobs.put(None)
         deadline = time.monotonic() + _CLOSE_S
-        for thread in self._threads:
+        for thread in [thread for pool in pools for thread in pool.threads]:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+    def _run(self, jobs: _Jobs) -> None:
+        while (job := jobs.get()) is not None:
             self._handle(*job)
+            with self._lock:
+                self._num_jobs -= 1
 
     def _handle(self, job: EncodeItem, data: bytes | None) -> None:
         """One job's barrier: whatever happens, the item gets its answer."""
@@ -89,30 +122,26 @@ class Intake:
         """None: nobody wants the item any more."""
         if job.modality not in self._modalities:
             raise BadRequest(f"this model does not take {job.modality.value} items here")
-        load, decoding = _LOADERS[job.modality]
-        stage = "fetch"
-        try:
-            if not self._wanted(job.item):
-                return None
+        if not self._wanted(job.item):
+            return None
+        with _fault_of(job, "fetch"):
             data = self._bytes(job, data)
-            stage = "decode"
-            if not self._wanted(job.item):
-                return None
+        with self._working:
+            return self._work(job, data)
+
+    def _work(self, job: EncodeItem, data: bytes) -> PreparedItem | None:
+        load, decoding = _LOADERS[job.modality]
+        if not self._wanted(job.item):
+            return None
+        with _fault_of(job, "decode"):
             media = load(data, self._media)
-            stage = "preprocess"
-            if not self._wanted(job.item):
-                return None
+        if not self._wanted(job.item):
+            return None
+        key = content_key(data, self._settings, job.modality.value, decoding)
+        with _fault_of(job, "preprocess"):
             return self._towers.prepare(
-                job.modality,
-                media,
-                content_key=content_key(data, self._settings, job.modality.value, decoding),
-                text_before=job.text_before,
+                job.modality, media, content_key=key, text_before=job.text_before
             )
-        except EpdError:
-            raise
-        except Exception as error:
-            log.exception("intake failed", extra={"item": job.item, "stage": stage})
-            raise InternalError(f"internal error in {stage}") from error
 
     def _bytes(self, job: EncodeItem, data: bytes | None) -> bytes:
         if job.url is not None:
@@ -120,3 +149,15 @@ class Intake:
         if data is None:
             raise InternalError("the job carried neither bytes nor a URL")
         return data
+
+
+@contextmanager
+def _fault_of(job: EncodeItem, stage: str) -> Iterator[None]:
+    """What is nobody's fault but ours says where it happened, and the log has the traceback."""
+    try:
+        yield
+    except EpdError:
+        raise
+    except Exception as error:
+        log.exception("intake failed", extra={"item": job.item, "stage": stage})
+        raise InternalError(f"internal error in {stage}") from error

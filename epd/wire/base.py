@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
@@ -61,7 +62,7 @@ class Peer:
         return [self.control] if self.bulk is None else [self.control, self.bulk]
 
 
-class BaseLinks:
+class BaseLinks(ABC):
     """Peers and queues; see `Links` for the promises."""
 
     control: str
@@ -308,18 +309,18 @@ class BaseLinks:
 
     # ---- a transport's part
 
+    @abstractmethod
     def _check_address(self, address: str) -> None:
         """ProtocolError or ConfigError unless this node may connect there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wake(self) -> None:
         """End the I/O thread's wait. Called under the lock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _turn(self) -> None:
         """Do what there is to do, or wait for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _free(self) -> None:
         """Give every resource back; the last thing that happens."""
-        raise NotImplementedError

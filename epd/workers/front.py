@@ -6,6 +6,8 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -20,6 +22,11 @@ from epd.workers.ready import say_error, say_ready
 log = logging.getLogger(__name__)
 
 GRACE_S = 3
+"""Running requests may end by themselves for so long after a stop signal."""
+
+GOODBYE_S = 2
+"""Then they get an error, and this long to be told."""
+
 BACKLOG = 1024
 
 
@@ -52,15 +59,29 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says when it serves."""
+    """Says when it serves, and ends the requests that outlast their grace."""
 
-    def __init__(self, config: uvicorn.Config, serving: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, serving: asyncio.Event, node: Node) -> None:
         super().__init__(config)
         self._serving = serving
+        self._node = node
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Without raising the signal again, as uvicorn does: this process has goodbyes to say."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._serving.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        grace = asyncio.get_running_loop().call_later(GRACE_S, self._node.end_all)
+        await super().shutdown(sockets)
+        grace.cancel()
 
 
 async def _serve(
@@ -77,18 +98,27 @@ async def _serve(
             log_config=None,
             access_log=False,
             lifespan="on",
-            timeout_graceful_shutdown=GRACE_S,
+            timeout_graceful_shutdown=GRACE_S + GOODBYE_S,
             server_header=False,
         ),
         serving,
+        node,
     )
     stop_on_signals(server)
-    async with asyncio.TaskGroup() as tasks:
-        beat = tasks.create_task(node.beat())
-        tasks.create_task(_say_ready(serving, http, node, ready_fd))
-        await server.serve(sockets=[http])
-        beat.cancel()
-    node.leave()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            lasting = [tasks.create_task(node.beat()), tasks.create_task(_follow(node))]
+            tasks.create_task(_say_ready(serving, http, node, ready_fd))
+            await server.serve(sockets=[http])
+            for task in lasting:
+                task.cancel()
+    finally:
+        node.leave()
+
+
+async def _follow(node: Node) -> None:
+    """Raises what broke the node."""
+    await node.broken
 
 
 def stop_on_signals(server: uvicorn.Server) -> None:

@@ -104,6 +104,7 @@ class Node:
             self._membership, self._placement, min(limit, checkpoint.max_context)
         )
         self.links = ZmqLinks(config.name or "gateway-0", config.listen, config.wire, self)
+        self.broken: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[str, LiveCall] = {}
         self._heard: dict[str, float] = {}
         self._beats = 0
@@ -129,18 +130,22 @@ class Node:
         if len(self._calls) >= self._config.gateway.max_waiting:
             raise Overloaded(f"{len(self._calls)} requests are waiting already")
         live = LiveCall(self, secrets.token_hex(12), tuple(p.data for p in call.draft.parts))
-        self._check_media(live)
+        self._check_media(call, live)
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
+        for part in call.draft.parts:
+            self.metrics_registry.item(part.modality)
         self._do(self._ownership.submit(_submission(live.request_id, call)))
         return live
 
-    def _check_media(self, live: LiveCall) -> None:
+    def _check_media(self, call: CallSpec, live: LiveCall) -> None:
         limit = self._config.media.max_bytes
-        for index, data in enumerate(live.media):
-            if data is not None and len(data) > limit:
-                raise TooLarge(f"item {index} has {len(data)} bytes, {limit} are allowed")
+        for part in call.draft.parts:
+            if part.data is not None and len(part.data) > limit:
+                name = f"{part.modality.value.replace('_', ' ')} {part.index}"
+                text = f"{name}: {len(part.data)} bytes, {limit} are allowed"
+                raise TooLarge(text, param=part.where)
         held = sum(other.media_bytes for other in self._calls.values())
         if held + live.media_bytes > self._config.gateway.media_budget_bytes:
             raise Overloaded("too much inline media is waiting already")
@@ -153,6 +158,11 @@ class Node:
 
     def _expire(self, request_id: str, timeout: float) -> None:
         self.cancel(request_id, Unavailable(f"no answer within {timeout:.0f} s"))
+
+    def end_all(self) -> None:
+        """The process stops: whoever still waits is told so."""
+        for request_id in list(self._calls):
+            self.cancel(request_id, Unavailable("the server stops"))
 
     def ready(self) -> bool:
         """A text request could be answered now."""
@@ -173,10 +183,18 @@ class Node:
     def put(self, event: object) -> bool:
         """From the I/O thread."""
         try:
-            self._loop.call_soon_threadsafe(self._handle, event)
+            self._loop.call_soon_threadsafe(self._guarded, event)
         except RuntimeError:  # the loop is closed: this process ends
             log.debug("an event came after the end")
         return True
+
+    def _guarded(self, event: object) -> None:
+        """A fault of ours ends the process: a gateway that lost count must not go on."""
+        try:
+            self._handle(event)
+        except Exception as error:  # noqa: BLE001  the barrier of this process
+            if not self.broken.done():
+                self.broken.set_exception(error)
 
     def _handle(self, event: object) -> None:
         if isinstance(event, PeerLost):
@@ -267,6 +285,7 @@ class Node:
                     self._tell(to, message)
                 case Accepted(request_id, num_prompt_tokens):
                     self._calls[request_id].num_prompt_tokens = num_prompt_tokens
+                    self.metrics_registry.prompt_tokens(num_prompt_tokens)
                 case Emit(request_id, run):
                     self._emit(request_id, run)
                 case Failed(request_id, error):

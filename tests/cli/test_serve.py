@@ -14,7 +14,7 @@ import pytest
 
 from epd.cli import default_model, environment
 from epd.cli.runtime import STALE_AFTER_S, remove_stale, runtime_folder
-from epd.cli.serve import child_specs, ready_line, resolve
+from epd.cli.serve import child_specs, pin_port, ready_line, resolve
 from epd.config import Config, GatewayConfig, load_config
 from epd.errors import ConfigError, InternalError
 
@@ -55,12 +55,21 @@ def test_each_child_gets_its_role_its_own_file_and_the_gateways_address(
     assert [spec.name for spec in specs] == ["gateway-0", "encode-0", "prefill-0", "decode-0"]
     gateway, encode = specs[:2]
     assert encode.argv[1:4] == ("-m", "epd", "encode")
-    assert encode.env["OMP_NUM_THREADS"] == "1"
+    assert encode.env["OMP_NUM_THREADS"] == "1" and encode.env["OMP_WAIT_POLICY"] == "PASSIVE"
     config = load_config(encode.argv[-1])
     assert config.name == "encode-0"
     assert config.listen == f"ipc://{tmp_path}"
     assert config.gateways == (f"ipc://{tmp_path}/gateway-0.c",)
     assert load_config(gateway.argv[-1]).gateways == ()
+
+
+def test_a_gateway_on_a_free_port_is_started_again_on_the_same(model: Path, tmp_path: Path) -> None:
+    config = resolve(Config(model=str(model), gateway=GatewayConfig(port=0)))
+    gateway = child_specs(config, tmp_path)[0]
+    assert load_config(gateway.argv[-1]).gateway.port == 0
+    pin_port(config, tmp_path, {"gateway-0": {"ready": True, "url": "http://[::1]:4321"}})
+    assert load_config(gateway.argv[-1]).gateway.port == 4321
+    assert load_config(gateway.argv[-1]).listen == f"ipc://{tmp_path}"
 
 
 def test_the_ready_line_is_one_line_with_a_curl_whose_body_is_json(model: Path) -> None:

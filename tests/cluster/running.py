@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,21 @@ def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 30.0)
 class Cluster:
     """`epd serve MODEL --topology T` on a free port; `settings` are --set key=value."""
 
-    def __init__(self, model: Path, topology: str, *settings: str) -> None:
+    def __init__(
+        self, model: Path, topology: str, *settings: str, env: Mapping[str, str] | None = None
+    ) -> None:
         self.model = model.name
         argv = [sys.executable, "-m", "epd", "serve", str(model), "--topology", topology]
         argv += ["--port", "0", "--set", "dtype=float32", "--set", "language.kv_tokens=16384"]
         for setting in settings:
             argv += ["--set", setting]
         self.process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
         self.log: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -94,14 +101,28 @@ class Cluster:
 
     def in_use(self) -> dict[str, float]:
         """The gauges of what is held for requests that are not zero."""
-        held = ("kv_blocks_used", "requests", "items", "row", "shm_bytes", "pinned", "queued")
-        return {
-            name: value
-            for name, value in self.metrics().items()
-            if value
-            and (name.startswith("epd_worker_") and any(word in name for word in held))
-            | name.startswith(("epd_live_requests", "epd_waiting", "epd_media_bytes"))
-        }
+        return _held(self.metrics())
+
+    def wait_until_idle(self, timeout_s: float = 30.0) -> None:
+        """Every worker has said, well after this call, that it holds nothing."""
+        heard: dict[str, float] = {}
+
+        def idle() -> bool:
+            samples = self.metrics()
+            later = []
+            for worker, count in _messages_received(samples).items():
+                heard[worker] = min(count, heard.get(worker, count))  # lower: it was restarted
+                later.append(count >= heard[worker] + 3)
+            return bool(later) and all(later) and not _held(samples)
+
+        try:
+            eventually(idle, "nothing is in use", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}, but: {self.in_use()}") from None
+
+    def workers(self) -> set[str]:
+        """Names of the workers that take part now."""
+        return set(_messages_received(self.metrics()))
 
     def child(self, role: str) -> psutil.Process:
         """The process whose title says `epd: ROLE `."""
@@ -130,6 +151,29 @@ class Cluster:
         return code
 
 
+def _held(samples: dict[str, float]) -> dict[str, float]:
+    words = ("kv_blocks_used", "requests", "items", "row", "shm_bytes", "sends", "jobs")
+    gateway = ("epd_live_requests", "epd_waiting_requests", "epd_media_bytes")
+    return {
+        name: value
+        for name, value in samples.items()
+        if value
+        and (
+            name in gateway
+            or (name.startswith("epd_worker_") and any(word in name for word in words))
+        )
+    }
+
+
+def _messages_received(samples: dict[str, float]) -> dict[str, float]:
+    """By worker; grows with every heartbeat."""
+    found = {}
+    for name, value in samples.items():
+        if match := re.fullmatch(r'epd_worker_links_received\{.*worker="([^"]+)"\}', name):
+            found[match[1]] = value
+    return found
+
+
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     """A picture that no other seed gives."""
     values = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3))
@@ -137,11 +181,16 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def data_url(image: Image.Image, kind: str = "PNG") -> str:
-    """The picture as a client sends it; PNG keeps every pixel."""
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    """The picture as a file."""
     buffer = io.BytesIO()
     image.save(buffer, kind)
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def data_url(image: Image.Image, kind: str = "PNG") -> str:
+    """The picture as a client sends it; PNG keeps every pixel."""
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(encoded(image, kind)).decode()
 
 
 def image_part(image: Image.Image) -> dict[str, Any]:

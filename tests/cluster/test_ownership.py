@@ -584,7 +584,7 @@ def test_an_item_that_comes_back_different_fails_the_request_and_is_named() -> N
     gateway.lost()
     ended = gateway.laid_out(attempt=2, found=layout(content=b"other"))
     assert error(ended).status == 500
-    assert "0 came back different" in error(ended).message
+    assert "image 0: came back different" in error(ended).message
     assert gateway.owner.idle
 
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import queue
 import threading
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from epd.config import EncodeConfig, MediaConfig
 from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
@@ -23,94 +18,11 @@ from epd.errors import (
     Overloaded,
     TooLarge,
 )
-from epd.types import ItemKey, Modality
+from epd.types import Modality
 from epd.wire.messages import EncodeItem
-from tests.encoder.towers import ROW_BYTES, WIDTH, PlainTowers
+from tests.encoder.bench import Bench, key, picture
+from tests.encoder.towers import ROW_BYTES, WIDTH
 from tests.media.site import Site, body
-
-
-class Bench:
-    """An encoder, its towers, and the inbox its intake threads put events into."""
-
-    def __init__(self, *, media: MediaConfig | None = None, **config: object) -> None:
-        self.towers = PlainTowers()
-        self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.encoder = Encoder(
-            self.towers,
-            EncodeConfig.model_validate(config),
-            media or MediaConfig(),
-            "settings",
-            self.inbox.put,
-        )
-
-    def event(self) -> object:
-        """The next event of the intake."""
-        return self.inbox.get(timeout=30)
-
-    def submit(self, item: ItemKey, data: bytes | None = None, **job: Any) -> None:
-        """An image job."""
-        self.encoder.submit(image_job(item, **job), data)
-
-    def broken(self, item: ItemKey, data: bytes | None = None, **job: Any) -> EpdError:
-        """Submit what will be refused."""
-        self.submit(item, data, **job)
-        event = self.event()
-        assert isinstance(event, ItemBroken)
-        assert event.item == item
-        return event.error
-
-    def prepare(self, item: ItemKey, data: bytes, **job: Any) -> ItemPrepared:
-        """Submit and queue for the towers."""
-        self.submit(item, data, **job)
-        event = self.event()
-        assert isinstance(event, ItemPrepared)
-        assert self.encoder.prepared(event)
-        return event
-
-    def run(self) -> list[ItemEncoded | ItemBroken]:
-        """Steps until there is nothing to do."""
-        results: list[ItemEncoded | ItemBroken] = []
-        while self.encoder.has_work:
-            results += self.encoder.step()
-        assert self.encoder.step() == []
-        return results
-
-
-@pytest.fixture
-def benches() -> Iterator[list[Bench]]:
-    """Closes what a test opened."""
-    opened: list[Bench] = []
-    yield opened
-    for bench in opened:
-        bench.encoder.close()
-
-
-@pytest.fixture
-def bench(benches: list[Bench]) -> Bench:
-    """One with the default configuration and a single intake thread, so that order is known."""
-    benches.append(Bench(intake_threads=1))
-    return benches[0]
-
-
-def key(index: int, attempt: int = 0) -> ItemKey:
-    """An item of one request."""
-    return ItemKey("r", index, attempt)
-
-
-def image_job(
-    item: ItemKey, *, url: str | None = None, text_before: str = "", wanted: bool = False
-) -> EncodeItem:
-    """The message that starts an image."""
-    return EncodeItem(
-        item=item, modality=Modality.IMAGE, url=url, text_before=text_before, wanted=wanted
-    )
-
-
-def picture(width: int, height: int = 2, shade: int = 7) -> bytes:
-    """A PNG of one colour."""
-    file = io.BytesIO()
-    Image.new("RGB", (width, height), (shade, 0, 0)).save(file, "PNG")
-    return file.getvalue()
 
 
 def test_a_picture_becomes_rows(bench: Bench) -> None:
@@ -359,7 +271,7 @@ def test_a_drop_frees_rows_and_refuses_the_key_afterwards(bench: Bench) -> None:
     assert bench.encoder.rows(key(0)) is None
     assert not bench.encoder.pin(key(0))
     bench.submit(key(0), picture(2))
-    assert bench.encoder.gauges() == {"rows_bytes": 0, "pinned_items": 0, "queued_items": 0}
+    assert not any(bench.held().values())
 
 
 def test_unpinned_rows_make_room_and_pinned_ones_stay(benches: list[Bench]) -> None:
@@ -374,11 +286,7 @@ def test_unpinned_rows_make_room_and_pinned_ones_stay(benches: list[Bench]) -> N
     bench.run()
     kept = [bench.encoder.rows(key(index)) is not None for index in range(4)]
     assert kept == [True, True, False, True]
-    assert bench.encoder.gauges() == {
-        "rows_bytes": 6 * ROW_BYTES,
-        "pinned_items": 2,
-        "queued_items": 0,
-    }
+    assert bench.held() == {"rows_bytes": 6 * ROW_BYTES, "pinned_items": 2, "queued_items": 0}
     assert bench.encoder.unpin(key(0))
     assert bench.encoder.rows(key(0)) is not None
 

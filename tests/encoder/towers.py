@@ -36,11 +36,21 @@ class PlainTowers:
         self.gate: threading.Event | None = None  # prepare waits for it
         self.entered = threading.Event()
         self.prepare_error: Exception | None = None
+        self.most_inside = 0  # of prepare at once
+        self._inside: set[int] = set()
 
     def prepare(
         self, modality: Modality, media: Image.Image, *, content_key: bytes, text_before: str
     ) -> Prepared:
         """A one-pixel picture is too small for this model."""
+        self._inside.add(threading.get_ident())
+        self.most_inside = max(self.most_inside, len(self._inside))
+        try:
+            return self._prepare(modality, media, content_key)
+        finally:
+            self._inside.discard(threading.get_ident())
+
+    def _prepare(self, modality: Modality, media: Image.Image, content_key: bytes) -> Prepared:
         self.entered.set()
         if self.gate is not None:
             assert self.gate.wait(30)

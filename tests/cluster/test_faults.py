@@ -1,0 +1,208 @@
+"""Processes that are really killed or frozen while requests run: never a hang, never a wrong word.
+
+One cluster per topology is hurt again and again, and after each time it must answer as if nothing
+had happened and hold nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cluster.clients import Asking, Load, Outcome, Question, ask, check_answer
+from tests.cluster.running import Cluster, eventually
+from tests.cluster.slow_site import slow_site
+from tests.cluster.traces import Traces, children_of, runtime_base, segments_of
+
+DEAD_AFTER_S = 2.0
+SECONDS = 10.0  # "within seconds", on a machine that is busy starting a worker again
+RESTART_S = 120.0
+CLIENTS = 6
+
+QUESTIONS = (
+    Question((1,), "Hello there"),
+    Question((2, 3, 4), "Go on."),
+    Question((), "Hello there"),
+    Question((5, 6), "Describe"),
+    Question((7,), "What is it?"),
+)
+"""Their answers have 98 to 172 tokens."""
+
+Answers = dict[Question, str]
+
+
+class Victim:
+    """A cluster to be hurt, what it answers when it is not, and its traces."""
+
+    def __init__(self, cluster: Cluster, workers: str) -> None:
+        self.cluster = cluster
+        self.workers = set(workers.split())
+        self.right: Answers = {}
+        for question in QUESTIONS:
+            outcome = ask(cluster, question, stream=True)
+            assert outcome.complete, outcome
+            self.right[question] = outcome.text
+
+    @contextmanager
+    def under_load(self) -> Iterator[Load]:
+        """Clients ask; the block begins when answers are on their way."""
+        with Load(self.cluster, QUESTIONS, CLIENTS) as load:
+            eventually(lambda: load.streaming, "a stream has begun")
+            yield load
+
+    def check_recovered(self, timeout_s: float = RESTART_S) -> None:
+        """All workers are back, answers are the same as ever, and nothing is held."""
+
+        def whole() -> bool:
+            try:
+                return self.cluster.workers() == self.workers
+            except httpx.TransportError:  # the gateway is not back yet
+                return False
+
+        eventually(whole, f"workers {self.workers} are back", timeout_s)
+        for question in QUESTIONS[:2]:
+            outcome = ask(self.cluster, question, stream=False)
+            assert outcome.complete, outcome
+            assert outcome.text == self.right[question]
+        self.cluster.wait_until_idle()
+
+
+@contextmanager
+def victim(path: Path, topology: str, workers: str) -> Iterator[Victim]:
+    with runtime_base() as base:
+        cluster = Cluster(
+            path,
+            topology,
+            f"wire.dead_after_s={DEAD_AFTER_S}",
+            "wire.heartbeat_s=0.2",
+            "media.allow_private_addresses=true",
+            "serve.max_restarts=50",
+            env={"XDG_RUNTIME_DIR": str(base)},
+        )
+        try:
+            yield Victim(cluster, workers)
+            traces = Traces.of(cluster.process.pid, base)
+        finally:
+            code = cluster.stop()
+        assert code == 0
+        assert traces.left() == []
+
+
+@pytest.fixture(scope="module")
+def split(path: Path) -> Iterator[Victim]:
+    with victim(path, "1E1P1D", "encode-0 prefill-0 decode-0") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def monolith(path: Path) -> Iterator[Victim]:
+    with victim(path, "EPD", "engine-0 engine-0.encode") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def doubled(path: Path) -> Iterator[Victim]:
+    names = "encode-0 encode-1 prefill-0 prefill-1 decode-0 decode-1"
+    with victim(path, "2E2P2D", names) as found:
+        yield found
+
+
+def check_ended(outcomes: list[Outcome], right: Answers, since: float) -> None:
+    """No request hangs: it has its full right answer, or a clear error within seconds."""
+    for outcome in outcomes:
+        assert outcome.complete or outcome.ended_at - since < SECONDS, outcome
+        check_answer(outcome, right)
+
+
+def kill_under_load(victim: Victim, role: str) -> list[Outcome]:
+    """kill -9 while answers are on their way; what became of the requests."""
+    with victim.under_load() as load:
+        victim.cluster.kill(role)
+        killed = time.monotonic()
+    check_ended(load.outcomes, victim.right, killed)
+    victim.check_recovered()
+    return load.outcomes
+
+
+def test_every_process_says_in_its_command_line_who_it_is(split: Victim) -> None:
+    pid = split.cluster.process.pid
+    titles = {" ".join(child.cmdline()).strip() for child in children_of(pid)}
+    name = split.cluster.model
+    assert titles == {
+        f"epd: gateway gateway-0 ({name})",
+        f"epd: encode encode-0 ({name})",
+        f"epd: prefill prefill-0 ({name})",
+        f"epd: decode decode-0 ({name})",
+    }
+
+
+def test_a_killed_encode_worker_costs_the_requests_whose_items_it_has(split: Victim) -> None:
+    """One is certainly there: its picture is being fetched. Nobody else can encode it."""
+    segments = segments_of([split.cluster.child("encode")])
+    with slow_site() as site:
+        question = Question((), "What is it?", url=f"{site.url}/slow.png")
+        with Asking(split.cluster, question) as asking:
+            eventually(lambda: site.seen, "the encode worker fetches")
+            asked = time.monotonic()
+            kill_under_load(split, "encode")
+    check_answer(asking.outcome, {question: ""})
+    assert not asking.outcome.complete
+    assert asking.outcome.ended_at - asked < 2 * SECONDS
+    assert segments and not [path for path in segments if path.exists()]
+
+
+def test_a_killed_prefill_worker_costs_the_requests_that_decode_has_not_taken_over(
+    split: Victim,
+) -> None:
+    segments = segments_of([split.cluster.child("prefill")])
+    kill_under_load(split, "prefill")
+    assert segments and not [path for path in segments if path.exists()]
+
+
+def test_a_killed_decode_worker_ends_its_requests_with_503(split: Victim) -> None:
+    outcomes = kill_under_load(split, "decode")
+    assert any(not outcome.complete for outcome in outcomes)
+
+
+def test_a_killed_engine_ends_its_requests_with_503(monolith: Victim) -> None:
+    outcomes = kill_under_load(monolith, "engine")
+    assert any(not outcome.complete for outcome in outcomes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["encode", "prefill", "decode"])
+def test_where_there_is_another_worker_no_request_is_lost(doubled: Victim, role: str) -> None:
+    """The gateway places them again: a pause, no error, and not a word is different."""
+    outcomes = kill_under_load(doubled, role)
+    assert all(outcome.complete for outcome in outcomes)
+
+
+def test_a_frozen_decode_worker_is_declared_dead(split: Victim) -> None:
+    """Its connections stay open, so only the missing heartbeats tell."""
+    worker = split.cluster.child("decode")
+    with split.under_load() as load:
+        worker.suspend()
+        frozen = time.monotonic()
+    try:
+        check_ended(load.outcomes, split.right, frozen + DEAD_AFTER_S)
+        assert any(not outcome.complete for outcome in load.outcomes)
+    finally:
+        worker.resume()
+    split.check_recovered()
+    assert worker.is_running()
+
+
+def test_a_killed_gateway_comes_back_at_the_same_address(split: Victim) -> None:
+    """Its clients' connections break; the workers give back what they held for it."""
+    with split.under_load() as load:
+        split.cluster.kill("gateway")
+        killed = time.monotonic()
+    for outcome in load.outcomes:
+        assert outcome.complete or (outcome.cut and outcome.ended_at - killed < SECONDS)
+        assert split.right[outcome.question].startswith(outcome.text.rstrip("\ufffd"))
+    split.check_recovered()

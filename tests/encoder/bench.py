@@ -1,0 +1,88 @@
+"""An encoder as its worker drives it, and what tests feed it with."""
+
+from __future__ import annotations
+
+import io
+import queue
+from typing import Any
+
+from PIL import Image
+
+from epd.config import EncodeConfig, MediaConfig
+from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
+from epd.errors import EpdError
+from epd.types import ItemKey, Modality
+from epd.wire.messages import EncodeItem
+from tests.encoder.towers import PlainTowers
+
+
+class Bench:
+    """An encoder, its towers, and the inbox its intake threads put events into."""
+
+    def __init__(self, *, media: MediaConfig | None = None, **config: object) -> None:
+        self.towers = PlainTowers()
+        self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.encoder = Encoder(
+            self.towers,
+            EncodeConfig.model_validate(config),
+            media or MediaConfig(),
+            "settings",
+            self.inbox.put,
+        )
+
+    def event(self) -> object:
+        """The next event of the intake."""
+        return self.inbox.get(timeout=30)
+
+    def submit(self, item: ItemKey, data: bytes | None = None, **job: Any) -> None:
+        """An image job."""
+        self.encoder.submit(image_job(item, **job), data)
+
+    def broken(self, item: ItemKey, data: bytes | None = None, **job: Any) -> EpdError:
+        """Submit what will be refused."""
+        self.submit(item, data, **job)
+        event = self.event()
+        assert isinstance(event, ItemBroken)
+        assert event.item == item
+        return event.error
+
+    def prepare(self, item: ItemKey, data: bytes, **job: Any) -> ItemPrepared:
+        """Submit and queue for the towers."""
+        self.submit(item, data, **job)
+        event = self.event()
+        assert isinstance(event, ItemPrepared)
+        assert self.encoder.prepared(event)
+        return event
+
+    def held(self) -> dict[str, int]:
+        """The gauges that no thread changes behind the test's back."""
+        return {k: v for k, v in self.encoder.gauges().items() if k != "intake_jobs"}
+
+    def run(self) -> list[ItemEncoded | ItemBroken]:
+        """Steps until there is nothing to do."""
+        results: list[ItemEncoded | ItemBroken] = []
+        while self.encoder.has_work:
+            results += self.encoder.step()
+        assert self.encoder.step() == []
+        return results
+
+
+def key(index: int, attempt: int = 0) -> ItemKey:
+    """An item of one request."""
+    return ItemKey("r", index, attempt)
+
+
+def image_job(
+    item: ItemKey, *, url: str | None = None, text_before: str = "", wanted: bool = False
+) -> EncodeItem:
+    """The message that starts an image."""
+    return EncodeItem(
+        item=item, modality=Modality.IMAGE, url=url, text_before=text_before, wanted=wanted
+    )
+
+
+def picture(width: int, height: int = 2, shade: int = 7) -> bytes:
+    """A PNG of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (shade, 0, 0)).save(file, "PNG")
+    return file.getvalue()
