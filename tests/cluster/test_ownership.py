@@ -2,162 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 
-from epd.cluster import (
-    Accepted,
-    Emit,
-    Failed,
-    ItemJob,
-    Ownership,
-    Placement,
-    Submission,
-    Tell,
-)
-from epd.cluster.instructions import Instruction
-from epd.errors import EpdError
-from epd.types import (
-    FinishReason,
-    ItemKey,
-    ItemLayout,
-    Member,
-    Modality,
-    RequestKey,
-    SamplingParams,
-)
+from epd.cluster import Accepted, Tell
+from epd.types import FinishReason, ItemKey, Member, RequestKey
 from epd.wire import messages as m
-from tests.cluster.samples import decode, encode, fused, layout, prefill, run
-from tests.cluster.test_membership import table
+from tests.cluster.owning import (
+    Gateway,
+    R,
+    cancels,
+    emitted,
+    error,
+    receivers,
+    reserve,
+    split,
+    told,
+)
+from tests.cluster.samples import decode, encode, fused, prefill, run
 
 STOP = FinishReason.STOP
-R = RequestKey("r", 1)
-
-
-class Gateway:
-    """An Ownership over a table of members, and short ways to say its events."""
-
-    def __init__(self, *members: Member, max_context: int = 100) -> None:
-        self.membership = table(*members)
-        self.placement = Placement(self.membership)
-        self.owner = Ownership(self.membership, self.placement, max_context)
-
-    def submit(
-        self, request_id: str = "r", *, items: int = 0, max_tokens: int = 10, text: int = 4
-    ) -> list[Instruction]:
-        """A prompt of `text` tokens and so many images."""
-        job = ItemJob(modality=Modality.IMAGE, url=None, text_before="")
-        submission = Submission(
-            request_id=request_id,
-            text=((1,) * text, *[()] * items),
-            items=(job,) * items,
-            sampling=SamplingParams(max_tokens=max_tokens),
-        )
-        return self.owner.submit(submission)
-
-    def laid_out(
-        self,
-        encoder: str = "E",
-        *,
-        index: int = 0,
-        attempt: int = 1,
-        found: ItemLayout | None = None,
-    ) -> list[Instruction]:
-        """LayoutReady for an item of request "r"."""
-        key = ItemKey("r", index, attempt)
-        return self.owner.layout(encoder, m.LayoutReady(item=key, layout=found or layout()))
-
-    def reserved(self, sender: str = "D", request: RequestKey = R) -> list[Instruction]:
-        """Decode holds the blocks."""
-        return self.owner.reserved(sender, m.Reserved(request=request, cached_tokens=0))
-
-    def admitted(self, sender: str = "P", request: RequestKey = R) -> list[Instruction]:
-        """Prefill holds the blocks."""
-        return self.owner.admitted(sender, m.Admitted(request=request))
-
-    def refused(
-        self, sender: str, request: RequestKey = R, *, never: bool = False
-    ) -> list[Instruction]:
-        """A worker has no room."""
-        message = m.Refused(request=request, reason="full", never=never)
-        return self.owner.refused(sender, message)
-
-    def failed(self, sender: str, status: int, request: RequestKey = R) -> list[Instruction]:
-        """An attempt ended on a worker."""
-        message = m.RequestFailed(request=request, status=status, code="c", reason="why")
-        return self.owner.request_failed(sender, message)
-
-    def lost(
-        self, sender: str = "P", *, attempt: int = 1, request: RequestKey = R
-    ) -> list[Instruction]:
-        """Prefill says that item 0 is not at its encoder."""
-        key = ItemKey("r", 0, attempt)
-        return self.owner.rows_lost(sender, m.RowsLost(request=request, item=key, reason="evicted"))
-
-    def dies(self, name: str) -> list[Instruction]:
-        """The worker leaves the table."""
-        left = self.membership.leave(name, "1")
-        assert left is not None
-        return self.owner.worker_lost(name)
-
-    def joins(self, member: Member) -> list[Instruction]:
-        """A worker comes into the table."""
-        self.membership.join(member, {"protocol": str(m.PROTOCOL_VERSION)})
-        return self.owner.room()
-
-    def emits(self, sender: str, *runs: Any) -> list[Instruction]:
-        """Tokens come from a worker."""
-        return self.owner.tokens(sender, runs)
-
-    def running(self, request_id: str = "r", **shape: int) -> RequestKey:
-        """A request on P and D that has been admitted by both."""
-        key = RequestKey(request_id, 1)
-        self.submit(request_id, **shape)
-        self.reserved(request=key)
-        self.admitted(request=key)
-        return key
-
-
-def split(*more: Member, max_context: int = 100) -> Gateway:
-    """One worker per stage, and more."""
-    return Gateway(encode(), prefill(), decode(), *more, max_context=max_context)
-
-
-def told(instructions: Sequence[Instruction], kind: type[Any]) -> list[tuple[str, Any]]:
-    """The messages of one kind, with their receivers."""
-    return [
-        (i.to, i.message)
-        for i in instructions
-        if isinstance(i, Tell) and isinstance(i.message, kind)
-    ]
-
-
-def receivers(instructions: Sequence[Instruction], kind: type[Any]) -> list[str]:
-    """Who gets messages of one kind."""
-    return [to for to, _ in told(instructions, kind)]
-
-
-def error(instructions: Sequence[Instruction]) -> EpdError:
-    """How the one request failed."""
-    (found,) = [i.error for i in instructions if isinstance(i, Failed)]
-    return found
-
-
-def emitted(instructions: Sequence[Instruction]) -> list[int]:
-    """The tokens that go to the client."""
-    return [t for i in instructions if isinstance(i, Emit) for t in i.run.token_ids]
-
-
-def cancels(*names: str, request: RequestKey = R) -> list[Instruction]:
-    """What withdraws an attempt."""
-    return [Tell(name, m.Cancel(request=request)) for name in names]
-
-
-def reserve(request: RequestKey = R, num: int = 14, by: str = "P", to: str = "D") -> Tell:
-    """Of a prompt of 4 tokens with 10 to come."""
-    return Tell(to, m.Reserve(request=request, num_tokens=num, prefill=by))
 
 
 # ---- the way of a request
@@ -552,144 +415,6 @@ def test_the_death_of_a_worker_without_this_request_changes_nothing() -> None:
     gateway = split(prefill("P2"))
     gateway.running()
     assert gateway.dies("P2") == []
-
-
-# ---- items again
-
-
-def encoding(*more: Member) -> Gateway:
-    """A request with one item is running; its prefill is P."""
-    gateway = split(*more)
-    gateway.submit(items=1)
-    gateway.laid_out()
-    gateway.reserved()
-    gateway.admitted()
-    return gateway
-
-
-def test_a_lost_item_is_encoded_again_and_moves() -> None:
-    """Dropped where it was, so that nothing is left there; prefill waits, so it is wanted."""
-    gateway = encoding(encode("E2"))
-    again = gateway.lost()
-    assert again[0] == Tell("E", m.DropItem(item=ItemKey("r", 0, 1)))
-    ((to, job),) = told(again, m.EncodeItem)
-    assert (to, job.item, job.wanted) == ("E2", ItemKey("r", 0, 2), True)
-    moved = m.ItemMoved(request=R, item=ItemKey("r", 0, 2), encoder="E2")
-    assert gateway.laid_out("E2", attempt=2) == [Tell("P", moved)]
-
-
-def test_an_item_that_comes_back_different_fails_the_request_and_is_named() -> None:
-    """Its URL gives other bytes now: half of each would be nonsense."""
-    gateway = encoding()
-    gateway.lost()
-    ended = gateway.laid_out(attempt=2, found=layout(content=b"other"))
-    assert error(ended).status == 500
-    assert "image 0: came back different" in error(ended).message
-    assert gateway.owner.idle
-
-
-def test_a_repeated_loss_is_heard_once() -> None:
-    """While it is encoded again, and after it moved."""
-    gateway = encoding()
-    assert gateway.lost()
-    assert gateway.lost() == []
-    assert gateway.lost(attempt=2) == []
-    gateway.laid_out(attempt=2)
-    assert gateway.lost() == []
-
-
-def test_only_the_prefill_worker_of_the_request_can_lose_its_items() -> None:
-    """One that had an earlier attempt knows nothing of this one's."""
-    gateway = encoding(prefill("P2"))
-    assert gateway.lost("P2") == []
-    gateway.owner.cancel("r")
-    assert gateway.lost("P") == []
-
-
-def test_a_loss_between_two_attempts_waits_for_the_next() -> None:
-    """The next prefill worker will pull, and lose it, itself."""
-    gateway = encoding()
-    gateway.failed("D", 429)
-    gateway.refused("D", RequestKey("r", 2))
-    assert gateway.lost() == []
-
-
-def test_the_encoder_of_a_second_attempt_may_die() -> None:
-    """Prefill never heard of attempt 2; it gets attempt 3."""
-    gateway = encoding(encode("E2"), encode("E3"))
-    gateway.lost()
-    ((to, job),) = told(gateway.dies("E2"), m.EncodeItem)
-    assert (to, job.item.attempt) == ("E3", 3)
-    moved = m.ItemMoved(request=R, item=ItemKey("r", 0, 3), encoder="E3")
-    assert gateway.laid_out("E3", attempt=3) == [Tell("P", moved)]
-
-
-def test_a_request_admitted_while_its_item_is_encoded_again_has_nobody_to_ask() -> None:
-    """The encoder may not have the job yet, and would say "not here"."""
-    gateway = encoding()
-    gateway.failed("D", 429)
-    gateway.owner.rows_lost("P", m.RowsLost(request=R, item=ItemKey("r", 0, 1), reason="evicted"))
-    again = RequestKey("r", 2)
-    (_, admit), *_ = told(gateway.reserved(request=again), m.Admit)
-    assert [(i.item.attempt, i.encoder) for i in admit.prompt.items] == [(2, "")]
-    moved = m.ItemMoved(request=again, item=ItemKey("r", 0, 2), encoder="E")
-    assert gateway.laid_out(attempt=2) == [Tell("P", moved)]
-
-
-def test_an_item_found_between_two_attempts_moves_nowhere() -> None:
-    """The next attempt's prompt names its home."""
-    gateway = encoding()
-    gateway.lost()
-    gateway.failed("D", 429)
-    gateway.refused("D", RequestKey("r", 2))
-    assert gateway.laid_out(attempt=2) == []
-
-
-def test_an_encoders_death_moves_the_jobs_it_had() -> None:
-    """Those without a layout; of the others prefill tells what it still needs."""
-    gateway = split(encode("E2"))
-    gateway.submit(items=2)
-    gateway.laid_out()
-    jobs = told(gateway.dies("E2"), m.EncodeItem)
-    assert [(to, job.item) for to, job in jobs] == [("E", ItemKey("r", 1, 2))]
-    assert not jobs[0][1].wanted
-    assert gateway.dies("E")[-1:] != []
-    assert gateway.owner.idle
-
-
-def test_an_item_that_is_lost_more_than_three_times_fails_with_503() -> None:
-    """It is named, and so is the last reason."""
-    gateway = encoding()
-    for attempt in range(1, 4):
-        assert told(gateway.lost(attempt=attempt), m.EncodeItem)
-        gateway.laid_out(attempt=attempt + 1)
-    ended = gateway.lost(attempt=4)
-    assert error(ended).status == 503
-    assert "0" in error(ended).message and "evicted" in error(ended).message
-
-
-def test_rows_evicted_between_attempts_are_no_deaths() -> None:
-    """Each preempted attempt may find its rows evicted, any number of times."""
-    gateway = encoding()
-    for attempt in range(1, 8):
-        key, again = RequestKey("r", attempt), RequestKey("r", attempt + 1)
-        assert told(gateway.lost(attempt=attempt, request=key), m.EncodeItem)
-        gateway.laid_out(attempt=attempt + 1)
-        gateway.failed("D", 429, key)
-        gateway.reserved(request=again)
-        gateway.admitted(request=again)
-
-
-def test_an_item_that_cannot_be_encoded_fails_its_request() -> None:
-    """With the encoder's status and words."""
-    gateway = split()
-    gateway.submit(items=2)
-    broken = m.ItemFailed(item=ItemKey("r", 1, 1), status=422, code="invalid_media", reason="bad")
-    assert gateway.owner.item_failed("stranger", broken) == []
-    ended = gateway.owner.item_failed("E", broken)
-    assert (error(ended).status, error(ended).message) == (422, "bad")
-    assert receivers(ended, m.DropItem) == ["E", "E"]
-    assert gateway.owner.item_failed("E", broken) == []
 
 
 # ---- repeats, strays and latecomers
