@@ -243,6 +243,7 @@ class PrefillCore:
         return {
             "kv_blocks_used": self._engine.used_blocks,
             "requests": self._kv.num_requests,
+            "bulk_sends": self._bulk.num_sends,
             "row_bytes_held": self._rows.held_bytes,
             "rows_merged_bytes": sum(m.held_bytes for m in self._merged.values()),
             "shm_bytes": self._outgoing.in_use,
