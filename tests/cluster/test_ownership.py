@@ -291,6 +291,16 @@ def test_no_worker_of_a_stage_is_a_503_at_once(members: list[Member], stage: str
     assert gateway.owner.idle
 
 
+def test_a_stage_that_dies_while_an_item_is_encoded_is_a_503() -> None:
+    """Said as soon as it is needed; nobody waits for it to come back."""
+    gateway = split()
+    gateway.submit(items=1)
+    assert gateway.dies("D") == []
+    ended = gateway.laid_out()
+    assert error(ended).status == 503
+    assert receivers(ended, m.DropItem) == ["E"]
+
+
 def test_an_item_that_nobody_can_encode_leaves_no_job_behind() -> None:
     """The encoder was there when the request came, and died while it had to encode again."""
     gateway = split()
@@ -444,7 +454,8 @@ def test_a_prefill_death_does_not_disturb_who_decodes() -> None:
     gateway.emits("P", run(0, 10))
     gateway.emits("D", run(1, 11))
     assert gateway.dies("P") == []
-    assert emitted(gateway.emits("D", run(2, 12, finish=STOP))) == [12]
+    assert emitted(gateway.emits("D", run(2, 12))) == [12]
+    assert emitted(gateway.emits("D", run(3, 13, finish=STOP))) == [13]
 
 
 def test_a_prefill_death_before_its_token_came_is_a_death() -> None:
