@@ -58,6 +58,11 @@ class BulkSender:
         """Something is queued."""
         return any(self._queues.values())
 
+    @property
+    def num_sends(self) -> int:
+        """Entries queued, for all peers."""
+        return sum(map(len, self._queues.values()))
+
     def pump(self) -> bool:
         """Send what fits now, one chunk per peer and turn. False: nothing could move."""
         moved = False

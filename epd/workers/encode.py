@@ -175,6 +175,7 @@ class EncodeCore:
         return {
             **self._encoder.gauges(),
             "items": self._sender.num_items,
+            "bulk_sends": self._bulk.num_sends,
             "shm_bytes": self._outgoing.in_use,
         }
 

@@ -204,6 +204,7 @@ class PrefillCore(LanguageCore):
         """What the worker holds."""
         return {
             **super().gauges(),
+            "bulk_sends": self._bulk.num_sends,
             "row_bytes_held": self._rows.held_bytes,
             "rows_merged_bytes": sum(m.held_bytes for m in self._merged.values()),
             "shm_bytes": self._outgoing.in_use,

@@ -14,7 +14,7 @@ PATH = "/slow.png"
 
 @contextmanager
 def slow_site(release: threading.Event | None = None) -> Iterator[Site]:
-    """Serves PATH, which says 404 once `release` is set, at the end of the block at the latest."""
+    """Serves PATH, and PATH?NUMBER: 404 once `release` is set, at the end of the block at last."""
     release = release or threading.Event()
 
     def page(handler: BaseHTTPRequestHandler) -> None:
@@ -23,6 +23,7 @@ def slow_site(release: threading.Event | None = None) -> Iterator[Site]:
 
     site = Site()
     site.pages[PATH] = page
+    site.pages |= {f"{PATH}?{number}": page for number in range(100)}
     try:
         yield site
     finally:

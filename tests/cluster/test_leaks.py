@@ -1,0 +1,153 @@
+"""After many requests, good, bad and left by their clients, nobody holds anything any more."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.cluster.clients import Asking, Outcome, Question, ask
+from tests.cluster.running import Cluster, eventually
+from tests.cluster.slow_site import slow_site
+from tests.cluster.traces import children_of
+from tests.media.site import Site
+
+NUM_REQUESTS = 100
+CLIENTS = 6
+WORDS = ("Hello there", "Describe", "Go on.")
+LONG = 400
+
+Left = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One request, and when its client leaves, if it does."""
+
+    question: Question
+    stream: bool
+    leaves: str = ""
+
+
+def plans(site: Site) -> list[Plan]:
+    """A third is left by its client, one in ten is bad."""
+    rng = random.Random(11)
+    found = []
+    for number in range(NUM_REQUESTS):
+        seeds = tuple(rng.sample(range(6), rng.randrange(4)))
+        question = Question(seeds, rng.choice(WORDS), max_tokens=24)
+        plan = Plan(question, stream=number % 2 == 0)
+        if number % 3 == 0:
+            plan = leaving(plan, number // 3, site)
+        elif number % 10 == 1:
+            plan = replace(plan, question=replace(question, url="http://127.0.0.1:1/"))
+        found.append(plan)
+    rng.shuffle(found)
+    return found
+
+
+def leaving(plan: Plan, number: int, site: Site) -> Plan:
+    long = replace(plan.question, max_tokens=LONG)
+    match number % 3:
+        case 0:
+            return replace(plan, question=long, leaves="at once")
+        case 1:
+            return Plan(long, stream=True, leaves="after the first token")
+        case _:
+            slow = replace(long, url=f"{site.url}/slow.png?{number}")
+            return replace(plan, question=slow, leaves="during the fetch")
+
+
+def leave(cluster: Cluster, plan: Plan, site: Site) -> None:
+    """Ask and close the connection before the answer is there."""
+    address = urlsplit(cluster.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+    body = json.dumps(plan.question.body(cluster.model, stream=plan.stream))
+    connection.request("POST", "/v1/chat/completions", body)
+    if plan.leaves == "after the first token":
+        assert connection.getresponse().readline().startswith(b"data: ")
+    elif plan.leaves == "during the fetch":
+        path = (plan.question.url or "").removeprefix(site.url)
+        eventually(lambda: path in [seen for seen, _ in site.seen], "the worker fetches")
+    connection.close()
+
+
+def play(cluster: Cluster, plan: Plan, site: Site) -> Outcome | None:
+    if plan.leaves:
+        leave(cluster, plan, site)
+        return None
+    return ask(cluster, plan.question, stream=plan.stream)
+
+
+def check(outcomes: list[Outcome]) -> None:
+    """Nobody is hurt by what became of the others: one question, one answer."""
+    answers: dict[Question, str] = {}
+    for outcome in outcomes:
+        if outcome.question.url is None:
+            assert outcome.complete, outcome
+            assert answers.setdefault(outcome.question, outcome.text) == outcome.text
+        else:
+            assert outcome.status == 422
+            assert outcome.error is not None
+            assert "could not connect" in outcome.error["message"]
+
+
+def open_files(cluster: Cluster) -> dict[Left, int]:
+    """Descriptors of each process."""
+    found = {}
+    for child in children_of(cluster.process.pid):
+        found[" ".join(child.cmdline()).strip(), child.pid] = child.num_fds()
+    return found
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def check_nothing_leaks(path: Path, topology: str, release: threading.Event) -> None:
+    settings = ("media.allow_private_addresses=true", "media.image_timeout_s=120")
+    cluster = Cluster(path, topology, "wire.heartbeat_s=0.1", *settings)
+    try:
+        with slow_site(release) as site:
+            with Asking(cluster, Question((1, 2), WORDS[0], max_tokens=LONG)):
+                eventually(lambda: "epd_live_requests" in cluster.in_use(), "what is held shows")
+                eventually(lambda: "kv_blocks" in str(cluster.in_use()), "in workers too")
+            cluster.wait_until_idle()
+            files = open_files(cluster)
+            with ThreadPoolExecutor(CLIENTS) as pool:
+                played = list(pool.map(lambda p: play(cluster, p, site), plans(site)))
+            check([outcome for outcome in played if outcome is not None])
+            hanging = sum("slow" in path for path, _ in site.seen)
+            assert hanging == NUM_REQUESTS // 9
+            eventually(lambda: set(cluster.in_use().values()) == {hanging}, "only fetches are left")
+            release.set()
+            cluster.wait_until_idle()
+        eventually(lambda: open_files(cluster) == files, f"as few open files as before, {files}")
+        assert cluster.in_use() == {}
+    finally:
+        code = cluster.stop()
+    assert code == 0
+
+
+@pytest.mark.parametrize("topology", ["1E1P1D", "EPD"])
+def test_everything_is_given_back(path: Path, topology: str, release: threading.Event) -> None:
+    check_nothing_leaks(path, topology, release)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["1E1PD", "2E2P2D"])
+def test_everything_is_given_back_in_every_topology(
+    path: Path, topology: str, release: threading.Event
+) -> None:
+    check_nothing_leaks(path, topology, release)
