@@ -33,9 +33,14 @@ class Membership:
     def __init__(self, expected: dict[str, str]) -> None:
         self._expected = expected
         self._members: dict[str, Member] = {}
+        self._lost: dict[str, int] = {}
 
-    def join(self, member: Member, fingerprint: dict[str, str]) -> Joined | Rejected:
-        """A worker registered; again with the same incarnation is harmless."""
+    def join(self, member: Member, fingerprint: dict[str, str], lost: int = 0) -> Joined | Rejected:
+        """A worker registered; again with the same incarnation is harmless.
+
+        Unless `lost` has changed: then it has given back what it held for this gateway, as a
+        restarted one has.
+        """
         if fingerprint.get("protocol") != str(PROTOCOL_VERSION):
             theirs = fingerprint.get("protocol")
             return Rejected(f"protocol: gateway {PROTOCOL_VERSION}, {member.name} {theirs}")
@@ -45,7 +50,10 @@ class Membership:
                 return Rejected(f"{key}: gateway {ours}, {member.name} {theirs}")
         previous = self._members.get(member.name)
         self._members[member.name] = member
+        known = self._lost.get(member.name, lost)
+        self._lost[member.name] = lost
         same = previous is not None and previous.incarnation == member.incarnation
+        same = same and known == lost
         return Joined(member, None if same else previous)
 
     def leave(self, name: str, incarnation: str) -> Member | None:
@@ -53,6 +61,7 @@ class Membership:
         member = self._members.get(name)
         if member is None or member.incarnation != incarnation:
             return None
+        self._lost.pop(name, None)
         return self._members.pop(name)
 
     def get(self, name: str) -> Member | None:

@@ -67,12 +67,14 @@ class Payload:
 class Register:
     """Worker -> gateway: here I am. Repeated until answered by Welcome or RegisterRefused.
 
-    `via` is the address that the worker knows the gateway by; Welcome says it back.
+    `via` is the address that the worker knows the gateway by; Welcome says it back. `lost` counts
+    how often it took the gateway behind that address for dead: what it held is gone each time.
     """
 
     member: Member
     fingerprint: dict[str, str]
     via: str
+    lost: int = 0
 
 
 @message("cluster.welcome")

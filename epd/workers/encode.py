@@ -127,7 +127,7 @@ class EncodeCore:
     def _on_encoded(self, item: ItemKey) -> None:
         rows = self._encoder.rows(item)
         if rows is None:
-            self._do(self._sender.gone(item, "evicted"))
+            self._evicted(item)
         else:
             self._do(self._sender.encoded(item, rows.shape[0]))
 
@@ -147,6 +147,10 @@ class EncodeCore:
                 case _:
                     raise AssertionError(instruction)
 
+    def _evicted(self, item: ItemKey) -> None:
+        self._owners.pop(item, None)
+        self._do(self._sender.gone(item, "evicted"))
+
     def _send_rows(self, send: SendRows) -> None:
         rows = self._encoder.rows(send.item)
         if rows is None:
@@ -156,7 +160,7 @@ class EncodeCore:
                 first_row=send.first_row,
                 num_rows=send.num_rows,
             )
-            self._do(self._sender.gone(send.item, "evicted"))
+            self._evicted(send.item)
             self._do(self._sender.pull(send.to, pull))
             return
         self._bulk.add(send.to, send.item, self._chunks(send, rows))

@@ -212,12 +212,11 @@ class Node:
         if member.name != delivery.sender or member.incarnation != delivery.incarnation:
             log.warning("a register that is not the sender's own from=%s", delivery.sender)
             return
-        joined = self._membership.join(member, message.fingerprint)
-        self.links.connect(member)
+        joined = self._membership.join(member, message.fingerprint, message.lost)
         if isinstance(joined, Rejected):
-            log.error("refused worker=%s reason=%s", member.name, joined.reason)
-            self.links.send(member.name, RegisterRefused(reason=joined.reason))
+            self._refuse(member, joined.reason)
             return
+        self.links.connect(member)
         if joined.replaced is not None:
             self._gone(joined.replaced, "restarted")
         welcome = Welcome(
@@ -229,6 +228,13 @@ class Node:
         self._heard[member.name] = time.monotonic()
         self._publish()
         self._do(self._ownership.room())
+
+    def _refuse(self, member: Member, reason: str) -> None:
+        """Say why, unless its name is a member's, whose link it must not take."""
+        log.error("refused worker=%s reason=%s", member.name, reason)
+        if self._membership.get(member.name) is None:
+            self.links.connect(member)
+            self.links.send(member.name, RegisterRefused(reason=reason))
 
     def _on_heartbeat(self, delivery: Delivery) -> None:
         self._heard[delivery.sender] = time.monotonic()

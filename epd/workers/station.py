@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -71,7 +72,9 @@ class Core(Protocol):
 @dataclass(slots=True)
 class _Gateway:
     incarnation: str
+    via: str
     heard_at: float
+    table: tuple[Member, ...] = ()
 
 
 class Pulse:
@@ -119,6 +122,7 @@ class Station:
         self._registered_at = float("-inf")
         self._core: Core | None = None
         self._unreachable: set[str] = set()
+        self._times_lost: Counter[str] = Counter()
 
     def attach(self, core: Core) -> None:
         """The stage that gets what is not membership."""
@@ -175,7 +179,7 @@ class Station:
         elif isinstance(message, RegisterRefused):
             raise ConfigError(f"refused by {delivery.sender}: {message.reason}")
         elif isinstance(message, Members):
-            self._follow(message.members)
+            self._follow(delivery.sender, message.members)
         elif isinstance(message, Leaving):
             self._lost(delivery.sender, delivery.incarnation, message.reason)
         else:
@@ -187,7 +191,9 @@ class Station:
         known = self._gateways.get(message.gateway)
         if known is not None and known.incarnation != message.incarnation:
             self._lost(message.gateway, known.incarnation, "restarted")
-        self._gateways[message.gateway] = _Gateway(message.incarnation, time.monotonic())
+        if known is None or known.incarnation != message.incarnation:
+            gateway = _Gateway(message.incarnation, message.via, time.monotonic())
+            self._gateways[message.gateway] = gateway
         self.links.connect(
             Member(
                 name=message.gateway,
@@ -200,9 +206,14 @@ class Station:
             )
         )
 
-    def _follow(self, members: tuple[Member, ...]) -> None:
-        """Adopt the table. A member that a gateway dropped is not thereby dead: links tell."""
-        wanted = {m.name: m for m in members if self._wants(m)}
+    def _follow(self, sender: str, members: tuple[Member, ...]) -> None:
+        """Adopt a gateway's table: a member is gone when no gateway knows it any more."""
+        gateway = self._gateways.get(sender)
+        if gateway is None:
+            return
+        gateway.table = members
+        tables = [other.table for other in self._gateways.values() if other is not gateway]
+        wanted = {m.name: m for table in [*tables, members] for m in table if self._wants(m)}
         for name, member in wanted.items():
             old = self.members.get(name)
             if old is not None and old.incarnation != member.incarnation:
@@ -218,6 +229,7 @@ class Station:
         gateway, member = self._gateways.get(name), self.members.get(name)
         if gateway is not None and gateway.incarnation == incarnation:
             del self._gateways[name]
+            self._times_lost[gateway.via] += 1
             self.links.forget(name)
             log.warning("gateway lost name=%s reason=%s", name, reason)
             self.core.gateway_lost(name)
@@ -239,7 +251,8 @@ class Station:
             self._registered_at = now
             for address in self._addresses:
                 self.links.connect_unknown(address)
-                self.links.send(address, replace(self._register, via=address))
+                lost = self._times_lost[address]
+                self.links.send(address, replace(self._register, via=address, lost=lost))
 
     @property
     def welcome(self) -> bool:

@@ -40,6 +40,17 @@ def test_a_restarted_worker_replaces_its_predecessor() -> None:
     assert membership.members == (again,)
 
 
+def test_a_worker_that_took_its_gateway_for_dead_counts_as_restarted() -> None:
+    """It lives, but has given back what it held: once per time, and not for a new gateway."""
+    membership = Membership(OURS)
+    membership.join(prefill(), OURS, lost=3)
+    assert membership.join(prefill(), OURS, lost=3) == Joined(prefill(), None)
+    assert membership.join(prefill(), OURS, lost=4) == Joined(prefill(), prefill())
+    assert membership.join(prefill(), OURS, lost=4) == Joined(prefill(), None)
+    membership.leave("P", prefill().incarnation)
+    assert membership.join(prefill(), OURS, lost=5) == Joined(prefill(), None)
+
+
 def test_another_protocol_is_rejected() -> None:
     """With words that name both sides' versions."""
     rejected = Membership(OURS).join(prefill(), {**OURS, "protocol": "0"})
