@@ -78,6 +78,7 @@ class Victim:
             assert outcome.complete, outcome
             assert outcome.text == self.right[question]
         self.cluster.wait_until_idle()
+        assert not [line for line in self.cluster.log if "raceback" in line]
 
 
 @contextmanager
