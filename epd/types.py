@@ -78,7 +78,10 @@ class ItemLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptItem:
-    """An item inside a resolved prompt, and the encode worker that has its rows."""
+    """An item inside a resolved prompt, and the encode worker that has its rows.
+
+    `encoder` "": it is being encoded again, and ItemMoved will say where.
+    """
 
     item: ItemKey
     encoder: str

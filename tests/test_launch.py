@@ -32,7 +32,7 @@ def test_every_command_in_a_document_is_one_that_parses(
     monkeypatch.chdir(ROOT)
     for arguments in commands(document):
         args = build_parser().parse_args(arguments)
-        load_config(getattr(args, "config", None), args.overrides)
+        load_config(getattr(args, "config", None), getattr(args, "overrides", []))
 
 
 def test_the_documents_show_commands() -> None:

@@ -34,6 +34,8 @@ def runtime_base() -> Path:
 def child_environment(threads: int) -> dict[str, str]:
     """This process's environment for a child that computes with `threads` threads.
 
-    OpenMP reads its variable when torch is loaded, before any setting of torch's own.
+    OpenMP reads its variables when torch is loaded, before any setting of torch's own. Threads
+    that wait for others must sleep: by default they spin, and on a machine where workers, intake
+    threads and clients share the cores they then keep those they wait for from running.
     """
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "OMP_NUM_THREADS": str(threads)}

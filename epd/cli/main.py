@@ -61,6 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("config", metavar="FILE", help="YAML configuration")
     _add_set(check)
     check.set_defaults(handler=_check)
+    keys = commands.add_parser("keys", help="make the keys of a cluster that leaves this machine")
+    keys.add_argument("folder", metavar="FOLDER", help="new folder; wire.curve_dir names it")
+    keys.set_defaults(handler=_keys)
     return parser
 
 
@@ -160,4 +163,12 @@ def _check(args: argparse.Namespace) -> int:
     from epd.config import dump_config, load_config
 
     print(dump_config(load_config(args.config, args.overrides)), end="")
+    return 0
+
+
+def _keys(args: argparse.Namespace) -> int:
+    from epd.wire.curve import generate
+
+    generate(args.folder)
+    print(f"made {args.folder}: copy it to every machine, and set wire.curve_dir to it there")
     return 0

@@ -4,9 +4,11 @@
 from its first job to its last token. Events in, instructions out; no sockets, no clock.
 """
 
+from epd.cluster.instructions import Accepted, Emit, Failed, Tell
 from epd.cluster.membership import Membership
-from epd.cluster.ownership import Accepted, Emit, Failed, ItemJob, Ownership, Submission, Tell
+from epd.cluster.ownership import Ownership
 from epd.cluster.placement import Placement
+from epd.cluster.requests import ItemJob, Submission
 
 __all__ = [
     "Accepted",

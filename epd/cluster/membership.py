@@ -72,7 +72,17 @@ class Membership:
             if stage in member.stages and (modality is None or modality in member.modalities)
         ]
 
+    def decoders(self, prefill: Member) -> list[Member]:
+        """Who can decode what this worker prefills: itself if it is fused, else its pool."""
+        if Stage.DECODE in prefill.stages:
+            return [prefill]
+        return [
+            member
+            for member in self.serving(Stage.DECODE)
+            if member.pool == prefill.pool and Stage.PREFILL not in member.stages
+        ]
+
     @property
     def complete(self) -> bool:
-        """Prefill and decode are served, so text can be answered."""
-        return all(self.serving(stage) for stage in (Stage.PREFILL, Stage.DECODE))
+        """Prefill and decode are served in one pool, so text can be answered."""
+        return any(self.decoders(prefill) for prefill in self.serving(Stage.PREFILL))

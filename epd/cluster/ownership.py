@@ -8,16 +8,15 @@ and goes back to its place; nobody overtakes it until some worker has room again
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
+from epd.cluster.instructions import Accepted, Emit, Failed, Instruction, Tell
 from epd.cluster.membership import Membership
 from epd.cluster.placement import Placement
 from epd.cluster.requests import Item, ItemJob, Phase, Request, Submission
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded, Unavailable, from_status
-from epd.types import ItemKey, ItemLayout, Prompt, Stage, TokenRun
+from epd.types import ItemKey, ItemLayout, Stage, TokenRun
 from epd.wire.messages import (
-    Admit,
     Admitted,
     Cancel,
     DropItem,
@@ -32,56 +31,8 @@ from epd.wire.messages import (
     RowsLost,
 )
 
-__all__ = [
-    "Accepted",
-    "Emit",
-    "Failed",
-    "ItemJob",
-    "Ownership",
-    "Submission",
-    "Tell",
-]
-
 MAX_DEATHS = 3
 """Attempts that one request, or one item, may lose to dying workers."""
-
-HEADROOM = 64
-"""Tokens of output to hold KV for at admission; decode grows from there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Send a message; an EncodeItem without url goes with the item's bytes."""
-
-    to: str
-    message: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The prompt's length is known and within the limits."""
-
-    request_id: str
-    num_prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """The next tokens of the stream; with a finish reason, the last."""
-
-    request_id: str
-    run: TokenRun
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The request ended without an answer."""
-
-    request_id: str
-    error: EpdError
-
-
-Instruction = Tell | Accepted | Emit | Failed
 
 
 class Ownership:
@@ -103,6 +54,7 @@ class Ownership:
         request = Request(submission, self._arrivals, sampling=submission.sampling)
         self._requests[submission.request_id] = request
         try:
+            request.pools = self._placement.pools({job.modality for job in submission.items})
             jobs = [self._dispatch(request, job) for job in submission.items]
         except Unavailable as error:
             return self._fail(request, error)
@@ -117,10 +69,12 @@ class Ownership:
 
     def layout(self, sender: str, message: LayoutReady) -> list[Instruction]:
         """An item's place in the prompt is known."""
-        found = self._pending(sender, message.item)
+        found = self._find_item(message.item)
         if found is None:
             return [Tell(sender, DropItem(item=message.item))]
         request, item = found
+        if item.encoder != sender or not item.pending:
+            return []
         self._placement.ended(item.encoder)
         item.pending = False
         if item.layout is None:
@@ -144,12 +98,13 @@ class Ownership:
         request, item = found
         if request.placed is None or request.placed.prefill != sender:
             return []
-        return self._encode_again(request, item, message.reason)
+        return [*self._encode_again(request, item, message.reason), *self._admit()]
 
     def _dispatch(self, request: Request, job: ItemJob) -> Tell:
         key = ItemKey(request.submission.request_id, len(request.items), 1)
-        encoder = self._placement.encoder(job.modality)
-        request.items.append(Item(job, key, encoder))
+        encoder = self._placement.encoder(job.modality, request.pools)
+        request.pools = {encoder.pool}
+        request.items.append(Item(job, key, encoder.name))
         return self._send_job(request.items[-1])
 
     def _send_job(self, item: Item) -> Tell:
@@ -165,15 +120,16 @@ class Ownership:
 
     def _encode_again(self, request: Request, item: Item, reason: str) -> list[Instruction]:
         dropped = Tell(item.encoder, DropItem(item=item.key))
-        if item.key.attempt >= MAX_DEATHS + 1:
+        item.losses += 1
+        if item.losses > MAX_DEATHS:
             text = f"{item.name}: could not be encoded, {reason}"
-            return [*self._fail(request, Unavailable(text)), *self._admit()]
+            return self._fail(request, Unavailable(text))
         try:
-            encoder = self._placement.encoder(item.job.modality)
+            encoder = self._placement.encoder(item.job.modality, request.pools)
         except Unavailable as error:
-            return [*self._fail(request, error), *self._admit()]
+            return self._fail(request, error)
         item.key = replace(item.key, attempt=item.key.attempt + 1)
-        item.encoder, item.pending = encoder, True
+        item.encoder, item.pending = encoder.name, True
         return [dropped, self._send_job(item)]
 
     def _moved(self, request: Request, item: Item, layout: ItemLayout) -> list[Instruction]:
@@ -184,7 +140,6 @@ class Ownership:
             return []
         moved = ItemMoved(
             request=request.key,
-            old=replace(item.key, attempt=item.key.attempt - 1),
             item=item.key,
             encoder=item.encoder,
         )
@@ -223,7 +178,7 @@ class Ownership:
         if request.phase is not Phase.RESERVING or request.placed is None:
             return []
         request.phase = Phase.ADMITTING
-        return [Tell(request.placed.prefill, self._admission(request, message.cached_tokens))]
+        return [Tell(request.placed.prefill, request.admission(message.cached_tokens))]
 
     def admitted(self, sender: str, message: Admitted) -> list[Instruction]:
         """Everything is held."""
@@ -239,7 +194,7 @@ class Ownership:
     def refused(self, sender: str, message: Refused) -> list[Instruction]:
         """A worker has no room: give back what another holds, and try others or wait."""
         request = self._current(message.request.request_id, message.request.attempt)
-        if request is None or request.placed is None:
+        if request is None or sender not in request.workers:
             return []
         if message.never:
             error = BadRequest(f"{sender}: {message.reason}", code="context_length_exceeded")
@@ -271,9 +226,10 @@ class Ownership:
         return told
 
     def _place(self, request: Request) -> list[Instruction]:
-        num_tokens = self._needed(request, request.prompt())
+        num_tokens = request.needed_tokens(request.prompt())
         try:
-            placed = self._placement.language(num_tokens, request.refused_by)
+            pools = request.pools if request.items else None
+            placed = self._placement.language(num_tokens, request.refused_by, pools)
         except Unavailable as error:
             return self._fail(request, error)
         if placed is None:
@@ -283,29 +239,11 @@ class Ownership:
         self._placement.began(placed.prefill)
         if placed.decode is None:
             request.phase = Phase.ADMITTING
-            return [Tell(placed.prefill, self._admission(request, 0))]
+            return [Tell(placed.prefill, request.admission(0))]
         self._placement.began(placed.decode)
         request.phase = Phase.RESERVING
         reserve = Reserve(request=request.key, num_tokens=num_tokens, prefill=placed.prefill)
         return [Tell(placed.decode, reserve)]
-
-    def _needed(self, request: Request, prompt: Prompt) -> int:
-        left = request.sampling.max_tokens - len(request.stream.emitted)
-        return prompt.num_tokens + min(max(left, 1), HEADROOM)
-
-    def _admission(self, request: Request, cached_tokens: int) -> Admit:
-        assert request.placed is not None
-        prompt = request.prompt()
-        fused = request.placed.decode is None
-        return Admit(
-            request=request.key,
-            prompt=prompt,
-            sampling=request.sampling,
-            decode=request.placed.decode,
-            num_tokens=self._needed(request, prompt) if fused else prompt.num_tokens,
-            first_index=len(request.stream.emitted),
-            cached_tokens=cached_tokens,
-        )
 
     # ---- running
 
@@ -317,11 +255,17 @@ class Ownership:
             if request is None or request.placed is None:
                 told.append(Tell(sender, Cancel(request=run.request)))
                 continue
-            if sender == request.placed.decode and not request.placed.handed_over:
-                self._placement.ended(request.placed.prefill)
-                request.placed = replace(request.placed, handed_over=True)
-            told += self._emit(request, run)
+            emitted = self._emit(request, run)
+            told += emitted
+            if emitted and request.placed is not None and sender == request.placed.decode:
+                self._hand_over(request, request.placed.prefill)
         return told
+
+    def _hand_over(self, request: Request, prefill: str) -> None:
+        """Decode runs and no token before its own is missing: prefill is done with the request."""
+        if not request.handed_over:
+            request.handed_over = True
+            self._placement.ended(prefill)
 
     def _emit(self, request: Request, run: TokenRun) -> list[Instruction]:
         emitted = request.stream.take(run)
@@ -335,14 +279,16 @@ class Ownership:
     def request_failed(self, sender: str, message: RequestFailed) -> list[Instruction]:
         """An attempt ended on a worker."""
         request = self._current(message.request.request_id, message.request.attempt)
-        if request is None or request.placed is None:
+        if request is None or sender not in request.workers:
             return []
         if message.status == Overloaded.status:  # it gave its blocks to an older one
             return [*self._withdraw(request, but=sender), *self._admit()]
         error = from_status(message.status, message.reason, code=message.code)
-        if isinstance(error, Unavailable):
-            return [*self._try_again(request, message.reason), *self._admit()]
-        return [*self._fail(request, error), *self._admit()]
+        if not isinstance(error, Unavailable):
+            return [*self._fail(request, error), *self._admit()]
+        # Its partner died, or they cannot reach each other. If it died, the news is still to come.
+        request.mourned = next((name for name in request.workers if name != sender), None)
+        return [*self._try_again(request, message.reason), *self._admit()]
 
     # ---- membership
 
@@ -351,19 +297,30 @@ class Ownership:
         self._placement.gone(name)
         told: list[Instruction] = []
         for request in sorted(self._requests.values(), key=lambda r: r.order):
-            if request.placed is not None and request.placed.needs(name):
-                told += self._try_again(request, f"{name} died")
-            for item in request.items:
-                alive = request.submission.request_id in self._requests
-                if alive and item.pending and item.encoder == name:
-                    told += self._encode_again(request, item, f"{name} died")
+            told += self._without(request, name)
         self._unblock()
         return [*told, *self._admit()]
 
+    def _without(self, request: Request, name: str) -> list[Instruction]:
+        """What one request does without a worker that died."""
+        told: list[Instruction] = []
+        if name in request.workers:
+            counted = request.mourned == name
+            told += self._try_again(request, f"{name} died", counted=counted)
+        if request.mourned == name:
+            request.mourned = None
+        for item in request.items:
+            alive = request.submission.request_id in self._requests
+            if alive and item.pending and item.encoder == name:
+                told += self._encode_again(request, item, f"{name} died")
+        return told
+
     # ---- ends
 
-    def _try_again(self, request: Request, reason: str) -> list[Instruction]:
-        request.deaths += 1
+    def _try_again(
+        self, request: Request, reason: str, *, counted: bool = False
+    ) -> list[Instruction]:
+        request.deaths += not counted
         if request.deaths > MAX_DEATHS:
             text = f"{reason}; {request.deaths} workers were lost with this request"
             return self._fail(request, Unavailable(text))
@@ -372,21 +329,16 @@ class Ownership:
     def _withdraw(self, request: Request, but: str | None = None) -> list[Instruction]:
         """End the attempt everywhere (`but` has ended it itself) and queue the next one."""
         told = self._leave_workers(request, but)
-        request.attempt += 1
-        request.stream.restart()
-        request.phase = Phase.WAITING
+        request.restart()
         return told
 
     def _leave_workers(self, request: Request, but: str | None = None) -> list[Instruction]:
-        placed, request.placed = request.placed, None
-        if placed is None:
-            return []
         told: list[Instruction] = []
-        for name in placed.workers:
-            if placed.needs(name):
-                self._placement.ended(name)
+        for name in request.workers:
+            self._placement.ended(name)
             if name != but:
                 told.append(Tell(name, Cancel(request=request.key)))
+        request.placed = None
         return told
 
     def _end(self, request: Request) -> list[Instruction]:
@@ -396,6 +348,8 @@ class Ownership:
                 self._placement.ended(item.encoder)
             told.append(Tell(item.encoder, DropItem(item=item.key)))
         del self._requests[request.submission.request_id]
+        if request.phase is Phase.WAITING:  # it may have been the one that the others wait behind
+            self._blocked = False
         return told
 
     def _fail(self, request: Request, error: EpdError) -> list[Instruction]:
@@ -413,12 +367,6 @@ class Ownership:
             return None
         item = request.items[key.index]
         return (request, item) if item.key == key else None
-
-    def _pending(self, sender: str, key: ItemKey) -> tuple[Request, Item] | None:
-        found = self._find_item(key)
-        if found is None or found[1].encoder != sender or not found[1].pending:
-            return None
-        return found
 
     @property
     def num_requests(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from epd.cluster.membership import Membership
@@ -12,23 +13,10 @@ from epd.types import Member, Modality, Stage
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """`decode` None: the prefill worker is fused and keeps the request.
-
-    `handed_over`: decode has all it needs, so the request outlives its prefill worker.
-    """
+    """`decode` None: the prefill worker is fused and keeps the request."""
 
     prefill: str
     decode: str | None
-    handed_over: bool = False
-
-    @property
-    def workers(self) -> tuple[str, ...]:
-        """Both, or the one."""
-        return (self.prefill,) if self.decode is None else (self.prefill, self.decode)
-
-    def needs(self, name: str) -> bool:
-        """Whether the request ends with this worker."""
-        return name in self.workers and not (self.handed_over and name == self.prefill)
 
 
 class Placement:
@@ -40,45 +28,54 @@ class Placement:
         self._used: dict[str, int] = {}
         self._clock = 0
 
-    def encoder(self, modality: Modality) -> str:
-        """A worker for one item; Unavailable names the modality."""
-        members = self._membership.serving(Stage.ENCODE, modality)
-        if not members:
-            raise Unavailable(f"no encode worker serves {modality.value}")
-        return self._least(members)
+    def pools(self, modalities: Iterable[Modality]) -> set[str]:
+        """Pools that serve requests with such items. Unavailable names what nobody serves."""
+        found = {prefill.pool for prefill, _ in self._pairs()}
+        for modality in modalities:
+            found &= {member.pool for member in self._encoders(modality)}
+        if not found:
+            raise Unavailable("no pool of workers serves all stages")
+        return found
 
-    def language(self, num_tokens: int, refused_by: set[str]) -> Placed | None:
+    def encoder(self, modality: Modality, pools: set[str]) -> Member:
+        """A worker for one item; Unavailable names the modality."""
+        return min(self._encoders(modality, pools), key=self._rank)
+
+    def language(
+        self, num_tokens: int, refused_by: set[str], pools: set[str] | None = None
+    ) -> Placed | None:
         """Workers for one prompt with KV for `num_tokens`, or None when all of them have refused.
 
-        Unavailable names the stage that nobody serves.
+        Too small ones only where all are. Unavailable names the stage that nobody serves.
         """
-        prefills = self._membership.serving(Stage.PREFILL)
+        pairs = self._pairs(pools)
+        roomy = [pair for pair in pairs if min(m.kv_tokens for m in pair) >= num_tokens] or pairs
+        willing = [pair for pair in roomy if refused_by.isdisjoint(m.name for m in pair)]
+        if not willing:
+            return None
+        prefill, decode = min(willing, key=lambda pair: [self._rank(m) for m in pair])
+        return Placed(prefill.name, None if decode is prefill else decode.name)
+
+    def _encoders(self, modality: Modality, pools: set[str] | None = None) -> list[Member]:
+        members = self._membership.serving(Stage.ENCODE, modality)
+        found = [m for m in members if pools is None or m.pool in pools]
+        if not found:
+            raise Unavailable(f"no encode worker serves {modality.value}")
+        return found
+
+    def _pairs(self, pools: set[str] | None = None) -> list[tuple[Member, Member]]:
+        """Every prefill worker with every decode worker it works with; a fused one with itself."""
+        members = self._membership.serving(Stage.PREFILL)
+        prefills = [m for m in members if pools is None or m.pool in pools]
         if not prefills:
             raise Unavailable("no prefill worker is alive")
-        prefill = self._choose(prefills, num_tokens, refused_by)
-        if prefill is None:
-            return None
-        if Stage.DECODE in prefill.stages:
-            return Placed(prefill.name, None)
-        decodes = [m for m in self._membership.serving(Stage.DECODE) if m.pool == prefill.pool]
-        if not decodes:
+        pairs = [(m, decode) for m in prefills for decode in self._membership.decoders(m)]
+        if not pairs:
             raise Unavailable("no decode worker is alive")
-        decode = self._choose(decodes, num_tokens, refused_by)
-        return None if decode is None else Placed(prefill.name, decode.name)
+        return pairs
 
-    def _choose(
-        self, members: list[Member], num_tokens: int, refused_by: set[str]
-    ) -> Member | None:
-        """The least loaded that has not refused; too small a pool only if all are."""
-        willing = [m for m in members if m.name not in refused_by]
-        roomy = [m for m in willing if m.kv_tokens >= num_tokens] or willing
-        return self._membership.get(self._least(roomy)) if roomy else None
-
-    def _least(self, members: list[Member]) -> str:
-        def rank(member: Member) -> tuple[int, int]:
-            return self._load[member.name], self._used.get(member.name, 0)
-
-        return min(members, key=rank).name
+    def _rank(self, member: Member) -> tuple[int, int]:
+        return self._load[member.name], self._used.get(member.name, 0)
 
     def began(self, name: str) -> None:
         """Something was sent to this worker."""

@@ -17,6 +17,10 @@ from epd.types import (
     SamplingParams,
     TokenRun,
 )
+from epd.wire.messages import Admit
+
+HEADROOM = 64
+"""Tokens of output to hold KV for at admission; decode grows from there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +54,17 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Item:
-    """One item and the encoder that has it. `pending`: its layout is still to come."""
+    """One item and the encoder that has it. `pending`: its layout is still to come.
+
+    `losses` counts how often this attempt of its request has lost it.
+    """
 
     job: ItemJob
     key: ItemKey
     encoder: str
     layout: ItemLayout | None = None
     pending: bool = True
+    losses: int = 0
 
     @property
     def name(self) -> str:
@@ -101,24 +109,48 @@ class Stream:
 
 @dataclass(slots=True)
 class Request:
-    """One request, first job to last token. `aged`: it was refused and is not overtaken."""
+    """One request, first job to last token. `aged`: it was refused and is not overtaken.
+
+    `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
+    whose death was counted on another's word.
+    """
 
     submission: Submission
     order: int
     items: list[Item] = field(default_factory=list)
+    pools: set[str] = field(default_factory=set)
     sampling: SamplingParams = SamplingParams()
     phase: Phase = Phase.ENCODING
     attempt: int = 1
     placed: Placed | None = None
+    handed_over: bool = False
     refused_by: set[str] = field(default_factory=set)
     aged: bool = False
     deaths: int = 0
+    mourned: str | None = None
     stream: Stream = field(default_factory=Stream)
 
     @property
     def key(self) -> RequestKey:
         """The current attempt."""
         return RequestKey(self.submission.request_id, self.attempt)
+
+    @property
+    def workers(self) -> list[str]:
+        """Who has a part in the current attempt."""
+        if self.placed is None:
+            return []
+        names = [None if self.handed_over else self.placed.prefill, self.placed.decode]
+        return [name for name in names if name is not None]
+
+    def restart(self) -> None:
+        """Wait for the next attempt."""
+        self.attempt += 1
+        self.phase = Phase.WAITING
+        self.handed_over = False
+        self.stream.restart()
+        for item in self.items:
+            item.losses = 0
 
     @property
     def laid_out(self) -> bool:
@@ -133,6 +165,27 @@ class Request:
             assert item.layout is not None
             if item.layout.replaces_left:
                 del before[-item.layout.replaces_left :]
-            placed.append(PromptItem(item=item.key, encoder=item.encoder, layout=item.layout))
+            encoder = "" if item.pending else item.encoder
+            placed.append(PromptItem(item=item.key, encoder=encoder, layout=item.layout))
         text[-1] += self.stream.emitted
         return Prompt(text=tuple(map(tuple, text)), items=tuple(placed))
+
+    def needed_tokens(self, prompt: Prompt) -> int:
+        """What to hold KV for at admission."""
+        left = self.sampling.max_tokens - len(self.stream.emitted)
+        return prompt.num_tokens + min(max(left, 1), HEADROOM)
+
+    def admission(self, cached_tokens: int) -> Admit:
+        """What the prefill, or fused, worker of the current attempt is to do."""
+        assert self.placed is not None
+        prompt = self.prompt()
+        fused = self.placed.decode is None
+        return Admit(
+            request=self.key,
+            prompt=prompt,
+            sampling=self.sampling,
+            decode=self.placed.decode,
+            num_tokens=self.needed_tokens(prompt) if fused else prompt.num_tokens,
+            first_index=len(self.stream.emitted),
+            cached_tokens=cached_tokens,
+        )

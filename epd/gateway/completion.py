@@ -14,9 +14,13 @@ from epd.types import FinishReason, TokenRun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What one run of tokens adds to the answer, possibly no text."""
+    """What one run of tokens adds to the answer, possibly no text.
+
+    `token_ids` are all that count as generated, the one that stops included.
+    """
 
     text: str
+    token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
 
 
@@ -67,8 +71,8 @@ class Completion:
         text = self._detokenizer.add(shown)
         if run.finish_reason is not None:
             text += self._detokenizer.finish()
+        reason, ids = run.finish_reason, run.token_ids
         if self._detokenizer.stopped:
-            self.num_tokens += self._detokenizer.num_tokens - before
-            return Piece(text=text, finish_reason=FinishReason.STOP)
-        self.num_tokens += len(run.token_ids)
-        return Piece(text=text, finish_reason=run.finish_reason)
+            reason, ids = FinishReason.STOP, ids[: self._detokenizer.num_tokens - before]
+        self.num_tokens += len(ids)
+        return Piece(text=text, token_ids=ids, finish_reason=reason)

@@ -192,6 +192,7 @@ class ChatRequest(Fields):
         ]
         | None
     ) = None
+    return_token_ids: bool | None = None
 
     def check(self, *, max_items: int) -> None:
         """What one field alone cannot tell. BadRequest names the field."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -23,7 +25,7 @@ from epd.gateway.service import Service
 from epd.types import FinishReason
 
 
-class Answer(Response):
+class Answer(Response, ABC):
     """A request's answer: sending it is what runs the request."""
 
     def __init__(self, service: Service, front: Front, prepared: Prepared) -> None:
@@ -31,13 +33,15 @@ class Answer(Response):
         self._service = service
         self._front = front
         self._prepared = prepared
+        self._shows_ids = bool(prepared.body.return_token_ids)
         self._created = int(time.time())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await while_connected(receive, self._answer(scope, receive, send))
 
+    @abstractmethod
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise NotImplementedError
+        """Run the request and send what comes of it."""
 
     async def _submit(self) -> Completion:
         spec = self._prepared.spec
@@ -46,6 +50,13 @@ class Answer(Response):
             detokenizer=self._front.detokenizer(self._prepared.body),
             stop_token_ids=spec.sampling.stop_token_ids,
         )
+
+    def _choice(
+        self, content: dict[str, Any], token_ids: Sequence[int], reason: FinishReason | None
+    ) -> dict[str, Any]:
+        """Token ids, an extension of OpenAI's form, are shown to those who asked for them."""
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": reason}
+        return {**choice, "token_ids": token_ids} if self._shows_ids else choice
 
     def _body(self, completion: Completion, kind: str, choices: list[Any]) -> dict[str, Any]:
         return {
@@ -63,13 +74,15 @@ class WholeAnswer(Answer):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         completion = await self._submit()
         texts: list[str] = []
+        token_ids: list[int] = []
         reason: FinishReason | None = None
         async with aclosing(completion.pieces()) as pieces:
             async for piece in pieces:
                 texts.append(piece.text)
+                token_ids += piece.token_ids
                 reason = piece.finish_reason
         message = {"role": "assistant", "content": "".join(texts), "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        choice = self._choice({"message": message}, token_ids, reason)
         body = self._body(completion, "chat.completion", [choice])
         await JSONResponse({**body, "usage": completion.usage()})(scope, receive, send)
 
@@ -94,7 +107,7 @@ class StreamedAnswer(Answer):
                     first = not self._started
                     if first:
                         await self._start(send)
-                    if first or piece.text or piece.finish_reason is not None:
+                    if first or self._says_something(piece):
                         await self._event(send, self._chunk(completion, piece, first=first))
             if self._prepared.body.include_usage:
                 body = self._body(completion, "chat.completion.chunk", [])
@@ -110,17 +123,16 @@ class StreamedAnswer(Answer):
             await self._event(send, error_body(unexpected(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    def _says_something(self, piece: Piece) -> bool:
+        ended = piece.finish_reason is not None
+        return bool(piece.text) or ended or (self._shows_ids and bool(piece.token_ids))
+
     def _chunk(self, completion: Completion, piece: Piece, *, first: bool) -> dict[str, Any]:
         """The role comes with the first chunk; the finish reason in one of its own delta."""
         delta: dict[str, str] = {"role": "assistant"} if first else {}
         if first or piece.text:
             delta["content"] = piece.text
-        choice = {
-            "index": 0,
-            "delta": delta,
-            "logprobs": None,
-            "finish_reason": piece.finish_reason,
-        }
+        choice = self._choice({"delta": delta}, piece.token_ids, piece.finish_reason)
         body = self._body(completion, "chat.completion.chunk", [choice])
         return {**body, "usage": None} if self._prepared.body.include_usage else body
 

@@ -15,6 +15,7 @@ from epd.handoff.instructions import (
     SendRows,
     StartDecode,
     Unpin,
+    failure,
 )
 from epd.handoff.kv_receiver import KvReceiver
 from epd.handoff.kv_sender import KvSender
@@ -37,4 +38,5 @@ __all__ = [
     "StartDecode",
     "Tombstones",
     "Unpin",
+    "failure",
 ]

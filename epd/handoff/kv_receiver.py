@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff.instructions import Free, Instruction, Send, StartDecode, failure
+from epd.handoff.spans import Spans
 from epd.handoff.tombstones import Tombstones
 from epd.types import RequestKey
 from epd.wire.messages import (
@@ -23,13 +24,18 @@ class _Request:
     gateway: str
     prefill: str
     num_tokens: int
-    asked: int
+    cached: int
+    asked: int  # [cached, asked) has been pulled
+    landed: list[Spans]  # by layer
     ready: int = 0
-    landed: int = 0  # token-layers
-    outstanding: int = 0  # token-layers asked for and not landed
-    seen: set[tuple[int, int]] = field(default_factory=set)
     state: HandOff | None = None
     running: bool = False
+
+    @property
+    def outstanding(self) -> int:
+        """Token-layers asked for and not landed."""
+        asked = (self.asked - self.cached) * len(self.landed)
+        return asked - sum(spans.count for spans in self.landed)
 
 
 class KvReceiver:
@@ -52,7 +58,10 @@ class KvReceiver:
         self, gateway: str, request: RequestKey, prefill: str, num_tokens: int, cached_tokens: int
     ) -> None:
         """Blocks are held; the first `cached_tokens` tokens have KV here already."""
-        self._requests[request] = _Request(gateway, prefill, num_tokens, asked=cached_tokens)
+        layers = [Spans() for _ in range(self._layers)]
+        self._requests[request] = _Request(
+            gateway, prefill, num_tokens, cached_tokens, cached_tokens, layers
+        )
 
     def gateway_of(self, request: RequestKey) -> str | None:
         """Whom to send the request's tokens to; None when it has ended."""
@@ -70,38 +79,34 @@ class KvReceiver:
         return self._ask(message.request, state)
 
     def _ask(self, request: RequestKey, state: _Request) -> list[Instruction]:
-        pulls: list[Instruction] = []
-        while state.asked < state.ready:
-            room = self._window - state.outstanding // self._layers
-            num = min(state.ready - state.asked, room)
-            if num <= 0:
-                break
-            pull = PullKv(request=request, first_token=state.asked, num_tokens=num)
-            pulls.append(Send(state.prefill, pull))
-            state.asked += num
-            state.outstanding += num * self._layers
-        return pulls
+        room = self._window - state.outstanding // self._layers
+        num = min(state.ready - state.asked, room)
+        if num <= 0:
+            return []
+        pull = PullKv(request=request, first_token=state.asked, num_tokens=num)
+        state.asked += num
+        return [Send(state.prefill, pull)]
 
     def landed(self, peer: str, chunk: KvChunk) -> bool:
         """A chunk arrived. False: not asked for, late or repeated; its bytes are to be dropped."""
         state = self._of(peer, chunk.request)
-        if state is None or state.running:
+        if state is None or state.running or not self._asked_for(chunk, state):
             return False
-        inside = (
-            chunk.first_token >= 0
-            and chunk.num_tokens > 0
+        first, end = chunk.first_token, chunk.first_token + chunk.num_tokens
+        layers = state.landed[chunk.first_layer : chunk.first_layer + chunk.num_layers]
+        if any(spans.overlaps(first, end) for spans in layers):
+            return False
+        for spans in layers:
+            spans.add(first, end)
+        return True
+
+    def _asked_for(self, chunk: KvChunk, state: _Request) -> bool:
+        return (
+            chunk.num_tokens > 0
             and chunk.num_layers > 0
-            and chunk.first_token + chunk.num_tokens <= state.asked
+            and state.cached <= chunk.first_token <= state.asked - chunk.num_tokens
             and 0 <= chunk.first_layer <= self._layers - chunk.num_layers
         )
-        corner = (chunk.first_token, chunk.first_layer)
-        area = chunk.num_tokens * chunk.num_layers
-        if not inside or corner in state.seen or area > state.outstanding:
-            return False
-        state.seen.add(corner)
-        state.landed += area
-        state.outstanding -= area
-        return True
 
     def settled(self, request: RequestKey) -> list[Instruction]:
         """The chunk was written to its pages."""
@@ -125,7 +130,6 @@ class KvReceiver:
         if state.running or not done or state.outstanding or state.state is None:
             return []
         state.running = True
-        state.seen.clear()
         return [Send(state.prefill, HandedOver(request=request)), StartDecode(state.state)]
 
     def ended(self, request: RequestKey) -> list[Instruction]:

@@ -29,6 +29,11 @@ class _Item:
     def complete(self) -> bool:
         return self.landed.count == self.num_rows
 
+    def may_become(self, key: ItemKey) -> bool:
+        """Later attempts replace earlier ones; this one only where it was not to be had yet."""
+        known = self.key.attempt if self.encoder else self.key.attempt - 1
+        return key.attempt > known
+
 
 @dataclass(slots=True)
 class _Request:
@@ -60,7 +65,7 @@ class RowReceiver:
     ) -> list[Instruction]:
         """A request was admitted; `row_bytes[k]` is the size of one row of its k-th item."""
         items = [
-            _Item(part.item, part.encoder, part.layout.num_rows, size)
+            _Item(part.item, part.encoder, part.layout.num_rows, size, lost=not part.encoder)
             for part, size in zip(prompt.items, row_bytes, strict=True)
         ]
         self._requests[request] = _Request(gateway, items)
@@ -82,7 +87,7 @@ class RowReceiver:
         item = self._find(part.request, part.item)
         if item is None or not item.complete:
             return []
-        return [Send(item.encoder, ReleaseRows(item=item.key))]
+        return [Send(item.encoder, ReleaseRows(request=part.request, item=item.key))]
 
     def consumed(self, request: RequestKey, num_rows: int) -> list[Instruction]:
         """The first `num_rows` rows of the request were prefilled and freed."""
@@ -102,8 +107,8 @@ class RowReceiver:
 
     def moved(self, message: ItemMoved) -> list[Instruction]:
         """The gateway found them: ask the new encoder for what was asked and has not landed."""
-        item = self._find(message.request, message.old)
-        if item is None or item.complete:
+        item = self._indexed(message.request, message.item.index)
+        if item is None or item.complete or not item.may_become(message.item):
             return []
         item.key, item.encoder, item.lost = message.item, message.encoder, False
         holes = item.landed.missing(0, item.asked)
@@ -116,9 +121,9 @@ class RowReceiver:
         if state is None:
             return []
         left: list[Instruction] = [
-            Send(item.encoder, ReleaseRows(item=item.key))
+            Send(item.encoder, ReleaseRows(request=request, item=item.key))
             for item in state.items
-            if item.asked and not item.complete
+            if item.asked and not item.lost and not item.complete
         ]
         return [*left, *self._grant()]
 
@@ -156,10 +161,12 @@ class RowReceiver:
         return Send(item.encoder, pull)
 
     def _find(self, request: RequestKey, key: ItemKey) -> _Item | None:
+        item = self._indexed(request, key.index)
+        return item if item is not None and item.key == key else None
+
+    def _indexed(self, request: RequestKey, index: int) -> _Item | None:
         state = self._requests.get(request)
-        if state is None:
-            return None
-        return next((item for item in state.items if item.key == key), None)
+        return state.items[index] if state and 0 <= index < len(state.items) else None
 
     @property
     def held_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """The encode side of E->P: who waits for which rows, and which rows must be kept.
 
-Rows that nobody asked for are evictable cache. A pull pins its item until it is released, dropped,
-or its puller dies.
+Rows that nobody asked for are evictable cache. A pull pins its item until its attempt releases it,
+its puller dies, or the item is dropped; who has not got its rows by then is told.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from epd.handoff.instructions import DropSends, Instruction, Pin, Send, SendRows, Unpin
 from epd.handoff.tombstones import Tombstones
-from epd.types import ItemKey
-from epd.wire.messages import PullRows, RowsLost
+from epd.types import ItemKey, RequestKey
+from epd.wire.messages import PullRows, ReleaseRows, RowsLost
 
 
 @dataclass(slots=True)
@@ -19,7 +19,12 @@ class _Item:
     owner: str
     num_rows: int | None = None
     waiting: list[tuple[str, PullRows]] = field(default_factory=list)
-    pullers: set[str] = field(default_factory=set)
+    pullers: set[tuple[str, RequestKey]] = field(default_factory=set)
+
+    @property
+    def askers(self) -> set[tuple[str, RequestKey]]:
+        """Everybody who wants rows, those that are there or those to come."""
+        return self.pullers | {(peer, pull.request) for peer, pull in self.waiting}
 
 
 class RowSender:
@@ -68,30 +73,43 @@ class RowSender:
         if pull.num_rows < 1 or not 0 <= pull.first_row <= state.num_rows - pull.num_rows:
             return [Send(peer, _lost(pull, f"the item has {state.num_rows} rows"))]
         pinned = [] if state.pullers else [Pin(pull.item)]
-        state.pullers.add(peer)
+        state.pullers.add((peer, pull.request))
         send = SendRows(peer, pull.request, pull.item, pull.first_row, pull.num_rows)
         return [*pinned, send]
 
-    def release(self, peer: str, item: ItemKey) -> list[Instruction]:
-        """A prefill worker has what it needs."""
+    def release(self, peer: str, message: ReleaseRows) -> list[Instruction]:
+        """An attempt on a prefill worker has what it needs, or ended."""
+        return self._let_go(message.item, {(peer, message.request)})
+
+    def _let_go(self, item: ItemKey, gone: set[tuple[str, RequestKey]]) -> list[Instruction]:
         state = self._items.get(item)
         if state is None:
             return []
-        state.waiting = [entry for entry in state.waiting if entry[0] != peer]
-        if peer not in state.pullers:
+        state.waiting = [(to, pull) for to, pull in state.waiting if (to, pull.request) not in gone]
+        if not state.pullers & gone:
             return []
-        state.pullers.discard(peer)
+        state.pullers -= gone
         return [] if state.pullers else [DropSends(item), Unpin(item)]
 
     def drop(self, item: ItemKey) -> list[Instruction]:
         """The gateway needs the item no more; also when it never arrived."""
-        self._items.pop(item, None)
+        state = self._items.pop(item, None)
         self._ended.add(item)
-        return [DropSends(item)]
+        if state is None:
+            return [DropSends(item)]
+        lost = [
+            Send(peer, RowsLost(request=request, item=item, reason="dropped"))
+            for peer, request in sorted(state.askers)
+        ]
+        return [DropSends(item), *lost]
 
     def peer_lost(self, peer: str) -> list[Instruction]:
         """A prefill worker died."""
-        return [i for item in list(self._items) for i in self.release(peer, item)]
+        told: list[Instruction] = []
+        for item, state in self._items.items():
+            gone = {(to, request) for to, request in state.askers if to == peer}
+            told += self._let_go(item, gone)
+        return told
 
     def owner_lost(self, owner: str) -> list[ItemKey]:
         """A gateway died: its items, to be dropped."""

@@ -21,10 +21,12 @@ class Spans:
 
     def overlaps(self, start: int, end: int) -> bool:
         """True when any of [start, end) is inside."""
-        return any(a < end and start < b for a, b in self._spans)
+        return any(max(a, start) < min(b, end) for a, b in self._spans)
 
     def add(self, start: int, end: int) -> None:
         """Insert [start, end) and join neighbours."""
+        if start >= end:
+            return
         joined = [(a, b) for a, b in self._spans if b < start or a > end]
         touching = [(a, b) for a, b in self._spans if b >= start and a <= end]
         low = min([start, *(a for a, _ in touching)])

@@ -15,7 +15,12 @@ import sys
 import time
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\-]+")
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
 
 
 class LineFormatter(logging.Formatter):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
@@ -30,12 +31,11 @@ from epd.wire.links import (
     new_incarnation,
 )
 from epd.wire.messages import Register
-from epd.wire.reception import Reception
+from epd.wire.reception import RETRY_S, Reception
 
 log = logging.getLogger(__name__)
 
 FLUSH_S: Final = 0.5  # how long close() goes on sending
-RETRY_S: Final = 0.002  # how soon a full inbox is tried again
 
 
 @dataclass(eq=False, slots=True)
@@ -62,7 +62,7 @@ class Peer:
         return [self.control] if self.bulk is None else [self.control, self.bulk]
 
 
-class BaseLinks:
+class BaseLinks(ABC):
     """Peers and queues; see `Links` for the promises."""
 
     control: str
@@ -76,11 +76,14 @@ class BaseLinks:
         on_io: OnIo | None,
         high_water: int,
         max_message_bytes: int,
+        grace_s: float,
     ) -> None:
         self.name = check_name(name)
         self.incarnation = new_incarnation()
         self._num_connections = count()
-        self.reception = Reception(self.incarnation, self, inbox, on_io=on_io, reply=self._reply)
+        self.reception = Reception(
+            self.incarnation, self, inbox, on_io=on_io, reply=self._reply, grace_s=grace_s
+        )
         self._high_water = high_water
         self._max_message_bytes = max_message_bytes
         self._lock = Lock()
@@ -191,21 +194,20 @@ class BaseLinks:
 
     def expects_welcome(self) -> bool:
         """Whether a registration is under way."""
-        return bool(self._unknown())
+        return any(not peer.incarnation for peer in list(self._peers.values()))
 
-    def admit(self, name: str, incarnation: str) -> None:
-        """A registration was answered. Where only one is under way, it is clear which."""
+    def admit(self, name: str, incarnation: str, *, via: str) -> None:
+        """The registration sent to `via` was answered: who is there has a name now."""
+        if self.knows(name, incarnation):
+            return
         with self._lock:
             self._admitted[name] = incarnation
-            unknown = self._unknown()
-            if len(unknown) == 1 and name not in self._peers:
-                unknown[0].name, unknown[0].incarnation = name, incarnation
-                self._peers[name] = unknown[0]
+            unknown = self._peers.get(via)
+            if unknown is not None and not unknown.incarnation and name not in self._peers:
+                unknown.name, unknown.incarnation = name, incarnation
+                self._peers[name] = unknown
 
     # ---- under the lock
-
-    def _unknown(self) -> list[Peer]:
-        return [peer for peer in list(self._peers.values()) if not peer.incarnation]
 
     def _add(self, key: str, address: str) -> Peer:
         peer = self._peers[key] = Peer(key, "", Lane(address))
@@ -264,6 +266,14 @@ class BaseLinks:
             lane.queue for peer in list(self._peers.values()) for lane in peer.lanes()
         )
 
+    def _patience_s(self) -> float | None:
+        """How long a turn may wait for something to happen; None: for ever."""
+        patience = self.reception.patience_s()
+        if self._stop_at is None:
+            return patience
+        rest = max(0.0, self._stop_at - time.monotonic())
+        return rest if patience is None else min(rest, patience)
+
     def _lose(self, peer: Peer, reason: str) -> None:
         """A connected peer's connection is gone. Links that still register just try again."""
         if peer.lost or not peer.incarnation:
@@ -299,18 +309,18 @@ class BaseLinks:
 
     # ---- a transport's part
 
+    @abstractmethod
     def _check_address(self, address: str) -> None:
         """ProtocolError or ConfigError unless this node may connect there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wake(self) -> None:
         """End the I/O thread's wait. Called under the lock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _turn(self) -> None:
         """Do what there is to do, or wait for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _free(self) -> None:
         """Give every resource back; the last thing that happens."""
-        raise NotImplementedError

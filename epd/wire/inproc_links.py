@@ -5,15 +5,15 @@ A lane is read straight from its sender's queue by the receiver's I/O thread.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass
 from threading import Condition, Lock
 from typing import Final
 
 from epd.errors import ProtocolError
-from epd.wire.base import RETRY_S, BaseLinks, Lane, Peer
+from epd.wire.base import BaseLinks, Lane, Peer
 from epd.wire.links import Buffer, OnIo, Sink
+from epd.wire.reception import RETRY_S
 
 CONTROL_TURN: Final = 64
 BULK_TURN: Final = 8
@@ -94,9 +94,15 @@ class InprocLinks(BaseLinks):
         on_io: OnIo | None = None,
         high_water: int = 1000,
         max_message_bytes: int = 64 << 20,
+        grace_s: float = 5.0,
     ) -> None:
         super().__init__(
-            name, inbox, on_io=on_io, high_water=high_water, max_message_bytes=max_message_bytes
+            name,
+            inbox,
+            on_io=on_io,
+            high_water=high_water,
+            max_message_bytes=max_message_bytes,
+            grace_s=grace_s,
         )
         self._hub = hub
         self._bell = Condition()
@@ -136,11 +142,9 @@ class InprocLinks(BaseLinks):
         self._wait(0.0 if busy else self._patience())
 
     def _patience(self) -> float | None:
-        if not self.reception.takes_bulk:
-            return RETRY_S
-        if self._stop_at is not None:
-            return min(RETRY_S, max(0.0, self._stop_at - time.monotonic()))
-        return None
+        """While closing, what is queued is taken by others, who do not ring here for that."""
+        patience = self._patience_s()
+        return patience if self._stop_at is None else min(RETRY_S, patience or 0.0)
 
     def _wait(self, timeout: float | None) -> None:
         with self._bell:

@@ -220,8 +220,10 @@ class RowsTaken:
 @message("rows.release")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRows:
-    """Prefill -> encode: nobody here will pull this item again; its rows become evictable."""
+    """Prefill -> encode: this attempt will pull the item no more. The last one to say so makes its
+    rows evictable."""
 
+    request: RequestKey
     item: ItemKey
 
 
@@ -241,10 +243,9 @@ class RowsLost:
 @message("rows.moved")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemMoved:
-    """Gateway -> prefill: pull the rest of `old` as `item` from `encoder`; same content."""
+    """Gateway -> prefill: pull the rest of the item under this, its newest, key from `encoder`."""
 
     request: RequestKey
-    old: ItemKey
     item: ItemKey
     encoder: str
 

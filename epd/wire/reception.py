@@ -6,6 +6,7 @@ Used on the I/O thread alone. Holds events back while the inbox is full, in orde
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from epd.errors import ProtocolError
 from epd.wire.codec import decode
+from epd.wire.early import Early
 from epd.wire.links import (
     BULK_MESSAGES,
     Buffer,
@@ -26,6 +28,7 @@ from epd.wire.messages import Register, RegisterRefused, Welcome
 
 log = logging.getLogger(__name__)
 
+RETRY_S: Final = 0.002  # how soon a full inbox is tried again
 HOLD_LIMIT: Final = 256  # control messages read while the inbox is full, to reach heartbeats
 
 
@@ -38,8 +41,8 @@ class Acquaintance(Protocol):
     def expects_welcome(self) -> bool:
         """Whether this node is registering with an unknown peer."""
 
-    def admit(self, name: str, incarnation: str) -> None:
-        """It answered the registration: its messages are welcome from now on."""
+    def admit(self, name: str, incarnation: str, *, via: str) -> None:
+        """It answered the registration sent to `via`: its messages are welcome from now on."""
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Reception:
         *,
         on_io: OnIo | None,
         reply: Callable[[Delivery, object], bool],
+        grace_s: float,
     ) -> None:
         self.totals = Totals()
         self.dropped: Counter[str] = Counter()
@@ -72,6 +76,7 @@ class Reception:
         self._on_io = on_io
         self._reply = reply
         self._held: deque[object] = deque()
+        self._early = Early(grace_s)
 
     @property
     def takes_control(self) -> bool:
@@ -85,13 +90,21 @@ class Reception:
 
     def receive(self, identity: bytes, parts: Sequence[Buffer], *, bulk: bool) -> None:
         """One message as it came. Whatever the bytes are, this returns."""
+        self._release_early()
         try:
-            delivery = self._checked(identity, parts, bulk=bulk)
+            delivery, known = self._checked(identity, parts, bulk=bulk)
         except ProtocolError as error:
             self.drop(error.reason, error.message)
             return
+        num_bytes = sum(map(len, parts))
         self.totals.received += 1
-        self.totals.received_bytes += sum(map(len, parts))
+        self.totals.received_bytes += num_bytes
+        if known:
+            self._act(delivery, bulk=bulk)
+        elif not self._early.keep(delivery, num_bytes=num_bytes, now=time.monotonic()):
+            self._drop_strangers(delivery)
+
+    def _act(self, delivery: Delivery, *, bulk: bool) -> None:
         if self._on_io is not None and not bulk:
             answer = self._on_io(delivery)
             if answer is not None:
@@ -107,8 +120,27 @@ class Reception:
 
     def hand_over(self) -> None:
         """Give the inbox what it has room for."""
+        self._release_early()
         while self._held and self._sink.put(self._held[0]):
             self._held.popleft()
+
+    def patience_s(self) -> float | None:
+        """How long hand_over() can wait; None: until something happens."""
+        if self._held:
+            return RETRY_S
+        expiry = self._early.next_expiry()
+        return None if expiry is None else max(0.0, expiry - time.monotonic())
+
+    def _release_early(self) -> None:
+        if not self._early:
+            return
+        for delivery in self._early.release(self._acquaintance.knows):
+            self._act(delivery, bulk=False)
+        for delivery in self._early.expire(time.monotonic()):
+            self._drop_strangers(delivery)
+
+    def _drop_strangers(self, delivery: Delivery) -> None:
+        self.drop("unknown_sender", f"{delivery.message.TAG} from {delivery.sender}")
 
     def drop(self, reason: str, text: str) -> None:
         """Count it, and log the first, second, fourth, ... of a kind: a flood stays readable."""
@@ -123,7 +155,10 @@ class Reception:
         found.update({f"dropped_{reason}": count for reason, count in self.dropped.copy().items()})
         return found
 
-    def _checked(self, identity: bytes, parts: Sequence[Buffer], *, bulk: bool) -> Delivery:
+    def _checked(
+        self, identity: bytes, parts: Sequence[Buffer], *, bulk: bool
+    ) -> tuple[Delivery, bool]:
+        """The delivery, and whether its sender may talk to us already."""
         if not 1 <= len(parts) <= 2:
             raise ProtocolError("parts", f"{len(parts)} parts")
         name, incarnation = parse_identity(identity)
@@ -131,27 +166,28 @@ class Reception:
         if bulk and not known:
             raise ProtocolError("unknown_sender", f"bulk from {name}")
         to, message = decode(memoryview(parts[0]))
-        self._check_sender(name, incarnation, message, known=known)
         self._check_receiver(to, message)
+        known = self._check_sender(name, incarnation, message, known=known)
         if isinstance(message, BULK_MESSAGES) is not bulk:
             raise ProtocolError("channel", f"{message.TAG} from {name} on the wrong channel")
         frame = memoryview(parts[1]).toreadonly() if len(parts) == 2 else None
         check_frame(message, None if frame is None else frame.nbytes)
-        if isinstance(message, Welcome) and not known:
-            self._acquaintance.admit(name, incarnation)
-        return Delivery(sender=name, incarnation=incarnation, message=message, frame=frame)
+        if isinstance(message, Welcome):
+            self._acquaintance.admit(name, incarnation, via=message.via)
+        delivery = Delivery(sender=name, incarnation=incarnation, message=message, frame=frame)
+        return delivery, known
 
-    def _check_sender(self, name: str, incarnation: str, message: Any, *, known: bool) -> None:
+    def _check_sender(self, name: str, incarnation: str, message: Any, *, known: bool) -> bool:
+        """Whether to act on it now. False: not before its sender is known."""
         if isinstance(message, Register):
             # A stranger may only register itself.
             if (message.member.name, message.member.incarnation) != (name, incarnation):
                 raise ProtocolError("identity", f"{name} registers another")
-        elif isinstance(message, Welcome | RegisterRefused):
+            return True
+        if isinstance(message, Welcome | RegisterRefused):
             # Only who was sent our Register can have addressed this incarnation.
-            if not known and not self._acquaintance.expects_welcome():
-                raise ProtocolError("unknown_sender", f"an answer from {name}")
-        elif not known:
-            raise ProtocolError("unknown_sender", f"{message.TAG} from {name}")
+            return known or self._acquaintance.expects_welcome()
+        return known
 
     def _check_receiver(self, to: str, message: Any) -> None:
         if to != self._incarnation and not (isinstance(message, Register) and not to):

@@ -29,7 +29,7 @@ from epd.wire.addresses import (
     parse_listen,
     tcp_endpoint,
 )
-from epd.wire.base import RETRY_S, BaseLinks, Lane, Peer
+from epd.wire.base import BaseLinks, Lane, Peer
 from epd.wire.links import OnIo, Sink
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class ZmqLinks(BaseLinks):
         inbox: Sink,
         *,
         on_io: OnIo | None = None,
+        grace_s: float = 5.0,
     ) -> None:
         super().__init__(
             name,
@@ -84,6 +85,7 @@ class ZmqLinks(BaseLinks):
             on_io=on_io,
             high_water=config.high_water,
             max_message_bytes=config.max_message_bytes,
+            grace_s=grace_s,
         )
         self._config = config
         self._keys = curve.load(config.curve_dir) if config.curve_dir is not None else None
@@ -208,11 +210,8 @@ class ZmqLinks(BaseLinks):
     def _patience_ms(self) -> int | None:
         if self._to_flush:
             return 0
-        if not self.reception.takes_bulk:
-            return math.ceil(RETRY_S * 1000)
-        if self._stop_at is not None:
-            return max(0, math.ceil((self._stop_at - time.monotonic()) * 1000))
-        return None
+        patience = self._patience_s()
+        return None if patience is None else math.ceil(patience * 1000)
 
     def _obey(self) -> None:
         """Open and close what other threads asked for."""

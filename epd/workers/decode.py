@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from epd.engine import Engine, EngineRequest, Role, StepResult
 from epd.errors import EpdError, InternalError
-from epd.handoff import Free, Instruction, KvReceiver, Send, StartDecode
-from epd.transfer.incoming import Incoming
-from epd.types import RequestKey
-from epd.wire.links import Delivery
+from epd.handoff import KvReceiver, StartDecode
 from epd.wire.messages import (
-    Cancel,
     HandOff,
     KvChunk,
     KvReady,
     KvTaken,
-    PeerFailed,
     Reserve,
     Reserved,
 )
-from epd.workers.language import Admission, send_tokens
-from epd.workers.station import Handler, Station
+from epd.workers.language import LanguageCore
+from epd.workers.station import Station
 
 
-class DecodeCore:
-    """Assembles the engine, the KV hand-off and the links. Step thread only."""
+class DecodeCore(LanguageCore):
+    """Assembles the engine, the KV hand-off and the links."""
 
     def __init__(self, station: Station, engine: Engine, kv: KvReceiver) -> None:
-        self._station = station
-        self._engine = engine
+        super().__init__(station, engine, kv)
         self._kv = kv
-        self._incoming = Incoming()
-        self._admission = Admission(engine, station.links)
-        self._handlers: dict[type[Any], Handler] = {
+        self._handlers |= {
             Reserve: lambda peer, m, _: self._on_reserve(peer, m),
             KvReady: lambda peer, m, _: self._do(self._kv.ready(peer, m)),
             KvChunk: self._on_chunk,
             HandOff: lambda peer, m, _: self._do(self._kv.handed_off(peer, m)),
-            PeerFailed: lambda peer, m, _: self._do(self._kv.peer_failed(peer, m.request)),
-            Cancel: lambda peer, m, _: self._do(self._kv.ended(m.request)),
         }
+        self._actions |= {StartDecode: lambda start: self._start(start.state)}
 
     # ---- events
-
-    def receive(self, delivery: Delivery) -> None:
-        """A message of this stage."""
-        self._station.dispatch(self._handlers, delivery)
-
-    def local(self, event: object) -> None:
-        """Nothing but messages comes here."""
-        raise AssertionError(event)
-
-    def peer_lost(self, name: str) -> None:
-        """A prefill worker died."""
-        self._incoming.forget(name)
-        self._do(self._kv.peer_lost(name))
-
-    def gateway_lost(self, name: str) -> None:
-        """Its leases end."""
-        self._admission.gateway_lost(name)
-        self._do(self._kv.gateway_lost(name))
 
     def _on_reserve(self, gateway: str, reserve: Reserve) -> None:
         key = reserve.request
@@ -93,11 +64,6 @@ class DecodeCore:
     # ---- work
 
     @property
-    def has_work(self) -> bool:
-        """A forward is due."""
-        return self._engine.has_work
-
-    @property
     def stuck(self) -> bool:
         """Decode sends nothing in bulk."""
         return False
@@ -108,7 +74,7 @@ class DecodeCore:
             self._complete(self._engine.step())
 
     def _complete(self, result: StepResult) -> None:
-        send_tokens(self._station.links, result.tokens, self._kv.gateway_of)
+        self._send_tokens(result.tokens)
         for run in result.tokens:
             if run.finish_reason is not None:
                 self._do(self._kv.ended(run.request))
@@ -130,30 +96,3 @@ class DecodeCore:
             self._engine.start(request)
         except EpdError as error:
             self._do(self._kv.failed(state.request, error))
-
-    def _do(self, instructions: list[Instruction]) -> None:
-        for instruction in instructions:
-            match instruction:
-                case Send(to, message):
-                    self._station.send(to, message)
-                case StartDecode(state):
-                    self._start(state)
-                case Free(request):
-                    self._free(request)
-                case _:
-                    raise AssertionError(instruction)
-
-    def _free(self, request: RequestKey) -> None:
-        self._engine.release(request)
-        self._admission.given_back()
-
-    def gauges(self) -> dict[str, int]:
-        """What the worker holds."""
-        return {
-            "kv_blocks_used": self._engine.used_blocks,
-            "requests": self._kv.num_requests,
-        }
-
-    def close(self) -> None:
-        """Let go of mapped shared memory."""
-        self._incoming.close()

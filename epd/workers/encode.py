@@ -45,7 +45,7 @@ class EncodeCore:
             EncodeItem: self._on_job,
             DropItem: self._on_drop,
             PullRows: lambda peer, m, _: self._do(self._sender.pull(peer, m)),
-            ReleaseRows: lambda peer, m, _: self._do(self._sender.release(peer, m.item)),
+            ReleaseRows: lambda peer, m, _: self._do(self._sender.release(peer, m)),
             RowsTaken: lambda peer, m, _: self._outgoing.give_back(m.slot, by=peer),
         }
 

@@ -104,12 +104,31 @@ async def _serve(
         serving,
         node,
     )
-    async with asyncio.TaskGroup() as tasks:
-        beat = tasks.create_task(node.beat())
-        tasks.create_task(_say_ready(serving, http, node, ready_fd))
-        await server.serve(sockets=[http])
-        beat.cancel()
-    node.leave()
+    stop_on_signals(server)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            lasting = [tasks.create_task(node.beat()), tasks.create_task(_follow(node))]
+            tasks.create_task(_say_ready(serving, http, node, ready_fd))
+            await server.serve(sockets=[http])
+            for task in lasting:
+                task.cancel()
+    finally:
+        node.leave()
+
+
+async def _follow(node: Node) -> None:
+    """Raises what broke the node."""
+    await node.broken
+
+
+def stop_on_signals(server: uvicorn.Server) -> None:
+    """Before uvicorn's own handlers, and after them, when it raises the signal once more."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
 
 
 async def _say_ready(

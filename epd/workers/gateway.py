@@ -104,6 +104,7 @@ class Node:
             self._membership, self._placement, min(limit, checkpoint.max_context)
         )
         self.links = ZmqLinks(config.name or "gateway-0", config.listen, config.wire, self)
+        self.broken: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[str, LiveCall] = {}
         self._heard: dict[str, float] = {}
         self._beats = 0
@@ -133,6 +134,8 @@ class Node:
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
+        for part in call.draft.parts:
+            self.metrics_registry.item(part.modality)
         self._do(self._ownership.submit(_submission(live.request_id, call)))
         return live
 
@@ -180,10 +183,18 @@ class Node:
     def put(self, event: object) -> bool:
         """From the I/O thread."""
         try:
-            self._loop.call_soon_threadsafe(self._handle, event)
+            self._loop.call_soon_threadsafe(self._guarded, event)
         except RuntimeError:  # the loop is closed: this process ends
             log.debug("an event came after the end")
         return True
+
+    def _guarded(self, event: object) -> None:
+        """A fault of ours ends the process: a gateway that lost count must not go on."""
+        try:
+            self._handle(event)
+        except Exception as error:  # noqa: BLE001  the barrier of this process
+            if not self.broken.done():
+                self.broken.set_exception(error)
 
     def _handle(self, event: object) -> None:
         if isinstance(event, PeerLost):
@@ -274,6 +285,7 @@ class Node:
                     self._tell(to, message)
                 case Accepted(request_id, num_prompt_tokens):
                     self._calls[request_id].num_prompt_tokens = num_prompt_tokens
+                    self.metrics_registry.prompt_tokens(num_prompt_tokens)
                 case Emit(request_id, run):
                     self._emit(request_id, run)
                 case Failed(request_id, error):

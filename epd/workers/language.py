@@ -1,27 +1,30 @@
-"""What prefill, fused and decode workers share around the engine."""
+"""What prefill, fused and decode workers share around the engine.
+
+A core gets messages and lost peers from its station, asks its hand-off machines what to do, and
+does it. Step thread only.
+"""
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from epd.engine import Engine
-from epd.errors import EpdError
-from epd.handoff.instructions import failure
+from epd.handoff import Free, Instruction, KvReceiver, KvSender, Send
+from epd.transfer.incoming import Incoming
 from epd.types import RequestKey, TokenRun
-from epd.wire.links import Links
-from epd.wire.messages import Refused, Room, Tokens
-
-log = logging.getLogger(__name__)
+from epd.wire.links import Delivery
+from epd.wire.messages import Cancel, PeerFailed, Refused, Room, Tokens
+from epd.workers.station import Handler, Station
 
 
 class Admission:
     """Blocks for one request, at once or not at all; who was refused hears when there is room."""
 
-    def __init__(self, engine: Engine, links: Links) -> None:
+    def __init__(self, engine: Engine, station: Station) -> None:
         self._engine = engine
-        self._links = links
+        self._station = station
         self._owed: set[str] = set()
 
     def reserve(self, gateway: str, request: RequestKey, num_tokens: int) -> bool:
@@ -33,34 +36,89 @@ class Admission:
         reason = f"needs KV for {num_tokens} tokens, {capacity} in all"
         if not never:
             self._owed.add(gateway)
-        self._links.send(gateway, Refused(request=request, reason=reason, never=never))
+        self._station.send(gateway, Refused(request=request, reason=reason, never=never))
         return False
 
     def given_back(self) -> None:
         """Something was freed."""
         owed, self._owed = self._owed, set()
         for gateway in owed:
-            self._links.send(gateway, Room(free_tokens=self._engine.free_tokens))
+            self._station.send(gateway, Room(free_tokens=self._engine.free_tokens))
 
     def gateway_lost(self, gateway: str) -> None:
         """Nobody to tell any more."""
         self._owed.discard(gateway)
 
 
-def send_tokens(
-    links: Links, runs: Iterable[TokenRun], gateway_of: Callable[[RequestKey], str | None]
-) -> None:
-    """One message per gateway and step."""
-    by_gateway: dict[str, list[TokenRun]] = defaultdict(list)
-    for run in runs:
-        gateway = gateway_of(run.request)
-        if gateway is not None:
-            by_gateway[gateway].append(run)
-    for gateway, mine in by_gateway.items():
-        links.send(gateway, Tokens(runs=tuple(mine)))
+class LanguageCore:
+    """One engine, its admission, and the KV side of a hand-off.
 
+    A subclass fills `_handlers` (by message) and adds to `_actions` (by instruction).
+    """
 
-def send_failure(links: Links, gateway: str, request: RequestKey, error: EpdError) -> None:
-    """This attempt ended here."""
-    log.warning("request failed request=%s error=%s", request, error.message)
-    links.send(gateway, failure(request, error))
+    def __init__(self, station: Station, engine: Engine, kv: KvSender | KvReceiver) -> None:
+        self._station = station
+        self._engine = engine
+        self._held = kv
+        self._incoming = Incoming()
+        self._admission = Admission(engine, station)
+        self._handlers: dict[type[Any], Handler] = {
+            Cancel: lambda peer, m, _: self._do(kv.ended(m.request)),
+            PeerFailed: lambda peer, m, _: self._do(kv.peer_failed(peer, m.request)),
+        }
+        self._actions: dict[type[Any], Callable[[Any], None]] = {
+            Send: lambda send: station.send(send.to, send.message),
+            Free: lambda free: self._free(free.request),
+        }
+
+    def receive(self, delivery: Delivery) -> None:
+        """A message of this stage."""
+        self._station.dispatch(self._handlers, delivery)
+
+    def local(self, event: object) -> None:
+        """Nothing but messages comes here."""
+        raise AssertionError(event)
+
+    def peer_lost(self, name: str) -> None:
+        """A worker at the other end of a hand-off died."""
+        self._incoming.forget(name)
+        self._do(self._held.peer_lost(name))
+
+    def gateway_lost(self, name: str) -> None:
+        """Its leases end."""
+        self._admission.gateway_lost(name)
+        self._do(self._held.gateway_lost(name))
+
+    @property
+    def has_work(self) -> bool:
+        """A forward is due."""
+        return self._engine.has_work
+
+    def _do(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            self._actions[type(instruction)](instruction)
+
+    def _free(self, request: RequestKey) -> None:
+        self._engine.release(request)
+        self._admission.given_back()
+
+    def _send_tokens(self, runs: Iterable[TokenRun]) -> None:
+        """One message per gateway and step."""
+        by_gateway: dict[str, list[TokenRun]] = defaultdict(list)
+        for run in runs:
+            gateway = self._held.gateway_of(run.request)
+            if gateway is not None:
+                by_gateway[gateway].append(run)
+        for gateway, mine in by_gateway.items():
+            self._station.send(gateway, Tokens(runs=tuple(mine)))
+
+    def gauges(self) -> dict[str, int]:
+        """What the worker holds."""
+        return {
+            "kv_blocks_used": self._engine.used_blocks,
+            "requests": self._held.num_requests,
+        }
+
+    def close(self) -> None:
+        """Let go of mapped shared memory."""
+        self._incoming.close()

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import torch
 
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
 from epd.errors import EpdError, InternalError
-from epd.handoff import DropSends, Free, Instruction, KvSender, RowReceiver, Send, SendKv
+from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure
 from epd.models.language import LanguageModel
-from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.types import Prompt, RequestKey, TokenRun
-from epd.wire.links import Delivery
 from epd.wire.messages import (
     Admit,
     Admitted,
-    Cancel,
     EmbeddingData,
     HandedOver,
     HandOff,
@@ -27,18 +23,17 @@ from epd.wire.messages import (
     KvChunk,
     KvTaken,
     Payload,
-    PeerFailed,
     PullKv,
     RowsLost,
     RowsTaken,
 )
 from epd.workers.bulk import BulkSender, Chunk
-from epd.workers.language import Admission, send_failure, send_tokens
-from epd.workers.station import Handler, Station
+from epd.workers.language import LanguageCore
+from epd.workers.station import Station
 
 
-class PrefillCore:
-    """Assembles the engine, both hand-offs and the links. Step thread only."""
+class PrefillCore(LanguageCore):
+    """Assembles the engine, both hand-offs and the links."""
 
     def __init__(
         self,
@@ -49,19 +44,17 @@ class PrefillCore:
         outgoing: Outgoing,
         chunk_bytes: int,
     ) -> None:
-        self._station = station
+        self._kv = KvSender()
+        super().__init__(station, engine, self._kv)
         self._model = model
-        self._engine = engine
         self._rows = rows
         self._outgoing = outgoing
         self._chunk_bytes = chunk_bytes
-        self._kv = KvSender()
-        self._incoming = Incoming()
         self._bulk = BulkSender(station.links, outgoing, station.same_host)
-        self._admission = Admission(engine, station.links)
         self._admits: dict[RequestKey, Admit] = {}
+        self._deltas: dict[RequestKey, int] = {}
         self._merged: dict[RequestKey, MultiModalEmbeddingData] = {}
-        self._handlers: dict[type[Any], Handler] = {
+        self._handlers |= {
             Admit: lambda peer, m, _: self._on_admit(peer, m),
             EmbeddingData: self._on_rows,
             RowsLost: lambda peer, m, _: self._do(self._rows.lost(peer, m)),
@@ -69,30 +62,19 @@ class PrefillCore:
             PullKv: lambda peer, m, _: self._do(self._kv.pull(peer, m)),
             KvTaken: lambda peer, m, _: self._outgoing.give_back(m.slot, by=peer),
             HandedOver: lambda peer, m, _: self._do(self._kv.landed(peer, m.request)),
-            PeerFailed: lambda peer, m, _: self._do(self._kv.peer_failed(peer, m.request)),
-            Cancel: lambda peer, m, _: self._do(self._kv.ended(m.request)),
+        }
+        self._actions |= {
+            SendKv: lambda send: self._bulk.add(send.to, send.request, self._chunks(send)),
+            DropSends: lambda drop: self._bulk.drop(drop.key),
         }
 
     # ---- events
 
-    def receive(self, delivery: Delivery) -> None:
-        """A message of this stage."""
-        self._station.dispatch(self._handlers, delivery)
-
-    def local(self, event: object) -> None:
-        """Nothing but messages comes here."""
-        raise AssertionError(event)
-
     def peer_lost(self, name: str) -> None:
         """An encode or decode worker died."""
         self._bulk.peer_lost(name)
-        self._incoming.forget(name)
-        self._do([*self._kv.peer_lost(name), *self._rows.peer_lost(name)])
-
-    def gateway_lost(self, name: str) -> None:
-        """Its leases end."""
-        self._admission.gateway_lost(name)
-        self._do(self._kv.gateway_lost(name))
+        super().peer_lost(name)
+        self._do(self._rows.peer_lost(name))
 
     def _on_admit(self, gateway: str, admit: Admit) -> None:
         key = admit.request
@@ -105,10 +87,11 @@ class PrefillCore:
             self._engine.start(request)
         except EpdError as error:
             self._engine.release(key)
-            send_failure(self._station.links, gateway, key, error)
+            self._station.send(gateway, failure(key, error))
             return
         self._kv.admitted(gateway, key, admit.decode)
         self._admits[key] = admit
+        self._deltas[key] = request.position_delta
         self._station.send(gateway, Admitted(request=key))
         if request.embeddings is not None:
             self._merged[key] = request.embeddings
@@ -147,11 +130,6 @@ class PrefillCore:
     # ---- work
 
     @property
-    def has_work(self) -> bool:
-        """A forward is due."""
-        return self._engine.has_work
-
-    @property
     def stuck(self) -> bool:
         """Bulk waits for a peer or for room in the arena."""
         return self._bulk.waiting
@@ -169,7 +147,7 @@ class PrefillCore:
             if key in self._merged:
                 done = self._admits[key].prompt.rows_before(num_tokens)
                 self._do(self._rows.consumed(key, done))
-        send_tokens(self._station.links, result.tokens, self._kv.gateway_of)
+        self._send_tokens(result.tokens)
         for run in result.tokens:
             self._after(run)
         for key, error in result.failed:
@@ -185,36 +163,20 @@ class PrefillCore:
             self._do(self._kv.sampled(self._state(admit, run)))
 
     def _state(self, admit: Admit, run: TokenRun) -> HandOff:
-        _, delta = self._model.positions(admit.prompt)
         return HandOff(
             request=admit.request,
             token_ids=(*admit.prompt.token_ids(), *run.token_ids),
             num_prompt_tokens=admit.prompt.num_tokens,
-            position_delta=delta,
+            position_delta=self._deltas[admit.request],
             sampling=admit.sampling,
             first_index=run.first_index,
         )
 
-    def _do(self, instructions: list[Instruction]) -> None:
-        for instruction in instructions:
-            match instruction:
-                case Send(to, message):
-                    self._station.send(to, message)
-                case SendKv():
-                    self._bulk.add(instruction.to, instruction.request, self._chunks(instruction))
-                case DropSends(key):
-                    self._bulk.drop(key)
-                case Free(request):
-                    self._free(request)
-                case _:
-                    raise AssertionError(instruction)
-
     def _free(self, request: RequestKey) -> None:
-        self._engine.release(request)
-        self._admits.pop(request, None)
-        self._merged.pop(request, None)
+        for held in (self._admits, self._deltas, self._merged):
+            held.pop(request, None)
         self._do(self._rows.ended(request))
-        self._admission.given_back()
+        super()._free(request)
 
     def _chunks(self, send: SendKv) -> Iterator[Chunk]:
         model = self._model
@@ -241,8 +203,7 @@ class PrefillCore:
     def gauges(self) -> dict[str, int]:
         """What the worker holds."""
         return {
-            "kv_blocks_used": self._engine.used_blocks,
-            "requests": self._kv.num_requests,
+            **super().gauges(),
             "bulk_sends": self._bulk.num_sends,
             "row_bytes_held": self._rows.held_bytes,
             "rows_merged_bytes": sum(m.held_bytes for m in self._merged.values()),
@@ -251,7 +212,7 @@ class PrefillCore:
 
     def close(self) -> None:
         """Free shared memory."""
-        self._incoming.close()
+        super().close()
         self._outgoing.close()
 
 

@@ -88,6 +88,7 @@ class Worker:
             seat.pulse.step_began = time.monotonic()
             seat.core.step()
             seat.pulse.step_began = None
+            seat.station.settle()
             seat.pulse.gauges = {**seat.core.gauges(), **seat.counters()}
         self._tick()
 

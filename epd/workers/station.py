@@ -137,6 +137,9 @@ class Station:
             self._deliver(event, event.message)
         else:
             self.core.local(event)
+
+    def settle(self) -> None:
+        """After every turn: those that could not be sent to are lost."""
         while self._unreachable:
             self._give_up(self._unreachable.pop())
 

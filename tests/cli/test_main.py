@@ -19,6 +19,7 @@ ROLE_FLAGS = ["--config", "--set", "--ready-fd", "--parent-fd"]
 FLAGS = {
     "serve": ["MODEL", "--topology", "--host", "--port", "--config", "--set"],
     "check": ["FILE", "--set"],
+    "keys": ["FOLDER"],
     **dict.fromkeys(ROLES, ROLE_FLAGS),
 }
 
@@ -107,3 +108,13 @@ def test_python_m_epd_is_the_command_and_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"epd {epd.__version__}\n[]\n"
+
+
+def test_keys_makes_a_folder_once_that_nobody_else_can_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "keys"
+    assert main(["keys", str(folder)]) == 0
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert main(["keys", str(folder)]) == 2
+    assert "has keys already" in capsys.readouterr().err

@@ -181,11 +181,16 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def data_url(image: Image.Image, kind: str = "PNG") -> str:
-    """The picture as a client sends it; PNG keeps every pixel."""
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    """The picture as a file."""
     buffer = io.BytesIO()
     image.save(buffer, kind)
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def data_url(image: Image.Image, kind: str = "PNG") -> str:
+    """The picture as a client sends it; PNG keeps every pixel."""
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(encoded(image, kind)).decode()
 
 
 def image_part(image: Image.Image) -> dict[str, Any]:

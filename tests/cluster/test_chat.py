@@ -25,6 +25,7 @@ def test_a_jpeg_is_answered_streaming_and_not(
     cluster = cluster_of(topology)
     ask: dict[str, Any] = {"model": cluster.model, "messages": question(), "max_tokens": 24}
     client = cluster.client()
+    before = cluster.metrics()
 
     whole = client.chat.completions.create(temperature=0, **ask)
     chunks = list(
@@ -37,3 +38,8 @@ def test_a_jpeg_is_answered_streaming_and_not(
     assert text == whole.choices[0].message.content
     assert whole.usage is not None and whole.usage.completion_tokens > 0
     assert chunks[-1].usage == whole.usage
+
+    counted = cluster.metrics()
+    tokens = 2 * whole.usage.prompt_tokens
+    for name, more in (("prompt_tokens_total", tokens), ('items_total{modality="image"}', 2)):
+        assert counted[f"epd_{name}"] - before.get(f"epd_{name}", 0) == more

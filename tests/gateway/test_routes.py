@@ -130,6 +130,47 @@ async def test_a_stopping_token_that_is_plain_text_is_not_shown(
     assert service.specs[0].sampling.stop_token_ids.count(y) == 1
 
 
+async def test_token_ids_are_shown_to_those_who_ask(serve: Serve, tokenizer: Tokenizer) -> None:
+    """All generated ids, the one that stops included, also where they are no text (yet)."""
+    texts = [tokenizer.encode(text).ids for text in ("a small", " house \u2603")]
+    [eos] = tokenizer.encode("<|im_end|>").ids
+    runs = [texts[0], *([one] for one in texts[1]), [eos]]
+    service = ScriptedService([*runs[:-1], Last((eos,), FinishReason.STOP)])
+    body = chat(return_token_ids=True)
+    async with serve(service) as client:
+        [whole] = (await client.post("/v1/chat/completions", json=body)).json()["choices"]
+        streamed = await client.post("/v1/chat/completions", json={**body, "stream": True})
+    choices = [chunk["choices"][0] for chunk in events(streamed)[:-1]]
+    assert whole["token_ids"] == sum(runs, [])
+    assert [choice["token_ids"] for choice in choices] == runs
+    assert (
+        "".join(choice["delta"].get("content", "") for choice in choices) == "a small house \u2603"
+    )
+    assert {} in [choice["delta"] for choice in choices[:-1]]  # a byte of a character to come
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fields", [{}, {"return_token_ids": False}, {"return_token_ids": None}])
+async def test_token_ids_are_not_shown_to_others(
+    serve: Serve, tokenizer: Tokenizer, fields: dict[str, Any], stream: bool
+) -> None:
+    async with serve(ScriptedService(script(tokenizer, "a"))) as client:
+        response = await client.post("/v1/chat/completions", json=chat(stream=stream, **fields))
+    assert response.status_code == 200 and "token_ids" not in response.text
+
+
+async def test_token_ids_end_with_the_stop_string(serve: Serve, tokenizer: Tokenizer) -> None:
+    """As many as usage counts; what the workers made beyond it is not part of the answer."""
+    one, two = (tokenizer.encode(text).ids for text in ("one two", " three"))
+    async with serve(ScriptedService([[*one, *two], None])) as client:
+        response = await client.post(
+            "/v1/chat/completions", json=chat(stop="two", return_token_ids=True)
+        )
+    [choice] = response.json()["choices"]
+    assert choice["message"]["content"] == "one " and choice["token_ids"] == one
+    assert response.json()["usage"]["completion_tokens"] == len(one)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("error", "status", "kind"),

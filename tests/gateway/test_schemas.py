@@ -85,6 +85,7 @@ def parts(*content: Any) -> dict[str, Any]:
         (chat(stop_token_ids=[-1]), "stop_token_ids[0]"),
         (chat(stop_token_ids=list(range(257))), "stop_token_ids"),
         (chat(stream="yes"), "stream"),
+        (chat(return_token_ids=1), "return_token_ids"),
         (chat(stream_options={"include_usage": True}), "stream_options"),
         (chat(stream=True, stream_options={"more": 1}), "stream_options.more"),
         (chat(n=2), "n"),

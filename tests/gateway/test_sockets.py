@@ -35,7 +35,7 @@ async def listening(
     """Serves the app on a free port of the loopback."""
     app = create_app(service, Front(checkpoint, GatewayConfig()))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield listener.getsockname()[:2]

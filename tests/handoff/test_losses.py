@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from epd.errors import Unavailable
 from epd.types import FinishReason
-from tests.handoff.simulation import SimDecode, SimEncode, SimPrefill, Simulation
+from tests.handoff.simulation import Simulation
+from tests.handoff.stub_engines import SimDecode, SimPrefill
+from tests.handoff.stub_workers import SimEncode
 
 
 def running(num_tokens: int) -> Simulation:
     """One worker per stage and a request of eight tokens, `num_tokens` of which have come."""
     sim = Simulation()
-    sim.join(SimEncode, "encode-0")
-    sim.join(SimPrefill, "prefill-0")
-    sim.join(SimDecode, "decode-0")
-    sim.submit("r0", [2], 8)
+    sim.open("gateway")
+    sim.start(SimEncode, "encode-0", sim.context)
+    sim.start(SimPrefill, "prefill-0", sim.context)
+    sim.start(SimDecode, "decode-0", sim.context)
+    sim.settle()
+    sim.submit("gateway", [2], 8)
     while len(sim.outcomes["r0"].tokens) < num_tokens:
-        for worker in sim.workers.values():
-            worker.step()
-        for key in list(sim.queues):
-            sim.deliver(key)
+        sim.turn()
     return sim
 
 
 def test_a_request_that_decode_has_taken_over_outlives_its_prefill_worker() -> None:
     sim = running(2)
-    sim.kill("prefill-0")
+    sim.kill("prefill-0", keep=0)
     sim.settle()
     assert sim.outcomes["r0"].finish is FinishReason.LENGTH
     sim.check_streams()
@@ -33,7 +34,7 @@ def test_a_request_that_decode_has_taken_over_outlives_its_prefill_worker() -> N
 
 def test_with_its_only_decode_worker_a_request_ends_with_503() -> None:
     sim = running(2)
-    sim.kill("decode-0")
+    sim.kill("decode-0", keep=0)
     sim.settle()
     assert isinstance(sim.outcomes["r0"].error, Unavailable)
     sim.check_nothing_held()
@@ -41,7 +42,7 @@ def test_with_its_only_decode_worker_a_request_ends_with_503() -> None:
 
 def test_an_encoder_that_has_given_its_rows_is_not_missed() -> None:
     sim = running(1)
-    sim.kill("encode-0")
+    sim.kill("encode-0", keep=0)
     sim.settle()
     assert sim.outcomes["r0"].finish is FinishReason.LENGTH
     sim.check_nothing_held()

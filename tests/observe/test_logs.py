@@ -55,8 +55,8 @@ def test_the_level_holds_and_libraries_are_their_own_room(
     """Below the level nothing is written."""
     setup("warning", "gateway")
     logging.getLogger("epd.gateway").info("quiet")
-    logging.getLogger("uvicorn.error").warning("loud")
-    assert capsys.readouterr().err.count("room=uvicorn msg=loud") == 1
+    logging.getLogger("httpcore.connection").warning("loud")
+    assert capsys.readouterr().err.count("room=httpcore msg=loud") == 1
 
 
 def test_a_second_setup_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,6 +111,7 @@ class Net:
         self.hub = Hub()
         self._nodes: list[Node] = []
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._raw: list[zmq.Socket[bytes]] = []
         self._children: list[subprocess.Popen[str]] = []
 
     def node(
@@ -120,16 +121,17 @@ class Net:
         on_io: OnIo | None = None,
         capacity: int = 4096,
         start: bool = True,
+        grace_s: float = 0.0,
         listen: str | None = None,
         **config: Any,
     ) -> Node:
         inbox = Inbox(capacity=capacity)
         links: InprocLinks | ZmqLinks
         if self.kind == "inproc":
-            links = InprocLinks(name, self.hub, inbox, on_io=on_io, **config)
+            links = InprocLinks(name, self.hub, inbox, on_io=on_io, grace_s=grace_s, **config)
         else:
             place = listen or self.listen
-            links = ZmqLinks(name, place, WireConfig(**config), inbox, on_io=on_io)
+            links = ZmqLinks(name, place, WireConfig(**config), inbox, on_io=on_io, grace_s=grace_s)
         self._nodes.append(Node(links, inbox))
         if start:
             links.start()
@@ -150,7 +152,7 @@ class Net:
         dealer.connect(address)
         for parts in messages:
             dealer.send_multipart(parts)
-        dealer.close(linger=5000)
+        self._raw.append(dealer)
 
     def killable(self, name: str) -> tuple[Member, Callable[[], None]]:
         """A peer in a process of its own where the transport has processes; and its end."""
@@ -170,6 +172,8 @@ class Net:
     def close(self) -> None:
         for node in self._nodes:
             node.links.close()
+        for dealer in self._raw:
+            dealer.close(linger=0)
         self.context.term()
         for child in self._children:
             child.kill()

@@ -122,7 +122,7 @@ def test_a_number_that_is_none_is_refused(value: float) -> None:
     "message",
     [
         Heartbeat(sequence=1 << 64),
-        ItemMoved(request=RequestKey("\ud800", 1), old=None, item=None, encoder=""),  # type: ignore[arg-type]
+        ItemMoved(request=RequestKey("\ud800", 1), item=None, encoder=""),  # type: ignore[arg-type]
         HeartbeatReply(sequence=1, step_age_ms=1, gauges=3),  # type: ignore[arg-type]
     ],
 )

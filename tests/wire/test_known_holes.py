@@ -23,7 +23,8 @@ from tests.wire.conftest import CANCEL, Net, eventually
 # Modules that turn bytes into objects or code, and functions that do so by their last name.
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
 CALLS = {"eval", "exec", "recv_pyobj", "send_pyobj", "recv_serialized", "unsafe_load", "full_load"}
-QUALIFIED = {"torch.load", "numpy.load", "np.load", "pandas.read_pickle", "yaml.load"}
+QUALIFIED = {"torch.load", "numpy.load", "np.load", "pandas.read_pickle"}
+LOADERS = {f"yaml.{c}{kind}Loader" for c in ("", "C") for kind in ("", "Full", "Unsafe")}
 
 
 class Bomb:
@@ -63,12 +64,21 @@ def _dangerous(tree: ast.AST) -> list[tuple[int, str]]:
             method = last in {"eval", "exec"} and called != last
             if called in QUALIFIED or (last in CALLS and not method):
                 found.append((node.lineno, called))
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in LOADERS:
+            found.append((node.lineno, ast.unparse(node)))
         found += [(node.lineno, name) for name in names if name.split(".")[0] in UNPICKLERS]
     return found
 
 
 @pytest.mark.parametrize(
-    "source", ["import pickle", "from pickle import loads", "torch.load(x)", "s.recv_pyobj()"]
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "torch.load(x)",
+        "s.recv_pyobj()",
+        "yaml.load(x, Loader=yaml.UnsafeLoader)",
+    ],
 )
 def test_class_1_the_scan_sees_what_it_looks_for(source: str) -> None:
     assert _dangerous(ast.parse(source))
@@ -143,7 +153,7 @@ def test_class_3_with_keys_a_stranger_delivers_nothing(short_folder: Path, tmp_p
     member = net.node("member", curve_dir=tmp_path).knows(ours)
     stranger = net.node("stranger").knows(ours)
     ours.knows(member, stranger)
-    registration = Register(member=stranger.member, fingerprint={})
+    registration = Register(member=stranger.member, fingerprint={}, via="")
     assert stranger.links.send("ours", registration) and stranger.links.send("ours", CANCEL)
     assert member.links.send("ours", CANCEL)
     came = ours.next()

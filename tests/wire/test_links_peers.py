@@ -16,7 +16,14 @@ from epd.wire.messages import (
     RegisterRefused,
     Welcome,
 )
-from tests.wire.conftest import CANCEL, Net, answer_heartbeats, chunk, eventually, pair
+from tests.wire.conftest import CANCEL, Net, Node, answer_heartbeats, chunk, eventually, pair
+
+
+def welcome_from(gateway: Node) -> Welcome:
+    """As a gateway answers who registered at its control address."""
+    name, incarnation = gateway.links.name, gateway.links.incarnation
+    return Welcome(gateway=name, incarnation=incarnation, via=gateway.links.control)
+
 
 # ---- who may talk
 
@@ -27,6 +34,31 @@ def test_an_unknown_senders_messages_are_dropped_and_counted(net: Net) -> None:
     assert a.links.send("b", CANCEL)
     assert a.links.send("b", chunk(b"1234"), b"1234")
     eventually(lambda: b.dropped("unknown_sender") == 2)
+    assert b.nothing()
+
+
+def test_mail_that_is_here_before_its_senders_introduction_waits_for_it(net: Net) -> None:
+    """The membership reached a before b: what a sends at once is not lost, nor overtaken."""
+    a, b = net.node("a"), net.node("b", grace_s=60, on_io=answer_heartbeats)
+    a.knows(b)
+    for _ in range(3):
+        assert a.links.send("b", CANCEL)
+    assert a.links.send("b", Heartbeat(sequence=5))
+    eventually(lambda: b.links.counters()["received"] == 4)
+    assert b.nothing()
+    b.knows(a)
+    assert [b.next().message for _ in range(3)] == [CANCEL] * 3
+    assert a.next().message.sequence == 5
+
+
+def test_mail_waits_for_an_introduction_only_so_long(net: Net) -> None:
+    a, b = net.node("a"), net.node("b", grace_s=0.05)
+    a.knows(b)
+    assert a.links.send("b", CANCEL)
+    eventually(lambda: b.dropped("unknown_sender") == 1)
+    b.knows(a)
+    assert a.links.send("b", Heartbeat(sequence=1))
+    assert b.next().message.sequence == 1
     assert b.nothing()
 
 
@@ -55,7 +87,7 @@ def test_one_node_reached_at_two_addresses_stays_one_peer(net: Net) -> None:
     if net.kind == "tcp":
         address = address.replace("127.0.0.1", "localhost")
     worker.links.connect_unknown(address)
-    register = Register(member=worker.member, fingerprint={})
+    register = Register(member=worker.member, fingerprint={}, via="")
     assert worker.links.send(address, register)
     assert gateway.next().message == register
     worker.knows(gateway)
@@ -81,11 +113,13 @@ def test_a_worker_registers_with_an_address_alone(net: Net) -> None:
     gateway, worker = net.node("gateway"), net.node("worker")
     address = gateway.links.control
     worker.links.connect_unknown(address)
-    assert worker.links.send(address, Register(member=worker.member, fingerprint={"dtype": "f"}))
+    assert worker.links.send(
+        address, Register(member=worker.member, fingerprint={"dtype": "f"}, via=address)
+    )
     asked = gateway.next()
     assert asked.sender == "worker" and asked.message.member == worker.member
     gateway.links.connect(asked.message.member)
-    welcome = Welcome(gateway="gateway", incarnation=gateway.links.incarnation)
+    welcome = welcome_from(gateway)
     assert gateway.links.send("worker", welcome)
     assert gateway.links.send("worker", Members(members=(worker.member, gateway.member)))
     assert worker.next().message == welcome
@@ -99,14 +133,15 @@ def test_a_worker_registers_with_an_address_alone(net: Net) -> None:
 
 
 def test_a_worker_registers_with_several_gateways(net: Net) -> None:
-    """Which address a Welcome answers is not known; its sender is, from its first message on."""
-    worker = net.node("worker")
+    """Each Welcome says which address it answers; its sender is a peer from then on."""
+    worker = net.node("worker", on_io=answer_heartbeats)
     gateways = [net.node("gateway-0").knows(worker), net.node("gateway-1").knows(worker)]
     for gateway in gateways:
         worker.links.connect_unknown(gateway.links.control)
     for gateway in gateways:
-        name, incarnation = gateway.links.name, gateway.links.incarnation
-        assert gateway.links.send("worker", Welcome(gateway=name, incarnation=incarnation))
+        assert gateway.links.send("worker", welcome_from(gateway))
+        assert gateway.links.send("worker", Heartbeat(sequence=1))
+        assert gateway.next().message.sequence == 1, "answered over the link that registered"
         assert gateway.links.send("worker", Members(members=(gateway.member,)))
     for _ in range(4):
         came = worker.next()
@@ -122,7 +157,7 @@ def test_a_heartbeat_right_after_the_welcome_is_answered(net: Net) -> None:
     gateway, worker = net.node("gateway"), net.node("worker", on_io=answer_heartbeats)
     worker.links.connect_unknown(gateway.links.control)
     gateway.knows(worker)
-    welcome = Welcome(gateway="gateway", incarnation=gateway.links.incarnation)
+    welcome = welcome_from(gateway)
     assert gateway.links.send("worker", welcome)
     assert gateway.links.send("worker", Heartbeat(sequence=7))
     assert gateway.next().message.sequence == 7
@@ -139,7 +174,7 @@ def test_a_refusal_comes_back(net: Net) -> None:
 def test_a_welcome_that_nobody_waits_for_is_a_strangers(net: Net) -> None:
     a, b = net.node("a"), net.node("b")
     a.knows(b)
-    assert a.links.send("b", Welcome(gateway="a", incarnation=a.links.incarnation))
+    assert a.links.send("b", welcome_from(a))
     eventually(lambda: b.dropped("unknown_sender") == 1)
 
 
@@ -147,7 +182,7 @@ def test_a_stranger_registers_nobody_but_itself(net: Net) -> None:
     a, b = net.node("a"), net.node("b")
     a.knows(b)
     other = dataclasses.replace(a.member, name="c")
-    assert a.links.send("b", Register(member=other, fingerprint={}))
+    assert a.links.send("b", Register(member=other, fingerprint={}, via=""))
     eventually(lambda: b.dropped("identity") == 1)
     assert b.nothing()
 

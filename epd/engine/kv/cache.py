@@ -6,6 +6,9 @@ and enters as [2 (K, V), layers, tokens, kv_heads, head_dim].
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
 
 from epd.config.sections import LanguageConfig
@@ -30,11 +33,9 @@ class KvCache:
 
     def __init__(self, model: LanguageModel, *, num_blocks: int, block_size: int) -> None:
         self.block_size = block_size
-        self._pages = torch.zeros(
-            (2, model.num_layers, num_blocks * block_size, model.kv_heads, model.head_dim),
-            dtype=model.dtype,
-            device=model.device,
-        )
+        slots = num_blocks * block_size
+        shape = (2, model.num_layers, slots, model.kv_heads, model.head_dim)
+        self._pages = _zeros(shape, model.dtype, model.device)
         self.keys, self.values = self._pages[0], self._pages[1]
 
     def read(self, blocks: list[int], tokens: range, layers: range) -> torch.Tensor:
@@ -76,3 +77,11 @@ class KvCache:
         slots = (table[:, None] * size + torch.arange(size)).flatten()
         skipped = first * size
         return slots[tokens.start - skipped : tokens.stop - skipped].to(self._pages.device)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros; on the CPU from fresh pages, which cost nothing before they are written."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
