@@ -6,6 +6,7 @@ had happened and hold nothing.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from tests.cluster.clients import Asking, Load, Outcome, Question, ask, check_answer
+from tests.cluster.ends import check_orphans_end, check_stops_while_requests_run
 from tests.cluster.running import Cluster, eventually
 from tests.cluster.slow_site import slow_site
 from tests.cluster.traces import Traces, children_of, runtime_base, segments_of
@@ -39,8 +41,9 @@ Answers = dict[Question, str]
 class Victim:
     """A cluster to be hurt, what it answers when it is not, and its traces."""
 
-    def __init__(self, cluster: Cluster, workers: str) -> None:
+    def __init__(self, cluster: Cluster, workers: str, base: Path) -> None:
         self.cluster = cluster
+        self.base = base
         self.workers = set(workers.split())
         self.right: Answers = {}
         for question in QUESTIONS:
@@ -54,6 +57,11 @@ class Victim:
         with Load(self.cluster, QUESTIONS, CLIENTS) as load:
             eventually(lambda: load.streaming, "a stream has begun")
             yield load
+
+    @property
+    def traces(self) -> Traces:
+        """What it has on the machine now."""
+        return Traces.of(self.cluster.process.pid, self.base)
 
     def check_recovered(self, timeout_s: float = RESTART_S) -> None:
         """All workers are back, answers are the same as ever, and nothing is held."""
@@ -70,6 +78,7 @@ class Victim:
             assert outcome.complete, outcome
             assert outcome.text == self.right[question]
         self.cluster.wait_until_idle()
+        assert not [line for line in self.cluster.log if "raceback" in line]
 
 
 @contextmanager
@@ -81,16 +90,15 @@ def victim(path: Path, topology: str, workers: str) -> Iterator[Victim]:
             f"wire.dead_after_s={DEAD_AFTER_S}",
             "wire.heartbeat_s=0.2",
             "media.allow_private_addresses=true",
+            "media.image_timeout_s=60",
             "serve.max_restarts=50",
             env={"XDG_RUNTIME_DIR": str(base)},
         )
         try:
-            yield Victim(cluster, workers)
-            traces = Traces.of(cluster.process.pid, base)
+            yield Victim(cluster, workers, base)
         finally:
-            code = cluster.stop()
-        assert code == 0
-        assert traces.left() == []
+            cluster.process.kill()  # its last test has stopped it
+            cluster.stop()
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +214,19 @@ def test_a_killed_gateway_comes_back_at_the_same_address(split: Victim) -> None:
         assert outcome.complete or (outcome.cut and outcome.ended_at - killed < SECONDS)
         assert split.right[outcome.question].startswith(outcome.text.rstrip("\ufffd"))
     split.check_recovered()
+
+
+# ---- the ends, which must come last
+
+
+def test_ctrl_c_stops_everything_while_requests_run(split: Victim) -> None:
+    check_stops_while_requests_run(split.cluster, split.traces, signal.SIGINT)
+
+
+def test_children_of_a_killed_supervisor_end_by_themselves(monolith: Victim) -> None:
+    check_orphans_end(monolith.cluster, monolith.traces)
+
+
+@pytest.mark.slow
+def test_twice_as_many_workers_are_stopped_too(doubled: Victim) -> None:
+    check_stops_while_requests_run(doubled.cluster, doubled.traces, signal.SIGTERM)

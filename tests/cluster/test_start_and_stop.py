@@ -18,15 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.clients import Asking, Load, Question
+from tests.cluster.ends import check_orphans_end, check_stops_while_requests_run
 from tests.cluster.running import Cluster, eventually
-from tests.cluster.slow_site import slow_site
 from tests.cluster.traces import Traces, children_of, dead_segments, runtime_base
 
 SECONDS = 60.0
 """A start is mostly imports; the machine may be busy with other things."""
-
-QUESTIONS = (Question((1, 2), "Hello there"), Question((), "Hello there"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +109,7 @@ def test_a_port_in_use(path: Path) -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in failed.log.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_shared_memory_that_is_not_there(path: Path) -> None:
     failed = start_in_vain(path, f"wire.shm_bytes={1 << 60}")
     assert failed.code == 1
@@ -125,7 +123,6 @@ def cluster_with_traces(path: Path, topology: str) -> Iterator[tuple[Cluster, Tr
             path,
             topology,
             "media.allow_private_addresses=true",
-            "media.image_timeout_s=60",
             env={"XDG_RUNTIME_DIR": str(base)},
         )
         try:
@@ -135,50 +132,15 @@ def cluster_with_traces(path: Path, topology: str) -> Iterator[tuple[Cluster, Tr
             cluster.stop()
 
 
-def check_stop_while_requests_run(path: Path, topology: str, number: int) -> None:
-    with cluster_with_traces(path, topology) as (cluster, traces):
-        with slow_site() as site:
-            endless = Question((), "What is it?", url=f"{site.url}/slow.png")
-            with Load(cluster, QUESTIONS, clients=4) as load, Asking(cluster, endless) as asking:
-                eventually(lambda: site.seen and load.streaming, "requests run")
-                code = cluster.stop(number)
-        assert code == 0
-        assert traces.left() == []
-        assert not [line for line in cluster.log if "Traceback" in line or "killed" in line]
-        for outcome in load.outcomes:
-            assert outcome.complete or outcome.error or "refused" in outcome.cut
-        assert asking.outcome.status == 503
-        assert asking.outcome.error is not None
-        assert asking.outcome.error["message"] == "the server stops"
-
-
-def test_ctrl_c_stops_everything_while_requests_run(path: Path) -> None:
-    check_stop_while_requests_run(path, "1E1P1D", signal.SIGINT)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["1E1P1D", "1E1PD", "EPD"])
 def test_sigterm_stops_everything_while_requests_run(path: Path, topology: str) -> None:
-    check_stop_while_requests_run(path, topology, signal.SIGTERM)
-
-
-def check_orphans_end(path: Path, topology: str) -> None:
-    """Nobody is left to stop them: they notice, and free what is theirs."""
     with cluster_with_traces(path, topology) as (cluster, traces):
-        with Load(cluster, QUESTIONS, clients=2) as load:
-            eventually(lambda: load.streaming, "a stream has begun")
-            cluster.process.kill()
-        eventually(lambda: not traces.living(), "all children have ended", SECONDS)
-        assert not [path for path in traces.segments if path.exists()]
-        sockets = [file for file in traces.base.rglob("*") if file.is_socket()]
-        assert sockets == []
-
-
-def test_children_of_a_killed_supervisor_end_by_themselves(path: Path) -> None:
-    check_orphans_end(path, "EPD")
+        check_stops_while_requests_run(cluster, traces, signal.SIGTERM)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["1E1P1D", "1E1PD"])
-def test_children_of_a_killed_supervisor_end_in_every_topology(path: Path, topology: str) -> None:
-    check_orphans_end(path, topology)
+def test_children_of_a_killed_supervisor_end_by_themselves(path: Path, topology: str) -> None:
+    with cluster_with_traces(path, topology) as (cluster, traces):
+        check_orphans_end(cluster, traces)
