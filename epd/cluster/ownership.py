@@ -21,6 +21,7 @@ from epd.wire.messages import (
     Cancel,
     DropItem,
     EncodeItem,
+    Holding,
     ItemFailed,
     ItemMoved,
     LayoutReady,
@@ -300,6 +301,19 @@ class Ownership:
             told += self._without(request, name)
         self._unblock()
         return [*told, *self._admit()]
+
+    def holding(self, sender: str, message: Holding) -> list[Instruction]:
+        """What a worker says it holds: it is to let go of what it has no part in any more."""
+        stale: list[Instruction] = []
+        for key in message.requests:
+            request = self._current(key.request_id, key.attempt)
+            if request is None or sender not in request.workers:
+                stale.append(Tell(sender, Cancel(request=key)))
+        for item in message.items:
+            found = self._find_item(item)
+            if found is None or found[1].encoder != sender:
+                stale.append(Tell(sender, DropItem(item=item)))
+        return stale
 
     def _without(self, request: Request, name: str) -> list[Instruction]:
         """What one request does without a worker that died."""

@@ -102,8 +102,11 @@ class KvSender:
 
     def gateway_lost(self, gateway: str) -> list[Instruction]:
         """A gateway died: its leases end."""
-        lost = [key for key, state in self._requests.items() if state.gateway == gateway]
-        return [i for key in lost for i in self.ended(key)]
+        return [i for key in self.held_for(gateway) for i in self.ended(key)]
+
+    def held_for(self, gateway: str) -> tuple[RequestKey, ...]:
+        """The attempts that this gateway answers for."""
+        return tuple(key for key, state in self._requests.items() if state.gateway == gateway)
 
     @property
     def num_requests(self) -> int:

@@ -111,9 +111,9 @@ class RowSender:
             told += self._let_go(item, gone)
         return told
 
-    def owner_lost(self, owner: str) -> list[ItemKey]:
-        """A gateway died: its items, to be dropped."""
-        return [item for item, state in self._items.items() if state.owner == owner]
+    def held_for(self, owner: str) -> tuple[ItemKey, ...]:
+        """The items that this gateway answers for; when it dies, they are to be dropped."""
+        return tuple(item for item, state in self._items.items() if state.owner == owner)
 
     @property
     def num_items(self) -> int:

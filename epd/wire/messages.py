@@ -121,6 +121,19 @@ class HeartbeatReply:
     gauges: dict[str, int]
 
 
+@message("cluster.holding")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """Worker -> gateway, every few seconds: all that I hold for you.
+
+    The gateway takes back what it knows nothing of: the attempt whose Cancel got lost, the job that
+    came out of a buffer after the worker had been taken for dead.
+    """
+
+    requests: tuple[RequestKey, ...]
+    items: tuple[ItemKey, ...]
+
+
 @message("cluster.leaving")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:

@@ -17,6 +17,7 @@ from epd.wire.messages import (
     DropItem,
     EmbeddingData,
     EncodeItem,
+    Holding,
     ItemFailed,
     LayoutReady,
     Payload,
@@ -72,8 +73,12 @@ class EncodeCore:
 
     def gateway_lost(self, name: str) -> None:
         """Its items have no consumer any more."""
-        for item in self._sender.owner_lost(name):
+        for item in self._sender.held_for(name):
             self._drop(item)
+
+    def holding(self, gateway: str) -> Holding:
+        """The items of one gateway."""
+        return Holding(requests=(), items=self._sender.held_for(gateway))
 
     def _on_job(self, peer: str, job: EncodeItem, frame: memoryview | None) -> None:
         if self._sender.expect(peer, job.item):

@@ -37,6 +37,7 @@ from epd.wire.messages import (
     EncodeItem,
     Heartbeat,
     HeartbeatReply,
+    Holding,
     ItemFailed,
     LayoutReady,
     Leaving,
@@ -111,6 +112,7 @@ class Node:
         self._handlers: dict[type[Any], Any] = {
             Register: self._on_register,
             HeartbeatReply: self._on_heartbeat,
+            Holding: lambda d: self._do(self._ownership.holding(d.sender, d.message)),
             Leaving: lambda d: self._lost(d.sender, d.incarnation, d.message.reason),
             LayoutReady: lambda d: self._do(self._ownership.layout(d.sender, d.message)),
             ItemFailed: lambda d: self._do(self._ownership.item_failed(d.sender, d.message)),

@@ -15,7 +15,7 @@ from epd.handoff import Free, Instruction, KvReceiver, KvSender, Send
 from epd.transfer.incoming import Incoming
 from epd.types import RequestKey, TokenRun
 from epd.wire.links import Delivery
-from epd.wire.messages import Cancel, PeerFailed, Refused, Room, Tokens
+from epd.wire.messages import Cancel, Holding, PeerFailed, Refused, Room, Tokens
 from epd.workers.station import Handler, Station
 
 
@@ -88,6 +88,10 @@ class LanguageCore:
         """Its leases end."""
         self._admission.gateway_lost(name)
         self._do(self._held.gateway_lost(name))
+
+    def holding(self, gateway: str) -> Holding:
+        """The attempts of one gateway."""
+        return Holding(requests=self._held.held_for(gateway), items=())
 
     @property
     def has_work(self) -> bool:

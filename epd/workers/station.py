@@ -20,6 +20,7 @@ from epd.wire.links import Delivery, Links, PeerLost
 from epd.wire.messages import (
     Heartbeat,
     HeartbeatReply,
+    Holding,
     Leaving,
     Members,
     Register,
@@ -30,7 +31,7 @@ from epd.wire.messages import (
 log = logging.getLogger(__name__)
 
 REGISTER_EVERY_S = 0.5
-
+HOLDING_EVERY_S = 2.0
 
 Handler = Callable[[str, Any, memoryview | None], None]
 """What a stage does with one kind of message: (sender, message, frame)."""
@@ -47,6 +48,9 @@ class Core(Protocol):
 
     def gateway_lost(self, name: str) -> None:
         """A gateway died or left: everything held for it is to be given back."""
+
+    def holding(self, gateway: str) -> Holding:
+        """All that is held for a gateway."""
 
     def local(self, event: object) -> None:
         """An event from a thread of the stage's own."""
@@ -123,6 +127,7 @@ class Station:
         self._core: Core | None = None
         self._unreachable: set[str] = set()
         self._times_lost: Counter[str] = Counter()
+        self._told_at = 0.0
 
     def attach(self, core: Core) -> None:
         """The stage that gets what is not membership."""
@@ -240,12 +245,21 @@ class Station:
             self.core.peer_lost(name)
 
     def tick(self) -> None:
-        """Called about twice a second: register where not welcome yet, end silent leases."""
+        """Called about four times a second: end silent leases, register where not welcome yet."""
         now = time.monotonic()
+        self._end_silent(now)
+        self._register_again(now)
+        if now - self._told_at >= HOLDING_EVERY_S:
+            self._told_at = now
+            self._tell_holding()
+
+    def _end_silent(self, now: float) -> None:
         for name, gateway in list(self._gateways.items()):
             heard = max(gateway.heard_at, self._pulse.heard.get(name, 0.0))
             if now - heard > self._config.dead_after_s:
                 self._lost(name, gateway.incarnation, "no heartbeat")
+
+    def _register_again(self, now: float) -> None:
         missing = len(self._gateways) < len(self._addresses)
         if missing and now - self._registered_at >= REGISTER_EVERY_S:
             self._registered_at = now
@@ -253,6 +267,12 @@ class Station:
                 self.links.connect_unknown(address)
                 lost = self._times_lost[address]
                 self.links.send(address, replace(self._register, via=address, lost=lost))
+
+    def _tell_holding(self) -> None:
+        for name in self._gateways:
+            holding = self.core.holding(name)
+            if holding.requests or holding.items:
+                self.send(name, holding)
 
     @property
     def welcome(self) -> bool:

@@ -199,7 +199,7 @@ class SimEncode(Worker):
         self.do(self.rows.peer_lost(name))
 
     def gateway_lost(self, name: str) -> None:
-        for item in self.rows.owner_lost(name):
+        for item in self.rows.held_for(name):
             self.drop(item)
 
     def work(self) -> None:

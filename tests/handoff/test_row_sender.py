@@ -140,7 +140,7 @@ def test_a_dead_puller_lets_go_of_everything(made: RowSender) -> None:
 def test_a_dead_gateway_leaves_its_items(made: RowSender) -> None:
     """They are named, to be dropped; another gateway's are not."""
     made.expect("other gateway", item(1))
-    assert made.owner_lost("gateway") == [item()]
+    assert made.held_for("gateway") == (item(),)
 
 
 def test_a_late_release_of_one_attempt_leaves_the_rows_to_the_next(made: RowSender) -> None:
