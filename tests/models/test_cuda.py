@@ -16,10 +16,7 @@ from tests.models.generate import greedy, merged
 from tests.models.pictures import messages, pictures, prepare, prompt
 from tests.reference import Reference
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(scope="module")
