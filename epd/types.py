@@ -58,7 +58,8 @@ class ItemLayout:
     half-open [start, end) ranges of `token_ids`, ascending, that take one row each per token.
     `width` counts values per row (hidden size, times 1 + deepstack levels), `dtype` is a torch
     dtype's name without its module ("float32"). `grid_thw` is (frames, patch rows, patch columns)
-    before merging. `content_key` covers the bytes and every fact that shaped the result.
+    before merging. `content_key` covers the bytes and every fact that shaped the result. `atomic`:
+    the tokens of one span see each other in both directions, so one forward takes all of them.
     """
 
     modality: Modality
@@ -69,6 +70,7 @@ class ItemLayout:
     content_key: bytes
     grid_thw: tuple[int, int, int] | None = None
     replaces_left: int = 0
+    atomic: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -135,28 +137,71 @@ class Prompt:
 class SamplingParams:
     """How tokens are chosen and when generation ends. All resolved, no defaults left.
 
-    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 switch the filter off, `repetition_penalty`
-    1 likewise. Randomness is f(seed, token index), so a resumed stream continues exactly.
-    `stop_token_ids` holds the checkpoint's eos ids too. `max_tokens` counts from token index 0.
+    `n` choices continue one prompt; they are numbered from `first_choice`. `temperature` 0 is
+    greedy. `top_k` 0, `top_p` 1, `min_p` 0, `repetition_penalty` 1 and the other penalties 0 switch
+    off. Randomness is f(seed, choice, token index), so a resumed stream continues exactly.
+    `stop_token_ids` holds the checkpoint's eos ids too, unless they are to be ignored; none of them
+    comes before token index `min_tokens`. `max_tokens` counts from token index 0, per choice.
+    `logprobs` and `prompt_logprobs`: None for none, else how many of the likeliest tokens to report
+    beside the one that is there.
     """
 
+    n: int = 1
+    first_choice: int = 0
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int = 0
+    min_tokens: int = 0
     max_tokens: int = 16
     stop_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprobs:
+    """Natural log-probabilities at one place: of the token there, and of the likeliest ones.
+
+    They are the model's own, before penalties, bias, temperature and filters. `top` has (id,
+    logprob) pairs, likeliest first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRun:
-    """Consecutive tokens of one request. `first_index` counts generated tokens from 0."""
+    """Consecutive tokens of one choice. `first_index` counts its generated tokens from 0.
+
+    `logprobs` is as long as `token_ids` where they were asked for, else empty.
+    """
 
     request: RequestKey
     first_index: int
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
+    choice: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """The hashes of a prompt's blocks, by which KV of equal beginnings is found. See epd.prefix.
+
+    `root` is the parent of the first block. `blocks[k]` covers tokens [0, 16 * (k + 1)). `tail`
+    says what the tokens after the last whole block hold besides their ids.
+    """
+
+    root: bytes
+    blocks: tuple[bytes, ...]
+    tail: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

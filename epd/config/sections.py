@@ -62,6 +62,10 @@ class LanguageConfig(Section):
     max_step_tokens: int = Field(512, ge=1, description="tokens per forward")
     max_running: int = Field(64, ge=1, description="requests decoded together")
     rows_bytes: int = Field(256 * MIB, gt=0, description="embedding rows pulled but not prefilled")
+    prefix_cache: bool = Field(True, description="reuse KV of prompts that begin alike")
+    host_bytes: int = Field(
+        1024 * MIB, ge=0, description="host memory for KV of preempted requests"
+    )
     max_context: int | None = Field(
         None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"
     )

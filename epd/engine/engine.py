@@ -164,10 +164,9 @@ class Engine:
         hidden = self._model.hidden_size
         want = str(self._model.dtype).removeprefix("torch.")
         for width, dtype in kinds:
-            if width % hidden:
-                raise InternalError(f"rows of width {width} for a model of hidden size {hidden}")
-            if width != hidden:
-                raise InternalError(f"rows of {width // hidden} levels: the model takes one")
+            wanted = hidden * (1 + self._model.deepstack_levels)
+            if width != wanted:
+                raise InternalError(f"rows of width {width}: this model takes {wanted}")
             if dtype != want:
                 raise InternalError(f"rows in {dtype} for a model in {want}")
 

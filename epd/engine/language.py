@@ -27,6 +27,10 @@ class LanguageModel(Protocol):
         """Values per embedding row."""
 
     @property
+    def deepstack_levels(self) -> int:
+        """Layers that add a slice of a row after them; a row is 1 + levels times hidden wide."""
+
+    @property
     def vocab_size(self) -> int:
         """Rows of the embedding table and of the logits."""
 
@@ -41,8 +45,17 @@ class LanguageModel(Protocol):
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """[T] -> [T, hidden]."""
 
-    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
-        """[T, hidden] at [3, T] or [T] -> last hidden [T, hidden]."""
+    def forward(
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        plan: Any,
+        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """[T, hidden] at [3, T] or [T] -> last hidden [T, hidden].
+
+        `deepstack`: the places [k] of rows, and what each level adds there, [levels, k, hidden].
+        """
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, hidden] -> [N, vocab]."""

@@ -50,9 +50,9 @@ class Runner:
         """One forward; ids in the order of the chunks that sample (see sampler.BROKEN)."""
         device = self._model.device
         plan = self._backend.bind(self._batch([chunk for chunk, _ in chunks]))
-        embeds = self._embeds(chunks)
+        embeds, deepstack = self._embeds(chunks)
         positions = _positions([chunk for chunk, _ in chunks]).to(device)
-        hidden = self._model.forward(embeds, positions, plan)
+        hidden = self._model.forward(embeds, positions, plan, deepstack)
         last, rows = [], []
         at = 0
         for chunk, _ in chunks:
@@ -76,8 +76,13 @@ class Runner:
             tuple(sequences), self._cache.keys, self._cache.values, self._cache.block_size
         )
 
-    def _embeds(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> torch.Tensor:
-        """Embedded ids, overwritten where a layout says that a row goes."""
+    def _embeds(
+        self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """Embedded ids, overwritten where a layout says that a row goes.
+
+        With the places and the deeper slices of those rows, [levels, k, hidden], if there are any.
+        """
         device = self._model.device
         ids: list[int] = []
         places: list[torch.Tensor] = []
@@ -89,8 +94,12 @@ class Runner:
             ids += chunk.state.token_ids[chunk.first : chunk.first + chunk.num]
         embeds = self._model.embed(torch.tensor(ids).to(device))
         if not rows:
-            return embeds
-        return embeds.index_copy(0, torch.cat(places).to(device), torch.cat(rows).to(device))
+            return embeds, None
+        at, found = torch.cat(places).to(device), torch.cat(rows).to(device)
+        levels = self._model.deepstack_levels
+        first, *deeper = found.chunk(1 + levels, dim=1)
+        embeds = embeds.index_copy(0, at, first)
+        return embeds, (at, torch.stack(deeper)) if deeper else None
 
 
 def _sample_row(state: RequestState) -> SampleRow:

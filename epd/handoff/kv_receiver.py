@@ -120,13 +120,13 @@ class KvReceiver:
             return [Send(peer, PeerFailed(request=message.request))]
         if state.state is not None:
             return []
-        if not 0 < message.num_prompt_tokens <= min(state.num_tokens, len(message.token_ids) - 1):
+        if not 0 < len(message.token_ids) <= state.num_tokens or not message.choices:
             return self.failed(message.request, InternalError("prefill sent a bad state"))
         state.state = message
         return self._start(message.request, state)
 
     def _start(self, request: RequestKey, state: _Request) -> list[Instruction]:
-        done = state.state is not None and state.asked >= state.state.num_prompt_tokens
+        done = state.state is not None and state.asked >= len(state.state.token_ids)
         if state.running or not done or state.outstanding or state.state is None:
             return []
         state.running = True

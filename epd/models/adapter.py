@@ -41,6 +41,9 @@ class Adapter(ABC):
 
     batch_invariant: ClassVar[bool]
 
+    deepstack_levels: int = 0
+    """Slices of a row that go into deeper layers: a row is 1 + levels times hidden wide."""
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
 

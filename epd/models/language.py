@@ -28,6 +28,7 @@ class LanguageModel:
         config = self._decoder.config
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
+        self.deepstack_levels = adapter.deepstack_levels
         self.vocab_size: int = config.vocab_size
         self.kv_heads: int = config.num_key_value_heads
         heads: int = config.num_attention_heads
@@ -40,11 +41,19 @@ class LanguageModel:
         embeds: torch.Tensor = self._embedding(ids)
         return embeds
 
-    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
+    def forward(
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        plan: Any,
+        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """[T, hidden] and [3, T] or [T] on the device -> last hidden states [T, hidden].
 
         `plan` reaches the attention function of every layer; keys and values go where it says.
+        `deepstack`: the places [k] of rows, and what each level adds there, [levels, k, hidden].
         """
+        assert deepstack is None, "no family with deepstack rows is known"
         batched = positions[:, None] if positions.dim() == 2 else positions[None]
         hidden: torch.Tensor = self._decoder(
             inputs_embeds=embeds[None],

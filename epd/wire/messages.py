@@ -16,9 +16,11 @@ from epd.types import (
     ItemLayout,
     Member,
     Modality,
+    Prefix,
     Prompt,
     RequestKey,
     SamplingParams,
+    TokenLogprobs,
     TokenRun,
 )
 
@@ -152,7 +154,8 @@ class EncodeItem:
 
     The bytes are the one raw frame after it, or `url` says where to fetch them. `text_before` is
     the prompt's text since its last special token. `wanted`: its consumer already waits, so the
-    rows are kept until pulled or dropped.
+    rows are kept until pulled or dropped. `hold`: its KV may be cached, so the tower waits for
+    RunTower or the first pull.
     """
 
     item: ItemKey
@@ -160,6 +163,7 @@ class EncodeItem:
     url: str | None
     text_before: str
     wanted: bool = False
+    hold: bool = False
 
 
 @message("encode.layout")
@@ -169,6 +173,14 @@ class LayoutReady:
 
     item: ItemKey
     layout: ItemLayout
+
+
+@message("encode.run")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTower:
+    """Gateway -> encode: the item that was to be held is needed after all."""
+
+    item: ItemKey
 
 
 @message("encode.failed")
@@ -274,11 +286,13 @@ class Reserve:
     """Gateway -> decode: hold KV for `num_tokens` tokens; `prefill` will have the prompt's KV.
 
     Answered at once by Reserved or Refused; nobody waits for blocks while holding others.
+    `prefix` None: neither use nor keep cached KV for this request.
     """
 
     request: RequestKey
     num_tokens: int
     prefill: str
+    prefix: Prefix | None = None
 
 
 @message("decode.reserved")
@@ -298,6 +312,7 @@ class Admit:
     `decode` names the worker that holds the reservation, None means that this worker decodes
     itself. `num_tokens` is what to hold KV for here. `first_index` is the index of the first token
     to sample: 0, or the number of tokens emitted by earlier attempts, which end the prompt.
+    `cached_tokens` are at the decode worker already. `prefix` None: neither use nor keep cached KV.
     """
 
     request: RequestKey
@@ -307,14 +322,17 @@ class Admit:
     num_tokens: int
     first_index: int = 0
     cached_tokens: int = 0
+    prefix: Prefix | None = None
 
 
 @message("prefill.admitted")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """Prefill -> gateway: everything it needs here is held."""
+    """Prefill -> gateway: everything it needs here is held. KV of the first `cached_tokens` tokens
+    was there already, so it will pull no row that only they take."""
 
     request: RequestKey
+    cached_tokens: int = 0
 
 
 @message("cluster.refused")
@@ -391,14 +409,14 @@ class KvTaken:
 class HandOff:
     """Prefill -> decode, after the last chunk was computed: the request's state.
 
-    `token_ids` is the whole prompt followed by the first sampled token(s); `num_prompt_tokens` of
-    them have KV at prefill. `position_delta`: rotary position of token i is i + position_delta.
-    `first_index` is the index of the last token in `token_ids`.
+    `token_ids` is the whole prompt, all of which has KV at prefill. `choices` has (choice, first
+    sampled token) of every choice that goes on; that token's index is `first_index`.
+    `position_delta`: rotary position of token i is i + position_delta.
     """
 
     request: RequestKey
     token_ids: tuple[int, ...]
-    num_prompt_tokens: int
+    choices: tuple[tuple[int, int], ...]
     position_delta: int
     sampling: SamplingParams
     first_index: int
@@ -421,6 +439,16 @@ class Tokens:
     """Language worker -> gateway: what one step produced, one message per step and gateway."""
 
     runs: tuple[TokenRun, ...]
+
+
+@message("tokens.prompt")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLogprobs:
+    """Prefill -> gateway: of prompt tokens from `first_token` (1 at least: the first has none)."""
+
+    request: RequestKey
+    first_token: int
+    logprobs: tuple[TokenLogprobs, ...]
 
 
 @message("request.failed")

@@ -84,7 +84,7 @@ class DecodeCore(LanguageCore):
     def _start(self, state: HandOff) -> None:
         request = EngineRequest(
             key=state.request,
-            token_ids=list(state.token_ids),
+            token_ids=[*state.token_ids, state.choices[0][1]],
             positions=torch.empty(0, dtype=torch.int64),
             position_delta=state.position_delta,
             sampling=state.sampling,

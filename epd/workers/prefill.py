@@ -165,8 +165,8 @@ class PrefillCore(LanguageCore):
     def _state(self, admit: Admit, run: TokenRun) -> HandOff:
         return HandOff(
             request=admit.request,
-            token_ids=(*admit.prompt.token_ids(), *run.token_ids),
-            num_prompt_tokens=admit.prompt.num_tokens,
+            token_ids=tuple(admit.prompt.token_ids()),
+            choices=((run.choice, run.token_ids[0]),),
             position_delta=self._deltas[admit.request],
             sampling=admit.sampling,
             first_index=run.first_index,

@@ -86,6 +86,7 @@ class TinyLanguage:
         self.kv_heads: int = text.num_key_value_heads
         self.head_dim: int = text.hidden_size // text.num_attention_heads
         self.hidden_size: int = text.hidden_size
+        self.deepstack_levels = 0
         self.vocab_size: int = text.vocab_size
         self.dtype = torch.float32
         self.device = torch.device("cpu")
@@ -95,7 +96,14 @@ class TinyLanguage:
         found: torch.Tensor = self._language.embed_tokens(ids)
         return found
 
-    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
+    def forward(
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        plan: Any,
+        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        assert deepstack is None
         self.forwards.append(len(embeds))
         out: torch.Tensor = self._language(
             inputs_embeds=embeds[None],

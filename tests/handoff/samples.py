@@ -96,14 +96,13 @@ def pull_kv(first: int, num: int, *, request: RequestKey = R) -> m.PullKv:
 
 
 def hand_off(
-    num_prompt: int, *, num_tokens: int | None = None, request: RequestKey = R
+    num_prompt: int, *, choices: tuple[tuple[int, int], ...] = ((0, 7),), request: RequestKey = R
 ) -> m.HandOff:
-    """The state of a request with one sampled token, unless `num_tokens` says otherwise."""
-    total = num_prompt + 1 if num_tokens is None else num_tokens
+    """The state of a request with one sampled token, unless `choices` says otherwise."""
     return m.HandOff(
         request=request,
-        token_ids=(7,) * total,
-        num_prompt_tokens=num_prompt,
+        token_ids=(7,) * num_prompt,
+        choices=choices,
         position_delta=0,
         sampling=SamplingParams(),
         first_index=0,

@@ -136,8 +136,8 @@ class SimPrefill(Worker):
         else:
             state = m.HandOff(
                 request=key,
-                token_ids=(*admit.prompt.token_ids(), *run.token_ids),
-                num_prompt_tokens=admit.prompt.num_tokens,
+                token_ids=tuple(admit.prompt.token_ids()),
+                choices=((run.choice, run.token_ids[0]),),
                 position_delta=0,
                 sampling=admit.sampling,
                 first_index=run.first_index,
@@ -275,7 +275,7 @@ class SimDecode(Worker):
     def decode(self, key: RequestKey) -> None:
         state, index = self.running[key]
         self.sim.activity += 1
-        used = state.num_prompt_tokens + index - state.first_index + 1
+        used = len(state.token_ids) + index - state.first_index + 1
         if used > self.pool.held[key] and not self.pool.grow(key):
             youngest = list(self.running)[-1]
             self.do(self.kv.failed(youngest, Overloaded("no KV block is left")))
@@ -292,7 +292,7 @@ class SimDecode(Worker):
                 case Send(to, message):
                     self.send(to, message)
                 case StartDecode(state):
-                    want = {(t, i) for t in range(state.num_prompt_tokens) for i in range(LAYERS)}
+                    want = {(t, i) for t in range(len(state.token_ids)) for i in range(LAYERS)}
                     assert self.pages[state.request] == want, "decode starts on missing KV"
                     self.running[state.request] = (state, state.first_index)
                 case Free(request):

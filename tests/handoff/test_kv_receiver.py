@@ -199,11 +199,11 @@ def test_a_repeated_state_starts_nothing_twice() -> None:
     assert kv.settled(R) == []
 
 
-@pytest.mark.parametrize(("num_prompt", "num_tokens"), [(0, 1), (7, 8), (4, 4)])
-def test_a_state_that_cannot_be_ends_the_attempt(num_prompt: int, num_tokens: int) -> None:
+@pytest.mark.parametrize(("num_prompt", "num_choices"), [(0, 1), (7, 1), (4, 0)])
+def test_a_state_that_cannot_be_ends_the_attempt(num_prompt: int, num_choices: int) -> None:
     """No prompt, more than is reserved, or no sampled token."""
     kv = receiver()
-    ended = kv.handed_off("prefill", hand_off(num_prompt, num_tokens=num_tokens))
+    ended = kv.handed_off("prefill", hand_off(num_prompt, choices=((0, 7),) * num_choices))
     assert ended == [
         Send("gateway", failed(500, "prefill sent a bad state", "internal_error")),
         Send("prefill", BROKEN),

@@ -56,7 +56,7 @@ def test_types_come_back_exactly() -> None:
             cls(
                 request=RequestKey("r", 1),
                 token_ids=(1, 2),
-                num_prompt_tokens=2,
+                choices=((0, 7),),
                 position_delta=-3,
                 sampling=params,
                 first_index=0,
@@ -109,7 +109,7 @@ def test_a_number_that_is_none_is_refused(value: float) -> None:
     message = REGISTRY["kv.handoff"](
         request=RequestKey("r", 1),
         token_ids=(),
-        num_prompt_tokens=0,
+        choices=(),
         position_delta=0,
         sampling=SamplingParams(temperature=value),
         first_index=0,
