@@ -80,7 +80,7 @@ def test_a_request_starts_once(engine: Engine) -> None:
     ("width", "dtype", "reason"),
     [
         (HIDDEN + 1, "float32", "width 65"),
-        (HIDDEN * 4, "float32", "4 levels"),
+        (HIDDEN * 4, "float32", "this model takes 64"),
         (HIDDEN, "bfloat16", "bfloat16 for a model in float32"),
     ],
 )
