@@ -12,7 +12,16 @@ from tests.cluster.running import Cluster, data_url, picture
 
 MAX_TOKENS = 24
 
-EXTENSIONS = {"repetition_penalty", "top_k"}  # not in the stock client's signature
+EXTENSIONS = {  # not in the stock client's signature
+    "cache_salt",
+    "ignore_eos",
+    "min_p",
+    "min_tokens",
+    "prompt_logprobs",
+    "repetition_penalty",
+    "stop_token_ids",
+    "top_k",
+}
 
 # Tall, wide, tiny, smaller than a patch group, odd, too large for the processor.
 SIZES = ((112, 84), (61, 333), (400, 97), (28, 28), (15, 40), (127, 211), (700, 650))
@@ -56,7 +65,8 @@ class Client:
     """The stock client of one cluster. May be shared by threads."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._openai = cluster.client(timeout=120)
+        self.cluster = cluster
+        self._openai = cluster.client(timeout=240)
         self._model = cluster.model
 
     def close(self) -> None:
@@ -65,13 +75,20 @@ class Client:
 
     def ask(self, messages: Any, *, stream: bool = False, **options: Any) -> Answer:
         """`options` in the API's words; greedy and MAX_TOKENS unless they say something else."""
+        if stream:
+            return self._streamed(self._body(messages, options))
+        return self._whole(self.complete(messages, **options))
+
+    def complete(self, messages: Any, **options: Any) -> Any:
+        """The stock client's object, of one request that is not streamed."""
+        return self._openai.chat.completions.create(**self._body(messages, options))
+
+    def _body(self, messages: Any, options: dict[str, Any]) -> dict[str, Any]:
         extra = {name: options.pop(name) for name in EXTENSIONS & options.keys()}
         body = {"temperature": 0, "max_tokens": MAX_TOKENS, "model": self._model, **options}
-        body = {**body, "messages": messages, "extra_body": {"return_token_ids": True, **extra}}
-        return self._streamed(body) if stream else self._whole(body)
+        return {**body, "messages": messages, "extra_body": {"return_token_ids": True, **extra}}
 
-    def _whole(self, body: dict[str, Any]) -> Answer:
-        whole = self._openai.chat.completions.create(**body)
+    def _whole(self, whole: Any) -> Answer:
         [choice] = whole.choices
         return Answer(
             token_ids=choice.token_ids,
@@ -141,3 +158,14 @@ CASES: dict[str, Case] = {
     ),
     "long text": Case([_user("word " * 150, None, "end " * 40)], _pictures((64, 64), seed=40)),
 }
+
+
+# Prompts from the shortest that the template makes to more than 2,000 tokens; "x " is one token.
+LENGTHS: dict[str, Case] = {
+    f"{words} words": Case([{"role": "user", "content": "x " * words}], [])
+    for words in (0, 1, 14, 15, 16, 17, 31, 33, 63, 100, 257, 500, 1000, 1500, 2000)
+}
+LONG_WITH_PICTURES = Case(
+    [_user("y " * 600, None, "z " * 500, None, "a " * 300)],
+    _pictures((200, 150), (97, 222), seed=60),
+)

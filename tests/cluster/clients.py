@@ -19,12 +19,20 @@ HANGS_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A greedy chat request: pictures of these seeds, the one behind `url`, then words."""
+    """A chat request: pictures of these seeds, the one behind `url`, then words.
+
+    Greedy, unless `options`, in the API's words, say something else.
+    """
 
     pictures: tuple[int, ...]
     words: str
     url: str | None = None
     max_tokens: int = 2000
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def num_choices(self) -> int:
+        return int(dict(self.options).get("n", 1))
 
     def body(self, model: str, *, stream: bool) -> dict[str, Any]:
         content = [image_part(picture(56 + 28 * (seed % 5), 84, seed)) for seed in self.pictures]
@@ -37,22 +45,41 @@ class Question:
             "temperature": 0,
             "max_tokens": self.max_tokens,
             "stream": stream,
+            **dict(self.options),
         }
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What one request came to. `complete`: with a finish reason and the protocol's proper end."""
+    """What one request came to, `texts` by choice."""
 
     question: Question
     stream: bool
     status: int = 0
-    text: str = ""
-    complete: bool = False
+    texts: dict[int, str] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
     error: dict[str, Any] | None = None
     cut: str = ""
     ended_at: float = 0.0
     first_token: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def text(self) -> str:
+        """Of all choices, in their order."""
+        return "\n".join(self.texts[index] for index in sorted(self.texts))
+
+    @property
+    def complete(self) -> bool:
+        """Every choice has a finish reason."""
+        return len(self.finished) == self.question.num_choices
+
+    def add(self, choice: dict[str, Any], text: str | None) -> None:
+        """What one object says of one choice."""
+        index = choice["index"]
+        self.texts[index] = self.texts.get(index, "") + (text or "")
+        if choice["finish_reason"] is not None:
+            self.finished.add(index)
+        self.first_token.set()
 
 
 def ask(cluster: Cluster, question: Question, *, stream: bool) -> Outcome:
@@ -86,9 +113,8 @@ def run(cluster: Cluster, outcome: Outcome) -> None:
 def _whole(outcome: Outcome, body: dict[str, Any]) -> None:
     outcome.error = body.get("error")
     if outcome.error is None:
-        outcome.text = body["choices"][0]["message"]["content"]
-        outcome.complete = body["choices"][0]["finish_reason"] is not None
-        outcome.first_token.set()
+        for choice in body["choices"]:
+            outcome.add(choice, choice["message"]["content"])
 
 
 def _event(outcome: Outcome, line: str) -> None:
@@ -98,9 +124,7 @@ def _event(outcome: Outcome, line: str) -> None:
     body = json.loads(line.removeprefix("data: "))
     outcome.error = body.get("error")
     for choice in body.get("choices", ()):
-        outcome.text += choice["delta"].get("content") or ""
-        outcome.complete = choice["finish_reason"] is not None
-        outcome.first_token.set()
+        outcome.add(choice, choice["delta"].get("content"))
 
 
 class Asking:
