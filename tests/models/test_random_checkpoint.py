@@ -20,7 +20,7 @@ def test_built_twice_it_is_the_same(path: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is: qwen2_5_vl"):
+    with pytest.raises(ValueError, match="there is: qwen2_5_vl, qwen3_vl"):
         build("other", tmp_path)
 
 
