@@ -1,35 +1,23 @@
-"""Builds a small Qwen2.5-VL checkpoint with random weights, offline and reproducibly.
+"""Builds checkpoints with random weights, offline and reproducibly, for each family.
 
-It has every file of a published one (configuration, weights, tokenizer, chat template, processor,
-generation defaults) and loads through the ordinary `from_pretrained`. Its answers are gibberish:
-it stands in until a trained model is given, and tests use it to compare implementations.
+They have every file of a published one (configuration, weights, tokenizer, chat template,
+processor, generation defaults) and load through the ordinary `from_pretrained`. Their answers are
+gibberish: they stand in until a trained model is given, tests compare implementations with them,
+and benchmarks need only their sizes.
+
+    python -m epd.models.random_checkpoint FOLDER --size half-billion --family qwen2_5_vl
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from epd.models.random_tokenizer import build_tokenizer
 from epd.models.torchvision_shim import prepare_torchvision
-
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-PLAIN_TOKENS = ("<tool_call>", "</tool_call>")  # added, yet shown to the reader when generated
-NAMED_TOKENS = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
 
 # The shape of the published template: a default system turn, counted pictures, three ways to
 # recognise one, text parts, and a switch that numbers the pictures.
@@ -66,93 +54,146 @@ CHAT_TEMPLATE = """\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large the model is. The defaults give about half a million parameters."""
+    """How large the model is. The defaults give about half a million parameters.
+
+    `head_dim` and `deepstack_levels` are Qwen3-VL's alone, where a head need not be
+    hidden / heads wide; the window and `full_attention_every` are Qwen2.5-VL's.
+    """
 
     hidden: int = 64
     intermediate: int = 128
     layers: int = 4
     heads: int = 4
     kv_heads: int = 2
+    head_dim: int | None = None
     vision_hidden: int = 32
     vision_intermediate: int = 64
     vision_layers: int = 4
     vision_heads: int = 2
-    merges: int = 1024
+    window: int = 56
+    full_attention_every: int = 2
+    deepstack_levels: int = 3
+    trained_tokens: int = 1024
+    known_tokens: int = 1024
     vocab: int = 1088
     max_context: int = 8192
     max_image_tokens: int = 256
     tied: bool = False
+    dtype: str = "float32"
+    # Far above the usual 0.02, so that what the random model says depends on its input.
+    initializer_range: float = 0.15
 
 
 TINY = Sizes()
 
+HALF_BILLION = Sizes(
+    hidden=896,
+    intermediate=4864,
+    layers=24,
+    heads=14,
+    kv_heads=2,
+    vision_hidden=768,
+    vision_intermediate=3072,
+    vision_layers=12,
+    vision_heads=12,
+    window=112,
+    full_attention_every=4,
+    trained_tokens=8192,
+    known_tokens=151_643,
+    vocab=151_936,
+    max_context=32_768,
+    max_image_tokens=16_384,
+    tied=True,
+    dtype="bfloat16",
+    initializer_range=0.02,
+)
+"""The language half has the shape of Qwen2.5-0.5B."""
 
-def build_random_checkpoint(path: str | Path, *, sizes: Sizes = TINY, seed: int = 0) -> Path:
+SIZES = {"tiny": TINY, "half-billion": HALF_BILLION}
+
+
+def build_random_checkpoint(
+    path: str | Path, *, family: str = "qwen2_5_vl", sizes: Sizes = TINY, seed: int = 0
+) -> Path:
     """Write the checkpoint into the folder `path` and return it. Equal arguments, equal files."""
+    if family not in _FAMILIES:
+        raise ValueError(f"no random checkpoint for family {family!r}; there is: {_NAMES}")
     prepare_torchvision()
     import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    import transformers
     from transformers.utils import logging
 
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(sizes)
+    parts = _FAMILIES[family]
+    tokenizer = build_tokenizer(
+        trained=sizes.trained_tokens,
+        known=sizes.known_tokens,
+        max_context=sizes.max_context,
+        template=CHAT_TEMPLATE,
+    )
+    assert len(tokenizer) <= sizes.vocab
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(_config(sizes, tokenizer))
+        model = getattr(transformers, parts.architecture)._from_config(
+            parts.config(sizes, tokenizer), dtype=getattr(torch, sizes.dtype)
+        )
     model.generation_config = _generation_config(tokenizer)
     logging.disable_progress_bar()
     model.save_pretrained(folder)
-    _processor(sizes, tokenizer).save_pretrained(folder)
+    parts.processor(sizes, tokenizer).save_pretrained(folder)
     return folder
 
 
-def _tokenizer(sizes: Sizes) -> Any:
-    """A byte-level BPE whose added tokens follow the merges, as in the published vocabulary."""
-    from tokenizers import AddedToken
-    from transformers import Qwen2Tokenizer
-
-    vocab, merges = _train_bpe(sizes.merges)
-    tokenizer = Qwen2Tokenizer(
-        vocab=vocab,
-        merges=merges,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        extra_special_tokens=NAMED_TOKENS,
-        model_max_length=sizes.max_context,
-    )
-    tokenizer.add_tokens([AddedToken(text, special=True) for text in SPECIAL_TOKENS])
-    tokenizer.add_tokens([AddedToken(text, special=False) for text in PLAIN_TOKENS])
-    tokenizer.chat_template = CHAT_TEMPLATE
-    assert len(tokenizer) <= sizes.vocab
-    return tokenizer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Family:
+    architecture: str
+    config: Callable[[Sizes, Any], Any]
+    processor: Callable[[Sizes, Any], Any]
 
 
-def _train_bpe(size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Train on text that is always there: the source of transformers' generation package."""
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[],
-        show_progress=False,
-    )
-    texts = sorted((Path(transformers.__file__).parent / "generation").glob("*.py"))
-    tokenizer.train([str(text) for text in texts], trainer)
-    trained = json.loads(tokenizer.to_str())["model"]
-    return trained["vocab"], [(left, right) for left, right in trained["merges"]]
-
-
-def _config(sizes: Sizes, tokenizer: Any) -> Any:
+def _qwen2_5_vl_config(sizes: Sizes, tokenizer: Any) -> Any:
     from transformers import Qwen2_5_VLConfig
 
+    every = sizes.full_attention_every
+    vision = {
+        "patch_size": 14,
+        "window_size": sizes.window,
+        "fullatt_block_indexes": list(range(every - 1, sizes.vision_layers, every)),
+    }
+    frequencies = sizes.hidden // sizes.heads // 2
+    height = width = frequencies * 3 // 8  # 2:3:3, as published
+    text = _text(sizes, tokenizer, [frequencies - height - width, height, width])
+    return Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision | _vision(sizes), **_whole(sizes, tokenizer)
+    )
+
+
+def _qwen3_vl_config(sizes: Sizes, tokenizer: Any) -> Any:
+    from transformers import Qwen3VLConfig
+
+    levels = sizes.deepstack_levels
+    vision = {
+        "patch_size": 16,
+        "deepstack_visual_indexes": [
+            sizes.vision_layers * level // (levels + 1) for level in range(1, levels + 1)
+        ],
+    }
+    head_dim = sizes.head_dim or sizes.hidden // sizes.heads
+    # All different (published: 6:5:5), so that a mistaken axis is noticed.
+    height, width = head_dim // 2 * 5 // 16, head_dim // 2 * 4 // 16
+    text = _text(sizes, tokenizer, [head_dim // 2 - height - width, height, width])
+    text["head_dim"] = head_dim
+    text["rope_parameters"]["mrope_interleaved"] = True
+    return Qwen3VLConfig(
+        text_config=text, vision_config=vision | _vision(sizes), **_whole(sizes, tokenizer)
+    )
+
+
+def _text(sizes: Sizes, tokenizer: Any, mrope_section: list[int]) -> dict[str, Any]:
+    """`mrope_section`: how many rotary frequencies turn with time, height and width."""
     token = tokenizer.convert_tokens_to_ids
-    text = {
+    return {
         "vocab_size": sizes.vocab,
         "hidden_size": sizes.hidden,
         "intermediate_size": sizes.intermediate,
@@ -163,42 +204,37 @@ def _config(sizes: Sizes, tokenizer: Any) -> Any:
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 1e6,
-            "mrope_section": _mrope_section(sizes.hidden // sizes.heads // 2),
+            "mrope_section": mrope_section,
         },
-        # Far above the usual 0.02, so that what the random model says depends on its input.
-        "initializer_range": 0.15,
+        "initializer_range": sizes.initializer_range,
         "bos_token_id": token("<|endoftext|>"),
         "eos_token_id": token("<|im_end|>"),
         "pad_token_id": token("<|endoftext|>"),
         "tie_word_embeddings": sizes.tied,
     }
-    vision = {
+
+
+def _vision(sizes: Sizes) -> dict[str, Any]:
+    return {
         "depth": sizes.vision_layers,
         "hidden_size": sizes.vision_hidden,
         "intermediate_size": sizes.vision_intermediate,
         "num_heads": sizes.vision_heads,
-        "patch_size": 14,
-        "window_size": 56,
-        "fullatt_block_indexes": list(range(1, sizes.vision_layers, 2)),
         "out_hidden_size": sizes.hidden,
-        "initializer_range": 0.15,
+        "initializer_range": sizes.initializer_range,
     }
-    return Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
-        tie_word_embeddings=sizes.tied,
-        dtype="float32",
-    )
 
 
-def _mrope_section(frequencies: int) -> list[int]:
-    """How many rotary frequencies turn with time, height and width: 2:3:3, as published."""
-    height = width = frequencies * 3 // 8
-    return [frequencies - height - width, height, width]
+def _whole(sizes: Sizes, tokenizer: Any) -> dict[str, Any]:
+    token = tokenizer.convert_tokens_to_ids
+    return {
+        "image_token_id": token("<|image_pad|>"),
+        "video_token_id": token("<|video_pad|>"),
+        "vision_start_token_id": token("<|vision_start|>"),
+        "vision_end_token_id": token("<|vision_end|>"),
+        "tie_word_embeddings": sizes.tied,
+        "dtype": sizes.dtype,
+    }
 
 
 def _generation_config(tokenizer: Any) -> Any:
@@ -218,15 +254,72 @@ def _generation_config(tokenizer: Any) -> Any:
     )
 
 
-def _processor(sizes: Sizes, tokenizer: Any) -> Any:
+def _qwen2_5_vl_processor(sizes: Sizes, tokenizer: Any) -> Any:
     from transformers import Qwen2_5_VLProcessor, Qwen2VLVideoProcessor
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    pixels = {"shortest_edge": 4 * 28 * 28, "longest_edge": sizes.max_image_tokens * 28 * 28}
-    patches = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
+    settings = _pictures(sizes, patch=14)
     return Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessorPil(size=pixels, **patches),
+        _image_processor(settings),
         tokenizer,
-        Qwen2VLVideoProcessor(size=pixels, **patches),
+        Qwen2VLVideoProcessor(**settings),
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def _qwen3_vl_processor(sizes: Sizes, tokenizer: Any) -> Any:
+    from transformers import Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    half = [0.5, 0.5, 0.5]
+    settings = _pictures(sizes, patch=16) | {"image_mean": half, "image_std": half}
+    return Qwen3VLProcessor(
+        _image_processor(settings),
+        tokenizer,
+        Qwen3VLVideoProcessor(**settings),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _pictures(sizes: Sizes, patch: int) -> dict[str, Any]:
+    token = (2 * patch) ** 2  # pixels that become one token
+    return {
+        "size": {"shortest_edge": 4 * token, "longest_edge": sizes.max_image_tokens * token},
+        "patch_size": patch,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+    }
+
+
+def _image_processor(settings: dict[str, Any]) -> Any:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil(**settings)
+
+
+_FAMILIES = {
+    "qwen2_5_vl": _Family(
+        architecture="Qwen2_5_VLForConditionalGeneration",
+        config=_qwen2_5_vl_config,
+        processor=_qwen2_5_vl_processor,
+    ),
+    "qwen3_vl": _Family(
+        architecture="Qwen3VLForConditionalGeneration",
+        config=_qwen3_vl_config,
+        processor=_qwen3_vl_processor,
+    ),
+}
+_NAMES = ", ".join(_FAMILIES)
+
+
+def main() -> None:
+    """The command in this module's docstring."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--family", choices=_FAMILIES, default="qwen2_5_vl")
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    build_random_checkpoint(args.folder, family=args.family, sizes=SIZES[args.size], seed=args.seed)
+
+
+if __name__ == "__main__":
+    main()

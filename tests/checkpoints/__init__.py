@@ -1,4 +1,4 @@
-"""Tiny random checkpoints for tests, one builder per family, offline.
+"""Tiny random checkpoints for tests, one per family, offline.
 
 They load through the ordinary `from_pretrained` path: the product has no branch for them.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from epd.models.random_checkpoint import build_random_checkpoint
+from epd.models.random_checkpoint import TINY, Sizes, build_random_checkpoint
+
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+SIZES = {"qwen3_vl": Sizes(head_dim=32)}  # heads wider than hidden / heads
 
 
 def build(family: str, path: Path) -> Path:
     """Write the family's tiny checkpoint into the folder `path` and return it."""
-    if family != "qwen2_5_vl":
-        raise ValueError(f"no test checkpoint for family {family!r}; there is: qwen2_5_vl")
-    return build_random_checkpoint(path)
+    return build_random_checkpoint(path, family=family, sizes=SIZES.get(family, TINY))
