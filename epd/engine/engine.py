@@ -69,6 +69,9 @@ class Engine:
         state = RequestState(request)
         self._check_request(state)
         self._scheduler.add(state)
+        at = len(state.token_ids) - state.next_index  # the last ones were generated
+        prompt, generated = state.token_ids[:at], state.token_ids[at:]
+        self._sampler.add(state.key, request.sampling, 0, prompt, generated)
         self._landed.pop(state.key, None)
 
     def release(self, key: RequestKey) -> None:
@@ -138,7 +141,7 @@ class Engine:
         self._scheduler.check()
         held = self._pool.keys()
         assert held >= {state.key for state in self._scheduler.states()}
-        assert held >= set(self._landed) and held >= set(self._sampler.keys())
+        assert held >= set(self._landed) and held >= set(self._sampler.names())
 
     def _check_request(self, state: RequestState) -> None:
         request = state.request

@@ -15,8 +15,7 @@ from epd.attention import AttentionBackend, PagedBatch, PagedSequence
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
-from epd.engine.request import RequestState
-from epd.engine.sampler import Sampler, SampleRow
+from epd.engine.sampler import Sampler
 from epd.engine.scheduler import Chunk
 
 
@@ -53,17 +52,17 @@ class Runner:
         embeds, deepstack = self._embeds(chunks)
         positions = _positions([chunk for chunk, _ in chunks]).to(device)
         hidden = self._model.forward(embeds, positions, plan, deepstack)
-        last, rows = [], []
+        last, names = [], []
         at = 0
         for chunk, _ in chunks:
             at += chunk.num
             if chunk.samples:
                 last.append(at - 1)
-                rows.append(_sample_row(chunk.state))
-        if not rows:
+                names.append(chunk.state.key)
+        if not names:
             return []
         logits = self._model.logits(hidden[torch.tensor(last).to(device)])
-        ids: list[int] = self._sampler.sample(logits, rows).tolist()
+        ids: list[int] = self._sampler.sample(logits, names).ids.tolist()
         return ids
 
     def _batch(self, chunks: Sequence[Chunk]) -> PagedBatch:
@@ -100,10 +99,6 @@ class Runner:
         first, *deeper = found.chunk(1 + levels, dim=1)
         embeds = embeds.index_copy(0, at, first)
         return embeds, (at, torch.stack(deeper)) if deeper else None
-
-
-def _sample_row(state: RequestState) -> SampleRow:
-    return SampleRow(state.key, state.request.sampling, state.next_index, state.token_ids)
 
 
 def _positions(chunks: Sequence[Chunk]) -> torch.Tensor:
