@@ -124,11 +124,10 @@ class _Sizes:
             self._computing(
                 "tower activations", patches * values * item, "encode.max_batch_patches"
             ),
-            # One batch in the towers, and the next one prepared.
             Need(
                 name="pixels",
-                num_bytes=2 * patches * vision.patch_values * item,
-                settings=("encode.max_batch_patches",),
+                num_bytes=encode.prepared_bytes,
+                settings=("encode.prepared_bytes",),
             ),
             Need(
                 name="fetched and decoded media",
