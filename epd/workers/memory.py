@@ -29,11 +29,14 @@ STAGED_CHUNKS = 64
 KEPT_ACTIVATIONS = 8
 """Hidden-wide tensors alive at once in a layer: residual, normed, q, k, v, attention, output."""
 
-SAMPLED_BYTES = 48
-"""Per logit while a step samples: scores in double precision, sorted, with their places."""
+SAMPLED_BYTES = 64
+"""Per logit of a step that samples: scores in double precision, sorted, their places, penalties."""
 
 RANKED_BYTES = 8
-"""Per logit of a prompt whose logprobs are asked for: in single precision, and normalised."""
+"""Per logit of a prompt whose logprobs are asked for: in single precision, and exponentiated."""
+
+RANKED_LOGITS = 1 << 24
+"""The engine makes no more of these at once."""
 
 
 def needs_of(role: str, config: Config, checkpoint: Checkpoint, *, device: str) -> list[Need]:
@@ -178,7 +181,7 @@ class _Sizes:
 
     def _ranking(self) -> int:
         logits = self._config.language.max_step_tokens * self._checkpoint.vocab_size
-        return logits * (self._item_bytes + RANKED_BYTES)
+        return min(logits, RANKED_LOGITS) * (self._item_bytes + RANKED_BYTES)
 
     def _weights(self, name: str, values: int) -> Need:
         return self._computing(name, values * self._item_bytes, "dtype")
