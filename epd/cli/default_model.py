@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from epd import __version__
@@ -31,22 +32,26 @@ def path(command: tuple[str, ...] = (sys.executable, "-c", BUILD)) -> Path:
     """The checkpoint's folder, after building it if this version has not yet."""
     folder = environment.cache_folder() / f"random-{__version__}"
     log.info("no MODEL given: serving a small model with random weights; its answers are gibberish")
-    if not (folder / "config.json").is_file():
-        log.info("building it once in %s", folder)
-        _build(folder, command)
+    build_once(folder, lambda to: [*command, str(to)])
     return folder
 
 
-def _build(folder: Path, command: tuple[str, ...]) -> None:
-    """Build beside it and rename, so that a half-built one is never taken for whole."""
+def build_once(folder: Path, command: Callable[[Path], Sequence[str]]) -> None:
+    """Have a checkpoint built in `folder` unless it is there.
+
+    It is built beside it and renamed, so that a half-built one is never taken for whole.
+    """
+    if (folder / "config.json").is_file():
+        return
+    log.info("building it once in %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="building-", dir=folder.parent) as work:
         built = Path(work) / folder.name
         done = subprocess.run(
-            [*command, str(built)], stdin=subprocess.DEVNULL, capture_output=True, text=True
+            command(built), stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
         if done.returncode != 0:
-            raise InternalError(f"building the default model failed:\n{done.stderr.strip()}")
+            raise InternalError(f"building a checkpoint failed:\n{done.stderr.strip()}")
         try:
             built.rename(folder)
         except OSError:

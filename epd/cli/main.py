@@ -17,7 +17,7 @@ EXAMPLES = """\
 examples:
   epd serve                                   the embedded random model, to see that it runs
   epd serve ./Qwen2.5-VL-3B --topology 2E1P1D --set dtype=float32
-  epd check configs/1E1P1D.yaml               every key, with its resolved value
+  epd check configs/1E1P1D.yaml               every key, resolved, and the memory it takes
   epd encode --config encode.yaml             one role by hand: see launch/local
 """
 
@@ -57,7 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     for role, text in ROLE_HELP.items():
         _add_role(commands, role, text)
-    check = commands.add_parser("check", help="validate a configuration and print it, resolved")
+    check = commands.add_parser(
+        "check", help="validate a configuration and print it, resolved, with the memory it takes"
+    )
     check.add_argument("config", metavar="FILE", help="YAML configuration")
     _add_set(check)
     check.set_defaults(handler=_check)
@@ -160,9 +162,13 @@ def _role(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from epd.cli.memory import estimate
     from epd.config import dump_config, load_config
 
-    print(dump_config(load_config(args.config, args.overrides)), end="")
+    config = load_config(args.config, args.overrides)
+    print(dump_config(config), end="")
+    for line in estimate(config):
+        print(f"# {line}")
     return 0
 
 

@@ -14,11 +14,14 @@ import setproctitle
 
 from epd.cli import default_model, environment
 from epd.cli.child import ChildSpec
+from epd.cli.memory import check_cluster
 from epd.cli.runtime import runtime_folder
 from epd.cli.supervisor import Ready, StopSignals, Supervisor
 from epd.config import Config, Topology, dump_config, load_config
 from epd.errors import ConfigError
 from epd.models.spec import read_checkpoint
+
+log = logging.getLogger("epd.serve")
 
 GATEWAY = "gateway-0"
 
@@ -27,7 +30,8 @@ def serve(path: str | None, overrides: Sequence[str]) -> int:
     """Run until a signal; the command's exit code."""
     logging.basicConfig(format="epd serve: %(message)s", level=logging.INFO, stream=sys.stderr)
     config = resolve(load_config(path, overrides))
-    read_checkpoint(config.model)  # what cannot be served is refused before anything starts
+    # What cannot be served is refused before anything starts.
+    log.info("%s", check_cluster(config, read_checkpoint(config.model)))
     setproctitle.setproctitle(f"epd: serve {config.topology} ({Path(config.model).name})")
     with StopSignals() as stop, runtime_folder(environment.runtime_base()) as folder:
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 import torch
@@ -51,6 +52,7 @@ class Encoder:
         self._on_event = on_event
         self._lock = threading.Lock()
         self._closed = False
+        self._tower_s = 0.0
         self._store: RowStore[torch.Tensor] = RowStore(config.rows_bytes)
         self._batcher: Batcher[PreparedItem] = Batcher(
             max_items=config.max_batch_items, max_patches=config.max_batch_patches
@@ -104,6 +106,7 @@ class Encoder:
         if batch is None:
             return []
         rows: list[torch.Tensor] | None
+        began = time.perf_counter()
         try:
             rows = self._encode(batch)
         except torch.AcceleratorError:
@@ -114,6 +117,7 @@ class Encoder:
             return self._failed(batch, error)
         if rows is None:
             return self._out_of_memory(batch)
+        self._tower_s += time.perf_counter() - began
         with self._lock:
             for queued, tensor in zip(batch.items, rows, strict=True):
                 self._store.put(queued.item, tensor, tensor.nbytes)
@@ -151,6 +155,8 @@ class Encoder:
                 "pinned_items": self._store.num_pinned,
                 "queued_items": self._store.num_expected,
                 "intake_jobs": self._intake.num_jobs,
+                "intake_ms": int(self._intake.busy_s * 1000),
+                "tower_ms": int(self._tower_s * 1000),
             }
 
     def close(self) -> None:

@@ -67,6 +67,7 @@ class Intake:
         self._working = threading.BoundedSemaphore(num_threads)
         self._lock = threading.Lock()
         self._num_jobs = 0
+        self._busy_s = 0.0
         self._inline = self._start("intake", num_threads)
         self._fetched = self._start("fetch", num_fetches)
 
@@ -92,6 +93,11 @@ class Intake:
         """Jobs queued or in hand, those included that nobody wants any more."""
         return self._num_jobs
 
+    @property
+    def busy_s(self) -> float:
+        """What jobs took so far, from their start to their event, in all threads together."""
+        return self._busy_s
+
     def close(self) -> None:
         """Stop the threads; one that is inside a fetch is left behind after a second."""
         pools = (self._inline, self._fetched)
@@ -104,9 +110,11 @@ class Intake:
 
     def _run(self, jobs: _Jobs) -> None:
         while (job := jobs.get()) is not None:
+            began = time.perf_counter()
             self._handle(*job)
             with self._lock:
                 self._num_jobs -= 1
+                self._busy_s += time.perf_counter() - began
 
     def _handle(self, job: EncodeItem, data: bytes | None) -> None:
         """One job's barrier: whatever happens, the item gets its answer."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,17 @@ def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
 
 def stored_dtype(folder: Path) -> str:
     """The dtype of the first floating-point tensor in the first weight file."""
-    for file in _weight_files(folder):
-        for entry in _header(file).values():
+    for header in weight_headers(folder):
+        for entry in header.values():
             if isinstance(entry, dict) and entry.get("dtype") in _DTYPES:
                 return _DTYPES[entry["dtype"]]
     raise ConfigError(f"{folder}: no floating-point weights found")
+
+
+def weight_headers(folder: Path) -> Iterator[dict[str, Any]]:
+    """Of each weight file: tensor name -> its dtype, shape and place."""
+    for file in _weight_files(folder):
+        yield _header(file)
 
 
 def _hash_files(folder: Path, names: Iterable[str]) -> str:

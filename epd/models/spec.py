@@ -23,7 +23,8 @@ class FamilySpec:
 
     `architectures` are Hugging Face's class names. `placeholders` is the text of the one token
     per item that the rendered chat template contains and an item's layout replaces. `adapter`
-    ("module:class") is imported only where the model runs.
+    ("module:class") is imported only where the model runs. A weight is of the towers when its name
+    has `tower_module` between dots.
     """
 
     name: str
@@ -32,6 +33,7 @@ class FamilySpec:
     placeholders: Mapping[Modality, str]
     rotary: Literal["mrope", "1d"]
     adapter: str
+    tower_module: str = "visual"
 
 
 FAMILIES: tuple[FamilySpec, ...] = (

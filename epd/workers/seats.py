@@ -28,6 +28,7 @@ from epd.wire.zmq_links import ZmqLinks
 from epd.workers.decode import DecodeCore
 from epd.workers.encode import EncodeCore
 from epd.workers.local_links import LocalLinks
+from epd.workers.memory import check_worker
 from epd.workers.prefill import PrefillCore
 from epd.workers.station import Core, Pulse, Station
 
@@ -103,11 +104,13 @@ def build_seats(role: str, config: Config, inbox: Inbox) -> list[Seat]:
     roles = {f"{name}.encode": "encode", name: "fused"} if role == "engine" else {name: role}
     if not set(roles.values()) <= set(STAGES):
         raise ConfigError(f"there is no role {role!r}")
+    device = resolve_device(config.device)
+    check_worker(role, config, checkpoint, device=device)
     build = _Build(
         config=config,
         checkpoint=checkpoint,
         inbox=inbox,
-        device=resolve_device(config.device),
+        device=device,
         dtype=resolve_dtype(config.dtype, checkpoint),
         roles=roles,
     )

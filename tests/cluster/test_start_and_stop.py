@@ -90,7 +90,7 @@ def test_weights_that_are_damaged(path: Path, tmp_path: Path) -> None:
     """The gateway is ready long before; the first worker that reads them ends the start."""
     model = copy_of(path, tmp_path)
     (weights,) = model.glob("*.safetensors")
-    weights.write_bytes(weights.read_bytes()[:1000])
+    weights.write_bytes(weights.read_bytes()[:-1000])
 
     failed = start_in_vain(model)
 
@@ -109,11 +109,26 @@ def test_a_port_in_use(path: Path) -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in failed.log.splitlines()[-1]
 
 
-@pytest.mark.slow
-def test_shared_memory_that_is_not_there(path: Path) -> None:
-    failed = start_in_vain(path, f"wire.shm_bytes={1 << 60}")
-    assert failed.code == 1
-    assert "wire.shm_bytes" in failed.log
+@pytest.mark.parametrize("setting", ["language.kv_bytes", "wire.shm_bytes"])
+def test_more_memory_than_there_is(path: Path, setting: str) -> None:
+    """Refused as a whole before any process starts, naming what to lower."""
+    failed = start_in_vain(path, f"{setting}={1 << 60}", "topology=2E2P2D")
+
+    assert failed.code == 2
+    assert f"(lower {setting})" in failed.log.splitlines()[-1]
+    assert "gateway-0" not in failed.log
+
+
+def test_a_role_by_hand_that_needs_more_memory_than_there_is(path: Path) -> None:
+    """It loads nothing and registers with nobody."""
+    argv = [sys.executable, "-m", "epd", "decode", "--set", f"model={path}"]
+    argv += ["--set", "gateways=[tcp://127.0.0.1:9]", "--set", f"language.host_bytes={1 << 60}"]
+
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS)
+
+    assert done.returncode == 2
+    assert "this decode worker would need" in done.stderr.splitlines()[-1]
+    assert "preempted KV 1.0 EiB (lower language.host_bytes)" in done.stderr
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Benchmarks: each module says in its first line which question it answers."""

@@ -1,0 +1,190 @@
+"""What each role will need of memory, from configuration and checkpoint; nothing is allocated.
+
+Imports no torch, so that a supervisor and `epd check` can ask too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from epd.config import Config
+from epd.models.sizes import ITEM_BYTES, num_weights, text_size, vision_size
+from epd.models.spec import Checkpoint
+from epd.observe.machine import available_host, available_shared, held_host
+from epd.observe.memory import Machine, Need, Where, check_fits, table
+
+log = logging.getLogger(__name__)
+
+MIB = 1 << 20
+GATEWAY_BASE = 100 * MIB
+WORKER_BASE = 350 * MIB
+CUDA_BASE = 1500 * MIB
+CUDA_CONTEXT = 600 * MIB
+"""Measured, rounded up: Python with its libraries, and what CUDA adds on the host and the GPU."""
+
+STAGED_CHUNKS = 64
+"""Bulk messages on their way in and out: a window of KV or rows and its acknowledgements."""
+
+KEPT_ACTIVATIONS = 8
+"""Hidden-wide tensors alive at once in a layer: residual, normed, q, k, v, attention, output."""
+
+SAMPLED_BYTES = 64
+"""Per logit of a step that samples: scores in double precision, sorted, their places, penalties."""
+
+RANKED_BYTES = 8
+"""Per logit of a prompt whose logprobs are asked for: in single precision, and exponentiated."""
+
+RANKED_LOGITS = 1 << 24
+"""The engine makes no more of these at once."""
+
+
+def needs_of(role: str, config: Config, checkpoint: Checkpoint, *, device: str) -> list[Need]:
+    """All that one process of this role may come to hold. `device`: "cpu" or "cuda"."""
+    if role == "gateway":
+        budget = config.gateway.media_budget_bytes
+        return [
+            Need(name="interpreter", num_bytes=GATEWAY_BASE),
+            Need(name="inline media", num_bytes=budget, settings=("gateway.media_budget_bytes",)),
+        ]
+    sizes = _Sizes(config, checkpoint, Where.DEVICE if device == "cuda" else Where.HOST)
+    needs = [*_base(device), *sizes.staging(role)]
+    if role in ("encode", "engine"):
+        needs += sizes.encode()
+    if role != "encode":
+        needs += sizes.language(role)
+    return needs
+
+
+def check_worker(role: str, config: Config, checkpoint: Checkpoint, *, device: str) -> None:
+    """Log what this process will need; ConfigError when the machine has less."""
+    needs = needs_of(role, config, checkpoint, device=device)
+    machine = Machine(
+        host=available_host() + held_host(),  # what it holds now is among the needs
+        shared=available_shared(),
+        device=_free_device() if device == "cuda" else None,
+    )
+    log.info("%s", table(needs, machine))
+    check_fits(needs, machine, f"this {role} worker")
+
+
+def _free_device() -> int:
+    import torch
+
+    free: int = torch.cuda.mem_get_info()[0]
+    return free
+
+
+def _base(device: str) -> Sequence[Need]:
+    if device == "cpu":
+        return (Need(name="interpreter", num_bytes=WORKER_BASE),)
+    return (
+        Need(name="interpreter", num_bytes=WORKER_BASE + CUDA_BASE),
+        Need(name="CUDA context", num_bytes=CUDA_CONTEXT, where=Where.DEVICE),
+    )
+
+
+class _Sizes:
+    """The parts of a worker. `compute` is the memory that its model runs in."""
+
+    def __init__(self, config: Config, checkpoint: Checkpoint, compute: Where) -> None:
+        self._config = config
+        self._checkpoint = checkpoint
+        self._compute = compute
+        dtype = checkpoint.dtype if config.dtype == "auto" else config.dtype
+        self._item_bytes = ITEM_BYTES.get(dtype, 4)
+        self._tower_weights, self._language_weights = num_weights(checkpoint)
+
+    def staging(self, role: str) -> list[Need]:
+        """What travels between stages, on its way."""
+        wire = self._config.wire
+        if role == "engine":
+            return []
+        queues = STAGED_CHUNKS * wire.chunk_bytes
+        needs = [Need(name="queues", num_bytes=queues, settings=("wire.chunk_bytes",))]
+        if role in ("encode", "prefill"):
+            needs.append(
+                Need(
+                    name="arena",
+                    num_bytes=wire.shm_bytes,
+                    where=Where.SHARED,
+                    settings=("wire.shm_bytes",),
+                )
+            )
+        return needs
+
+    def encode(self) -> list[Need]:
+        """Towers, finished rows, and pictures on their way to them."""
+        encode, media = self._config.encode, self._config.media
+        vision, item = vision_size(self._checkpoint), self._item_bytes
+        values = KEPT_ACTIVATIONS * vision.hidden + 2 * vision.intermediate
+        patches = encode.max_batch_patches
+        files = (encode.fetch_threads + encode.intake_threads) * media.max_bytes
+        decoded = encode.intake_threads * 3 * media.max_pixels
+        return [
+            self._weights("tower weights", self._tower_weights),
+            self._computing("rows store", encode.rows_bytes, "encode.rows_bytes"),
+            self._computing(
+                "tower activations", patches * values * item, "encode.max_batch_patches"
+            ),
+            Need(
+                name="pixels",
+                num_bytes=encode.prepared_bytes,
+                settings=("encode.prepared_bytes",),
+            ),
+            Need(
+                name="fetched and decoded media",
+                num_bytes=files + decoded,
+                settings=("media.max_bytes", "media.max_pixels", "encode.fetch_threads"),
+            ),
+        ]
+
+    def language(self, role: str) -> list[Need]:
+        """Weights, KV, rows, and the tensors of one step."""
+        language = self._config.language
+        needs = [
+            self._weights("weights", self._language_weights),
+            self._kv_cache(),
+            self._computing("activations", self._step(), "language.max_step_tokens"),
+            self._computing("sampling", self._sampling(), "language.max_running"),
+        ]
+        if role != "prefill":
+            host = language.host_bytes
+            needs.append(
+                Need(name="preempted KV", num_bytes=host, settings=("language.host_bytes",))
+            )
+        if role != "decode":
+            rows = language.rows_bytes
+            needs.append(Need(name="rows", num_bytes=rows, settings=("language.rows_bytes",)))
+            needs.append(
+                self._computing("prompt logprobs", self._ranking(), "language.max_step_tokens")
+            )
+        return needs
+
+    def _kv_cache(self) -> Need:
+        tokens = self._config.language.kv_tokens
+        if tokens is None:
+            num_bytes = self._config.language.kv_bytes
+            return self._computing("KV cache", num_bytes, "language.kv_bytes")
+        num_bytes = tokens * text_size(self._checkpoint).kv_values * self._item_bytes
+        return self._computing("KV cache", num_bytes, "language.kv_tokens")
+
+    def _step(self) -> int:
+        text = text_size(self._checkpoint)
+        width = max(text.hidden, text.heads * text.head_dim)
+        values = KEPT_ACTIVATIONS * width + 3 * text.intermediate
+        return self._config.language.max_step_tokens * values * self._item_bytes
+
+    def _sampling(self) -> int:
+        logits = self._config.language.max_running * self._checkpoint.vocab_size
+        return logits * (self._item_bytes + SAMPLED_BYTES)
+
+    def _ranking(self) -> int:
+        logits = self._config.language.max_step_tokens * self._checkpoint.vocab_size
+        return min(logits, RANKED_LOGITS) * (self._item_bytes + RANKED_BYTES)
+
+    def _weights(self, name: str, values: int) -> Need:
+        return self._computing(name, values * self._item_bytes, "dtype")
+
+    def _computing(self, name: str, num_bytes: int, *settings: str) -> Need:
+        return Need(name=name, num_bytes=num_bytes, where=self._compute, settings=settings)

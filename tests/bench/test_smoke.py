@@ -1,0 +1,65 @@
+"""The whole harness on the tiny checkpoint: processes, requests, table and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECONDS = 240.0
+
+
+def run(tmp_path: Path, module: str, *arguments: str) -> tuple[dict[str, Any], str]:
+    """The JSON object on the last line of stdout, and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments, "--model", "tiny", "--set", "threads=1"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found, done.stderr
+
+
+def test_a_point_is_measured_with_every_token_and_where_the_time_went(tmp_path: Path) -> None:
+    arguments = "--topology EPD --concurrency 2 --images 1 --prompt-tokens 48 --max-tokens 5"
+    found, said = run(tmp_path, "bench.serving", *arguments.split(), "--requests", "3")
+
+    (point,) = found["points"]
+    assert (point["requests"], point["errors"], point["completion_tokens"]) == (3, 0, [5])
+    for record in point["records"]:
+        assert sum(num for _, num in record["arrivals"]) == 5
+    assert point["stage_seconds"]["encode"]["tower"] > 0
+    assert {"hardware", "versions", "commit", "config", "workload"} <= set(found)
+    assert "TTFT p50" in said
+
+
+@pytest.mark.slow
+def test_the_second_turn_is_measured_with_and_without_the_prefix_cache(tmp_path: Path) -> None:
+    arguments = "--chats 1 --prompt-tokens 100 --max-tokens 5"
+    found, said = run(tmp_path, "bench.second_turn", *arguments.split())
+
+    on, off = found["prefix_cache_on"], found["prefix_cache_off"]
+    assert [turn["turn"] for turn in on] == [turn["turn"] for turn in off] == [1, 2]
+    assert off[1]["kv_bytes"] > off[0]["kv_bytes"] > 0
+    assert on[1]["kv_bytes"] < off[1]["kv_bytes"] / 2
+    assert "KV bytes sent" in said
+
+
+def test_a_cluster_that_cannot_start_is_no_result(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.serving", "--model", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("bench.serving: no checkpoint")
+    assert done.stdout == ""

@@ -1,0 +1,85 @@
+"""What each role needs, from configuration and checkpoint alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from epd.config import Config, load_config
+from epd.models.spec import Checkpoint, read_checkpoint
+from epd.observe.memory import Need, Where, total
+from epd.workers.memory import needs_of
+from tests.checkpoints import build
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return read_checkpoint(build("qwen2_5_vl", tmp_path_factory.mktemp("checkpoints") / "tiny"))
+
+
+def named(
+    role: str, checkpoint: Checkpoint, *settings: str, device: str = "cpu"
+) -> dict[str, Need]:
+    needs = needs_of(role, load_config(None, settings), checkpoint, device=device)
+    assert len({need.name for need in needs}) == len(needs)
+    return {need.name: need for need in needs}
+
+
+def test_each_role_needs_its_own_parts_alone(checkpoint: Checkpoint) -> None:
+    parts = {"tower weights", "weights", "KV cache", "preempted KV", "rows", "rows store", "arena"}
+    found = {
+        role: parts & set(named(role, checkpoint))
+        for role in ("gateway", "encode", "prefill", "decode", "fused", "engine")
+    }
+    assert found == {
+        "gateway": set(),
+        "encode": {"tower weights", "rows store", "arena"},
+        "prefill": {"weights", "KV cache", "rows", "arena"},
+        "decode": {"weights", "KV cache", "preempted KV"},
+        "fused": {"weights", "KV cache", "preempted KV", "rows"},
+        "engine": parts - {"arena"},
+    }
+
+
+def test_kv_counts_what_the_setting_in_force_says_and_names_it(checkpoint: Checkpoint) -> None:
+    by_bytes = named("decode", checkpoint, "language.kv_bytes=5000000")["KV cache"]
+    assert (by_bytes.num_bytes, by_bytes.settings) == (5_000_000, ("language.kv_bytes",))
+    by_tokens = named("decode", checkpoint, "language.kv_tokens=1000")["KV cache"]
+    per_token = 2 * 4 * 2 * 16 * 4  # K and V, layers, heads, values, float32
+    assert (by_tokens.num_bytes, by_tokens.settings) == (1000 * per_token, ("language.kv_tokens",))
+
+
+def test_half_the_precision_is_half_the_weights(checkpoint: Checkpoint) -> None:
+    whole = named("decode", checkpoint)["weights"].num_bytes
+    assert named("decode", checkpoint, "dtype=bfloat16")["weights"].num_bytes * 2 == whole
+
+
+def test_on_a_gpu_what_the_model_computes_with_is_there_and_the_rest_is_not(
+    checkpoint: Checkpoint,
+) -> None:
+    found = named("engine", checkpoint, device="cuda")
+    on_device = {name for name, need in found.items() if need.where is Where.DEVICE}
+    assert on_device >= {"weights", "tower weights", "KV cache", "rows store", "CUDA context"}
+    assert not on_device & {"preempted KV", "interpreter", "rows", "pixels"}
+
+
+def test_every_setting_that_is_named_exists_and_lowers_its_need(checkpoint: Checkpoint) -> None:
+    """Except dtype, of which a checkpoint's own may be the smallest."""
+    for role in ("gateway", "encode", "prefill", "decode", "engine"):
+        for name, need in named(role, checkpoint).items():
+            for setting in set(need.settings) - {"dtype"}:
+                lowered = named(role, checkpoint, f"{setting}={halved(setting)}")[name]
+                assert lowered.num_bytes < need.num_bytes, (role, name, setting)
+
+
+def halved(setting: str) -> int:
+    section, key = setting.split(".")
+    value = getattr(getattr(Config(), section), key)
+    assert isinstance(value, int)
+    return value // 2
+
+
+def test_no_arena_is_needed_without_shared_memory(checkpoint: Checkpoint) -> None:
+    needs = list(named("prefill", checkpoint, "wire.shm_bytes=0").values())
+    assert total(needs, Where.SHARED) == 0
