@@ -15,9 +15,16 @@ from tests.reference import Reference
 torch.set_num_threads(1)  # the cluster needs the cores
 
 
+@pytest.fixture(scope="session", params=["qwen2_5_vl"])
+def family(request: pytest.FixtureRequest) -> str:
+    """One for most tests; who wants others parametrises."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="session")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("qwen2_5_vl", tmp_path_factory.mktemp("checkpoints") / "tiny")
+def path(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(family, tmp_path_factory.mktemp("checkpoints") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from PIL import Image
 
 from epd.engine.sampler import Sampler, SampleRow
 from epd.types import RequestKey, SamplingParams
+from tests.checkpoints import FAMILIES
 from tests.cluster.cases import CASES, MAX_TOKENS, Answer, Case, Client
 from tests.cluster.running import Cluster, encoded
 from tests.media.site import Site, body
@@ -28,10 +29,13 @@ TIGHT = (
     f"language.kv_tokens={KV_TOKENS}",
     "language.max_step_tokens=64",
     "language.rows_bytes=8192",
-    "encode.rows_bytes=65536",
     "wire.chunk_bytes=4096",
     "wire.shm_bytes=0",
 )
+TIGHT_ROWS = {  # an encode worker has room for the largest picture and little more
+    "qwen2_5_vl": "encode.rows_bytes=65536",
+    "qwen3_vl": "encode.rows_bytes=262144",
+}
 CLUSTERS: dict[str, tuple[str, ...]] = {
     "EPD": ("EPD",),
     "1E1PD": ("1E1PD",),
@@ -41,13 +45,17 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
 ON_CUDA = {f"{name} on cuda": (name, "device=cuda") for name in ("EPD", "1E1PD", "1E1P1D")}
 PAIR = CASES["two of one size"]
 
+pytestmark = pytest.mark.parametrize("family", FAMILIES, indirect=True, scope="session")
+
 
 @pytest.fixture(
     scope="module",
     params=[*CLUSTERS, *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_CUDA)],
 )
-def client(path: Any, request: pytest.FixtureRequest) -> Iterator[Client]:
+def client(path: Any, family: str, request: pytest.FixtureRequest) -> Iterator[Client]:
     topology, *settings = (CLUSTERS | ON_CUDA)[request.param]
+    if request.param == "tight":
+        settings.append(TIGHT_ROWS[family])
     cluster = Cluster(path, topology, "media.allow_private_addresses=true", *settings)
     client = Client(cluster)
     yield client
