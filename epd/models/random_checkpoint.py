@@ -51,6 +51,10 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 
+# With norms of 1 over queries and keys, attention is nearly even, and Qwen3-VL's answers fall into
+# the same few words whatever the prompt is.
+HEAD_NORM = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
@@ -138,6 +142,9 @@ def build_random_checkpoint(
         model = getattr(transformers, parts.architecture)._from_config(
             parts.config(sizes, tokenizer), dtype=getattr(torch, sizes.dtype)
         )
+    for name, weight in model.named_parameters():
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            torch.nn.init.constant_(weight, HEAD_NORM)
     model.generation_config = _generation_config(tokenizer)
     logging.disable_progress_bar()
     model.save_pretrained(folder)

@@ -67,8 +67,9 @@ def test_answers_depend_on_the_pictures(reference: Reference) -> None:
 
 def test_repetition_penalty_of_the_checkpoint_matters(reference: Reference) -> None:
     """Else a test of that default would pass without it."""
-    told = reference.generate(messages(2), pictures(2), max_tokens=12)[1]
-    free = reference.generate(messages(2), pictures(2), max_tokens=12, repetition_penalty=1.0)[1]
+    asked = [(messages(num), pictures(num), 24) for num in range(3)]
+    told = [reference.generate(*one)[1] for one in asked]
+    free = [reference.generate(*one, repetition_penalty=1.0)[1] for one in asked]
     assert told != free
 
 
