@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,9 @@ class LanguageModel:
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
         self.deepstack_levels = adapter.deepstack_levels
+        for level in range(self.deepstack_levels):
+            after = partial(_add_level, level)
+            self._decoder.layers[level].register_forward_hook(after, with_kwargs=True)
         self.vocab_size: int = config.vocab_size
         self.kv_heads: int = config.num_key_value_heads
         heads: int = config.num_attention_heads
@@ -53,7 +57,7 @@ class LanguageModel:
         `plan` reaches the attention function of every layer; keys and values go where it says.
         `deepstack`: the places [k] of rows, and what each level adds there, [levels, k, hidden].
         """
-        assert deepstack is None, "no family with deepstack rows is known"
+        assert deepstack is None or len(deepstack[1]) == self.deepstack_levels
         batched = positions[:, None] if positions.dim() == 2 else positions[None]
         hidden: torch.Tensor = self._decoder(
             inputs_embeds=embeds[None],
@@ -62,6 +66,7 @@ class LanguageModel:
             past_key_values=None,
             use_cache=False,
             plan=plan,
+            deepstack=deepstack,
         ).last_hidden_state
         return hidden[0]
 
@@ -76,6 +81,21 @@ class LanguageModel:
         With the delta: the token at index i >= T of the sequence stands at position i + delta.
         """
         return self._adapter.positions(prompt)
+
+
+def _add_level(
+    level: int, layer: Any, args: Any, kwargs: dict[str, Any], hidden: torch.Tensor
+) -> None:
+    """Runs after a decoder layer: adds this level's slices to the layer's output, in place.
+
+    transformers' own way takes a mask over the sequence, and looks for its places again after
+    every layer, which waits for the device. Here the places come as numbers; like the plan they
+    reach the layers as a keyword argument, so the model holds nothing of a step. The output is a
+    sum that nothing else refers to.
+    """
+    if (deepstack := kwargs["deepstack"]) is not None:
+        places, slices = deepstack
+        hidden[0].index_add_(0, places, slices[level])
 
 
 def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> LanguageModel:

@@ -1,117 +1,29 @@
-"""Qwen2.5-VL: pictures.
-
-One tower, `model.visual`, with its merger inside. The image processor gives pixel_values
-[patches, 3 * 2 * 14 * 14] float32 and image_grid_thw [1, 3] int64; the tower gives one row per
-merge_size ** 2 patches. A picture becomes that many image tokens and nothing else.
-"""
+"""Qwen2.5-VL: a tower most of whose layers attend inside windows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 
-from epd.errors import BadMedia, UnsupportedModel
-from epd.models.adapter import Adapter, Prepared
-from epd.models.mrope import grid_positions, prompt_positions
-from epd.models.spec import Checkpoint
-from epd.types import ItemLayout, Modality, Prompt
+from epd.models.qwen_vl import QwenVL
 
 
-class Qwen25VL(Adapter):
+class Qwen25VL(QwenVL):
     """Adapter of Qwen2_5_VLForConditionalGeneration."""
 
-    batch_invariant: ClassVar[bool] = True  # attention never leaves a picture
+    default_patch_size: ClassVar[int] = 14
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(checkpoint)
-        vision = checkpoint.config.get("vision_config") or {}
-        self.merge_size = int(vision.get("spatial_merge_size", 2))
-        self.width = int(vision.get("out_hidden_size", 3584))
-        self.image_token_id = int(checkpoint.config.get("image_token_id", 151655))
+    def tower_inputs(self, visual: Any, grid: torch.Tensor, device: torch.device) -> dict[str, Any]:
+        from transformers.vision_utils import get_vision_window_index
 
-    def tower_parts(self, modalities: Sequence[Modality]) -> tuple[str, ...]:
-        return ("model.visual",)
-
-    def load_processors(self, modalities: Sequence[Modality]) -> dict[Modality, Any]:
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-            Qwen2VLImageProcessorPil,
-        )
-
-        # The PIL backend by name: backends differ by up to 0.015 per value, so one is pinned.
-        image = Qwen2VLImageProcessorPil.from_pretrained(
-            self.checkpoint.path, local_files_only=True
-        )
-        if image.merge_size != self.merge_size:
-            raise UnsupportedModel(
-                f"{self.checkpoint.path}: the processor merges {image.merge_size} patches per side,"
-                f" the tower {self.merge_size}"
-            )
-        return {Modality.IMAGE: image}
-
-    def prepare(
-        self,
-        processor: Any,
-        modality: Modality,
-        media: Any,
-        *,
-        content_key: bytes,
-        text_before: str,
-        dtype: str,
-    ) -> Prepared:
-        try:
-            features = processor(images=[media], return_tensors="pt")
-        except (ValueError, ZeroDivisionError) as error:
-            raise BadMedia(f"the picture cannot be processed: {error}") from error
-        frames, height, width = features["image_grid_thw"][0].tolist()
-        num_rows = frames * height * width // self.merge_size**2
-        layout = ItemLayout(
-            modality=modality,
-            token_ids=(self.image_token_id,) * num_rows,
-            row_spans=((0, num_rows),),
-            width=self.width,
-            dtype=dtype,
-            content_key=content_key,
-            grid_thw=(frames, height, width),
-        )
-        pixels = features["pixel_values"].to(getattr(torch, dtype))
-        inputs = {"pixel_values": pixels, "image_grid_thw": features["image_grid_thw"]}
-        return Prepared(layout=layout, inputs=inputs, patches=frames * height * width)
-
-    def encode(
-        self, model: Any, modality: Modality, batch: Sequence[Prepared], device: torch.device
-    ) -> list[torch.Tensor]:
-        from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
-
-        visual = model.model.visual
-        pixels = torch.cat([item.inputs["pixel_values"] for item in batch])
-        grid = torch.cat([item.inputs["image_grid_thw"] for item in batch])
-        # The grid stays on the CPU, where the tower reads sequence lengths from it layer by layer
-        # without waiting for the device; what indexes activations is computed here and moved once.
         index, window_ends = get_vision_window_index(
             grid,
             spatial_merge_size=visual.spatial_merge_size,
             window_size=visual.window_size,
             patch_size=visual.patch_size,
         )
-        found = model.model.get_image_features(
-            pixels.to(device),
-            grid,
-            image_position_ids=get_vision_position_ids(grid, visual.spatial_merge_size).to(device),
-            image_window_index=index.to(device),
-            image_cu_window_seqlens=window_ends,
-        )
-        return list(found.pooler_output)
+        return {"image_window_index": index.to(device), "image_cu_window_seqlens": window_ends}
 
-    def language_parts(self) -> tuple[str, ...]:
-        return ("model.language_model", "lm_head")
-
-    def decoder(self, model: Any) -> Any:
-        return model.model.language_model
-
-    def head(self, model: Any) -> Any:
-        return model.lm_head
-
-    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, int]:
-        return prompt_positions(prompt, lambda layout: grid_positions(layout, self.merge_size))
+    def rows(self, features: Any) -> list[torch.Tensor]:
+        return list(features.pooler_output)

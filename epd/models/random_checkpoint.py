@@ -269,7 +269,8 @@ def _qwen2_5_vl_processor(sizes: Sizes, tokenizer: Any) -> Any:
 def _qwen3_vl_processor(sizes: Sizes, tokenizer: Any) -> Any:
     from transformers import Qwen3VLProcessor, Qwen3VLVideoProcessor
 
-    settings = _pictures(sizes, patch=16)
+    half = [0.5, 0.5, 0.5]
+    settings = _pictures(sizes, patch=16) | {"image_mean": half, "image_std": half}
     return Qwen3VLProcessor(
         _image_processor(settings),
         tokenizer,

@@ -45,7 +45,18 @@ FAMILIES: tuple[FamilySpec, ...] = (
         rotary="mrope",
         adapter="epd.models.qwen2_5_vl:Qwen25VL",
     ),
+    FamilySpec(
+        name="qwen3_vl",
+        architectures=("Qwen3VLForConditionalGeneration",),
+        modalities=(Modality.IMAGE,),
+        placeholders={Modality.IMAGE: "<|image_pad|>"},
+        rotary="mrope",
+        adapter="epd.models.qwen3_vl:Qwen3VL",
+    ),
 )
+
+
+_ROPE_BY_LENGTH = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +147,12 @@ def _refuse_variants(config: dict[str, Any], folder: Path) -> None:
         raise UnsupportedModel(f"{folder} is quantised; only plain weights are supported")
     if _text_value(config, "use_sliding_window"):
         raise UnsupportedModel(f"{folder} uses sliding-window attention, which is not supported")
+    rope = _text_value(config, "rope_parameters") or _text_value(config, "rope_scaling") or {}
+    if (kind := rope.get("rope_type", rope.get("type"))) in _ROPE_BY_LENGTH:
+        raise UnsupportedModel(
+            f"{folder} has rotary embeddings of type {kind}, which depend on the length of what"
+            " they are computed with and are not supported"
+        )
 
 
 def _text_value(config: dict[str, Any], key: str) -> Any:

@@ -18,13 +18,13 @@ from epd.models.spec import read_checkpoint
 from epd.models.towers import Towers, load_towers
 from epd.types import ItemKey, Modality
 from epd.wire.messages import EncodeItem
-from tests.checkpoints import build
+from tests.checkpoints import FAMILIES, build
 
 
-@pytest.fixture(scope="module")
-def towers(tmp_path_factory: pytest.TempPathFactory) -> Towers:
-    """Towers of a tiny Qwen2.5-VL."""
-    path: Path = build("qwen2_5_vl", tmp_path_factory.mktemp("checkpoint"))
+@pytest.fixture(scope="module", params=FAMILIES)
+def towers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Towers:
+    """Towers of each family's tiny checkpoint."""
+    path: Path = build(request.param, tmp_path_factory.mktemp("checkpoint"))
     checkpoint = read_checkpoint(str(path))
     return load_towers(checkpoint, modalities=(Modality.IMAGE,), device="cpu", dtype="float32")
 

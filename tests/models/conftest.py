@@ -1,4 +1,4 @@
-"""One tiny checkpoint, its reference and both halves, shared by the tests of this folder."""
+"""A tiny checkpoint per family, its reference and both halves, shared by this folder's tests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from epd.models.language import LanguageModel, load_language
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import Towers, load_towers
 from epd.types import Modality
-from tests.checkpoints import build
+from tests.checkpoints import FAMILIES, build
 from tests.models import stand_in
 from tests.reference import Reference
 
 torch.set_num_threads(1)  # several threads on cores that others use are slower, not faster
 
 
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="session")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("qwen2_5_vl", tmp_path_factory.mktemp("checkpoints") / "tiny")
+def path(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(family, tmp_path_factory.mktemp("checkpoints") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 
 from epd.models.language import LanguageModel
-from epd.models.towers import Prepared, Towers
 from epd.types import Prompt
 from tests.models import stand_in
 
 
-def merged(
-    model: LanguageModel, towers: Towers, asked: Prompt, items: list[Prepared]
-) -> torch.Tensor:
-    """Embeddings of the prompt with the towers' rows in their places."""
+@dataclass
+class Merged:
+    """A prompt's embeddings, and what LanguageModel.forward takes beside them."""
+
+    embeds: torch.Tensor
+    deepstack: tuple[torch.Tensor, torch.Tensor] | None
+
+
+def merged(model: LanguageModel, asked: Prompt, rows: Sequence[torch.Tensor]) -> Merged:
+    """The prompt's tokens, with each picture's rows in their places."""
     embeds = model.embed(torch.tensor(asked.token_ids(), device=model.device))
-    for at, rows in zip(asked.offsets, towers.encode(items), strict=True):
-        embeds[at : at + len(rows)] = rows
-    return embeds
+    if not rows:
+        return Merged(embeds, None)
+    spans = zip(asked.offsets, rows, strict=True)
+    places = torch.cat([torch.arange(at, at + len(one)) for at, one in spans]).to(model.device)
+    first, *deeper = torch.cat(list(rows)).chunk(1 + model.deepstack_levels, dim=1)
+    embeds[places] = first
+    return Merged(embeds, (places, torch.stack(deeper)) if deeper else None)
 
 
 def greedy(
-    model: LanguageModel, embeds: torch.Tensor, positions: torch.Tensor, delta: int, num: int
+    model: LanguageModel, prompt: Merged, positions: torch.Tensor, delta: int, num: int
 ) -> list[int]:
-    """`num` tokens after a prompt of these embeddings and positions."""
-    positions = positions.to(model.device)
+    """`num` tokens after a prompt at these positions."""
+    embeds, positions = prompt.embeds, positions.to(model.device)
     new: list[int] = []
     for _ in range(num):
-        hidden = model.forward(embeds, positions, stand_in.Packed([len(embeds)]))
+        plan = stand_in.Packed([len(embeds)])
+        hidden = model.forward(embeds, positions, plan, prompt.deepstack)
         new.append(int(model.logits(hidden[-1:]).argmax()))
         position = torch.full((3, 1), len(embeds) + delta, device=model.device)
         positions = torch.cat([positions, position], dim=1)

@@ -52,8 +52,8 @@ def test_tokens_equal_the_whole_model(
     _, new_ids = reference.generate(
         messages(num), pictures(num), 8, repetition_penalty=1.0, eos_token_id=-1
     )
-    embeds = merged(cuda_language, cuda_towers, asked, items)
-    assert greedy(cuda_language, embeds, *cuda_language.positions(asked), 8) == new_ids
+    inputs = merged(cuda_language, asked, cuda_towers.encode(items))
+    assert greedy(cuda_language, inputs, *cuda_language.positions(asked), 8) == new_ids
 
 
 def test_a_forward_never_waits_for_the_device(
@@ -61,5 +61,10 @@ def test_a_forward_never_waits_for_the_device(
 ) -> None:
     ids = torch.arange(8, device="cuda")
     positions = ids.expand(3, -1)
-    hidden = cuda_language.forward(cuda_language.embed(ids), positions, stand_in.Packed([8]))
+    levels = cuda_language.deepstack_levels
+    slices = torch.ones(levels, 3, cuda_language.hidden_size, device="cuda")
+    deepstack = (ids[2:5], slices) if levels else None
+    hidden = cuda_language.forward(
+        cuda_language.embed(ids), positions, stand_in.Packed([8]), deepstack
+    )
     cuda_language.logits(hidden[-1:])

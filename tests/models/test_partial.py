@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -47,18 +48,28 @@ def test_the_halves_are_the_whole(checkpoint: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("keep", [TOWERS, LANGUAGE])
-def test_halves_of_a_checkpoint_with_tied_embeddings(keep: tuple[str, ...], tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(build_random_checkpoint(tmp_path, sizes=Sizes(tied=True)))
+def test_halves_of_a_checkpoint_with_tied_embeddings(
+    keep: tuple[str, ...], family: str, tmp_path: Path
+) -> None:
+    build_random_checkpoint(tmp_path, family=family, sizes=Sizes(tied=True))
+    checkpoint = read_checkpoint(tmp_path)
     model = load(checkpoint, keep)
     assert not any(weight.is_meta for weight in model.parameters())
 
 
-def test_a_missing_weight_is_named(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "stored", "module"),
+    [
+        ("qwen2_5_vl", "visual.merger.mlp.0.weight", "model.visual.merger.mlp.0.weight"),
+        ("qwen3_vl", *["model.visual.deepstack_merger_list.1.norm.bias"] * 2),
+    ],
+    indirect=["family"],
+    scope="session",
+)
+def test_a_missing_weight_is_named(stored: str, module: str, path: Path, tmp_path: Path) -> None:
     """transformers alone would fill it with random numbers and go on."""
-    checkpoint = with_weights(path, tmp_path / "c", lambda w: w.pop("visual.merger.mlp.0.weight"))
-    with pytest.raises(
-        ConfigError, match=r"lacks 1 weights: model\.visual\.merger\.mlp\.0\.weight"
-    ):
+    checkpoint = with_weights(path, tmp_path / "c", lambda weights: weights.pop(stored))
+    with pytest.raises(ConfigError, match=f"lacks 1 weights: {re.escape(module)}"):
         load(checkpoint, TOWERS)
     load(checkpoint, LANGUAGE)
 
@@ -91,7 +102,7 @@ def test_a_damaged_file_is_refused(path: Path, tmp_path: Path) -> None:
         load(read_checkpoint(folder), TOWERS)
 
 
-def test_each_half_costs_its_own_weights_only(tmp_path: Path) -> None:
+def test_each_half_costs_its_own_weights_only(family: str, tmp_path: Path) -> None:
     """Measured peak memory of a checkpoint of about 256 MiB, every page of the weights touched.
 
     The slack, for the model's Python objects and the loader, is half of the smaller half.
@@ -104,7 +115,7 @@ def test_each_half_costs_its_own_weights_only(tmp_path: Path) -> None:
         vision_intermediate=2048,
         vision_heads=12,
     )
-    build_random_checkpoint(tmp_path, sizes=sizes)
+    build_random_checkpoint(tmp_path, family=family, sizes=sizes)
     done = subprocess.run(
         [sys.executable, "-m", "tests.models.measure_memory", str(tmp_path)],
         capture_output=True,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from epd.models.fingerprint import stored_dtype
+from epd.models.random_checkpoint import HALF_BILLION, Sizes, build_random_checkpoint
+from epd.models.random_tokenizer import PLAIN_TOKENS, SPECIAL_TOKENS, build_tokenizer
+from epd.models.spec import read_checkpoint
+from epd.models.torchvision_shim import prepare_torchvision
 from tests.checkpoints import build
 from tests.models.pictures import messages, pictures
 from tests.reference import Reference
 
 
-def test_built_twice_it_is_the_same(path: Path, tmp_path: Path) -> None:
-    again = build("qwen2_5_vl", tmp_path)
+def test_built_twice_it_is_the_same(path: Path, family: str, tmp_path: Path) -> None:
+    again = build(family, tmp_path)
     files = {file.name for file in path.iterdir()}
     assert files == {file.name for file in again.iterdir()}
     assert all((path / name).read_bytes() == (again / name).read_bytes() for name in files)
@@ -63,3 +70,35 @@ def test_repetition_penalty_of_the_checkpoint_matters(reference: Reference) -> N
     told = reference.generate(messages(2), pictures(2), max_tokens=12)[1]
     free = reference.generate(messages(2), pictures(2), max_tokens=12, repetition_penalty=1.0)[1]
     assert told != free
+
+
+def test_the_command_builds_any_family(family: str, tmp_path: Path) -> None:
+    """Its size "tiny"; the larger one takes the same way, and longer."""
+    command = [sys.executable, "-m", "epd.models.random_checkpoint", str(tmp_path / "made")]
+    subprocess.run([*command, "--family", family], check=True)
+    assert read_checkpoint(tmp_path / "made").spec.name == family
+
+
+def test_weights_are_stored_in_the_dtype_of_the_sizes(family: str, tmp_path: Path) -> None:
+    build_random_checkpoint(tmp_path, family=family, sizes=Sizes(dtype="bfloat16"))
+    assert read_checkpoint(tmp_path).dtype == stored_dtype(tmp_path) == "bfloat16"
+
+
+def test_half_a_billion_is_the_shape_that_is_meant() -> None:
+    """The language half: two matrices per projection pair, a tied head, no pictures."""
+    sizes = HALF_BILLION
+    keys = sizes.hidden // sizes.heads * sizes.kv_heads
+    attention = sizes.hidden * (2 * sizes.hidden + 2 * keys)
+    layer = attention + 3 * sizes.hidden * sizes.intermediate
+    total = sizes.layers * layer + sizes.vocab * sizes.hidden
+    assert sizes.tied and 0.49e9 < total < 0.5e9
+    assert sizes.known_tokens + len(SPECIAL_TOKENS) + len(PLAIN_TOKENS) <= sizes.vocab
+
+
+def test_a_filler_can_be_shown_and_no_text_becomes_one() -> None:
+    """Else most of what a random model with a large vocabulary says would be invisible."""
+    prepare_torchvision()
+    tokenizer = build_tokenizer(trained=300, known=400, max_context=64, template="")
+    assert tokenizer.decode([350]) == " w350"
+    text = tokenizer.decode(range(300, 400))
+    assert max(tokenizer(text).input_ids) < 300

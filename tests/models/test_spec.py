@@ -25,8 +25,8 @@ def edited(path: Path, folder: Path, file: str, **changes: Any) -> Path:
     return folder
 
 
-def test_the_facts_that_every_stage_needs(checkpoint: Checkpoint) -> None:
-    assert checkpoint.spec.name == "qwen2_5_vl"
+def test_the_facts_that_every_stage_needs(checkpoint: Checkpoint, family: str) -> None:
+    assert checkpoint.spec.name == family
     assert checkpoint.spec.placeholders == {Modality.IMAGE: "<|image_pad|>"}
     assert checkpoint.name == "tiny"
     assert checkpoint.dtype == "float32"
@@ -62,14 +62,16 @@ def test_without_generation_config_eos_comes_from_the_model(path: Path, tmp_path
     assert read_checkpoint(folder).generation == {}
 
 
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "Qwen3VLMoeForConditionalGeneration"])
 def test_another_architecture_is_named_beside_the_supported_ones(
-    path: Path, tmp_path: Path
+    name: str, path: Path, tmp_path: Path
 ) -> None:
-    folder = edited(path, tmp_path / "c", "config.json", architectures=["LlamaForCausalLM"])
+    folder = edited(path, tmp_path / "c", "config.json", architectures=[name])
     with pytest.raises(UnsupportedModel) as caught:
         read_checkpoint(folder)
-    assert "LlamaForCausalLM is not supported" in caught.value.message
-    assert "Qwen2_5_VLForConditionalGeneration" in caught.value.message
+    assert f"{name} is not supported" in caught.value.message
+    for supported in ("Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration"):
+        assert supported in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,8 @@ def test_another_architecture_is_named_beside_the_supported_ones(
     [
         ({"quantization_config": {"quant_method": "awq"}}, "quantised"),
         ({"text_config": {"use_sliding_window": True}}, "sliding-window"),
+        ({"text_config": {"rope_parameters": {"rope_type": "dynamic"}}}, "type dynamic"),
+        ({"text_config": None, "rope_scaling": {"type": "longrope"}}, "type longrope"),
     ],
 )
 def test_a_variant_that_would_answer_wrongly_is_refused(
@@ -105,7 +109,7 @@ def test_what_is_wrong_with_a_folder_is_said(path: Path, tmp_path: Path) -> None
         read_checkpoint(broken)
 
 
-def test_reading_needs_neither_torch_nor_transformers(path: Path) -> None:
+def test_reading_needs_neither_torch_nor_transformers(path: Path, checkpoint: Checkpoint) -> None:
     program = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
         "from epd.models.spec import read_checkpoint\n"
@@ -114,4 +118,4 @@ def test_reading_needs_neither_torch_nor_transformers(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "Qwen2_5_VLForConditionalGeneration"
+    assert done.stdout.strip() == checkpoint.architecture

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from epd.errors import BadMedia, ConfigError, InternalError
+from epd.errors import BadMedia, ConfigError, InternalError, UnsupportedModel
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import Prepared, Towers, load_towers
 from epd.types import ItemLayout, Modality
@@ -34,7 +34,8 @@ def test_layout_and_rows_equal_the_whole_model(
             found["pixel_values"], found["image_grid_thw"]
         )
     (rows,) = towers.encode([item])
-    assert torch.equal(rows, features.pooler_output[0])
+    levels = [features.pooler_output, *getattr(features, "deepstack_features", [])]
+    assert torch.equal(rows, torch.cat([level[0] for level in levels], dim=1))
     assert item.layout.grid_thw == tuple(found["image_grid_thw"][0].tolist())
     ids = found["input_ids"][0]
     assert list(item.layout.token_ids) == ids[ids == reference.processor.image_token_id].tolist()
@@ -98,15 +99,29 @@ def test_preprocessing_settings_come_from_older_files_too(path: Path, tmp_path: 
     shutil.copytree(path, folder)
     settings = json.loads((folder / "processor_config.json").read_text())["image_processor"]
     del settings["size"]
-    settings |= {"min_pixels": 4 * 28 * 28, "max_pixels": 16 * 28 * 28}
+    token = (settings["patch_size"] * settings["merge_size"]) ** 2
+    settings |= {"min_pixels": 4 * token, "max_pixels": 16 * token}
     (folder / "processor_config.json").unlink()
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     towers = _load(read_checkpoint(folder))
     assert prepare(towers, picture(500, 500)).layout.num_rows == 16
 
 
-def test_another_modality_is_refused_by_name(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ConfigError, match="qwen2_5_vl cannot encode audio; it can encode image"):
+@pytest.mark.parametrize("name", ["patch_size", "temporal_patch_size", "merge_size"])
+def test_a_processor_for_another_tower_is_refused(name: str, path: Path, tmp_path: Path) -> None:
+    """Its patches would be cut again, silently, into wrong ones."""
+    folder = shutil.copytree(path, tmp_path / "other")
+    settings = json.loads((folder / "processor_config.json").read_text())
+    wanted = settings["image_processor"][name]
+    settings["image_processor"][name] = 4
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    refusal = f"{name} of the processor is 4, of the tower {wanted}"
+    with pytest.raises(UnsupportedModel, match=refusal):
+        _load(read_checkpoint(folder))
+
+
+def test_another_modality_is_refused_by_name(checkpoint: Checkpoint, family: str) -> None:
+    with pytest.raises(ConfigError, match=f"{family} cannot encode audio; it can encode image"):
         load_towers(
             checkpoint,
             modalities=(Modality.IMAGE, Modality.AUDIO),
