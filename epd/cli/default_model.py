@@ -14,11 +14,20 @@ from pathlib import Path
 
 from epd import __version__
 from epd.cli import environment
+from epd.config import Config, Section
 from epd.errors import InternalError
 
 log = logging.getLogger("epd.serve")
 
 NAME = "epd-random"
+
+MIB = 1 << 20
+CACHES = {
+    "gateway": {"media_budget_bytes": 256 * MIB},
+    "encode": {"rows_bytes": 64 * MIB, "prepared_bytes": 64 * MIB},
+    "language": {"kv_bytes": 64 * MIB, "host_bytes": 64 * MIB},
+}
+"""Enough for so small a model, so that it runs on a small machine; what is set stays as set."""
 
 # In a process of its own: the supervisor stays small and imports no torch.
 BUILD = """\
@@ -34,6 +43,16 @@ def path(command: tuple[str, ...] = (sys.executable, "-c", BUILD)) -> Path:
     log.info("no MODEL given: serving a small model with random weights; its answers are gibberish")
     build_once(folder, lambda to: [*command, str(to)])
     return folder
+
+
+def with_small_caches(config: Config) -> Config:
+    """The configuration with CACHES for its defaults."""
+    update = {}
+    for name, values in CACHES.items():
+        section: Section = getattr(config, name)
+        unset = {key: value for key, value in values.items() if key not in section.model_fields_set}
+        update[name] = section.model_copy(update=unset)
+    return config.model_copy(update=update)
 
 
 def build_once(folder: Path, command: Callable[[Path], Sequence[str]]) -> None:

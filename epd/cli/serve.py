@@ -69,6 +69,7 @@ def resolve(config: Config) -> Config:
     model, name = config.model, config.gateway.served_model_name
     if not model:
         model, name = str(default_model.path()), name or default_model.NAME
+        config = default_model.with_small_caches(config)
     folder = Path(model).expanduser().resolve()
     if not (folder / "config.json").is_file():
         raise ConfigError(f"model: {model} is no folder with a config.json", param="model")

@@ -11,6 +11,7 @@ from epd.config.sections import (
     GatewayConfig,
     LanguageConfig,
     MediaConfig,
+    Section,
     ServeConfig,
     WireConfig,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "GatewayConfig",
     "LanguageConfig",
     "MediaConfig",
+    "Section",
     "ServeConfig",
     "Topology",
     "WireConfig",

@@ -17,7 +17,7 @@ from epd.observe.memory import Machine, Need, Where, check_fits, table
 log = logging.getLogger(__name__)
 
 MIB = 1 << 20
-GATEWAY_BASE = 100 * MIB
+GATEWAY_BASE = 200 * MIB
 WORKER_BASE = 350 * MIB
 CUDA_BASE = 1500 * MIB
 CUDA_CONTEXT = 600 * MIB

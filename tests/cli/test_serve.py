@@ -98,6 +98,14 @@ def test_the_default_model_is_built_once(cache: Path) -> None:
     assert [found.name for found in cache.iterdir()] == [folder.name]
 
 
+def test_the_default_model_takes_little_memory_unless_told_otherwise() -> None:
+    config = load_config(None, ["language.kv_bytes=7000000"])
+    found = default_model.with_small_caches(config)
+    assert found.language.kv_bytes == 7_000_000
+    assert found.language.host_bytes < Config().language.host_bytes
+    assert found.language.block_size == Config().language.block_size
+
+
 def test_a_default_model_that_cannot_be_built_says_why_and_leaves_nothing(cache: Path) -> None:
     with pytest.raises(InternalError, match="no torch here"):
         default_model.path((sys.executable, "-c", "raise SystemExit('no torch here')"))

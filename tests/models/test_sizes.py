@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from epd.errors import ConfigError
+from epd.models.language import LanguageModel
 from epd.models.sizes import num_weights, text_size, vision_size
 from epd.models.spec import read_checkpoint
 from tests.reference import Reference
@@ -22,10 +23,11 @@ def test_weights_of_towers_and_language_model_make_the_whole(
     assert towers + language == sum(weight.numel() for weight in reference.model.parameters())
 
 
-def test_sizes_of_the_language_model(path: Path, reference: Reference) -> None:
-    size, config = text_size(read_checkpoint(path)), reference.model.config.text_config
-    assert (size.layers, size.hidden) == (config.num_hidden_layers, config.hidden_size)
-    assert size.kv_values == 2 * 4 * 2 * 16
+def test_sizes_of_the_language_model(path: Path, language: LanguageModel) -> None:
+    size = text_size(read_checkpoint(path))
+    assert (size.layers, size.hidden) == (language.num_layers, language.hidden_size)
+    values = 2 * language.num_layers * language.kv_heads * language.head_dim
+    assert size.kv_values == values
 
 
 def test_values_of_a_patch_are_those_that_the_tower_takes(path: Path, reference: Reference) -> None:
