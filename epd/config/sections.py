@@ -46,6 +46,9 @@ class EncodeConfig(Section):
     max_batch_items: int = Field(8, ge=1, description="items per tower forward")
     max_batch_patches: int = Field(16384, ge=1, description="patches per tower forward")
     rows_bytes: int = Field(512 * MIB, gt=0, description="embedding rows kept for pulling")
+    prepared_bytes: int = Field(
+        512 * MIB, gt=0, description="preprocessed items kept before their towers"
+    )
     intake_threads: int = Field(2, ge=1, description="items decoded and preprocessed at once")
     fetch_threads: int = Field(16, ge=1, description="items fetched at once")
     max_queued_items: int = Field(1024, ge=1, description="items queued before refusing")
