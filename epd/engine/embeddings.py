@@ -35,6 +35,11 @@ class MultiModalEmbeddingData:
         return self._num_tokens
 
     @property
+    def atomic_spans(self) -> list[tuple[int, int]]:
+        """Token ranges [start, end) that one forward has to take whole, ascending."""
+        return [span for item in self._items if item.atomic for span in item.spans]
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of the rows kept here."""
         return sum(item.held_bytes for item in self._items)
@@ -77,6 +82,11 @@ class MultiModalEmbeddingData:
         for item in self._items:
             item.close()
 
+    def skip_before(self, token: int) -> None:
+        """Tokens before `token` had KV from the start: no row of theirs is waited for."""
+        for item in self._items:
+            item.skip_before(token)
+
     def drop_before(self, token: int) -> None:
         """Tokens before `token` have KV: a part that only they took is freed."""
         for item in self._items:
@@ -90,12 +100,13 @@ class _ItemRows:
         layout = item.layout
         self.width = layout.width
         self.dtype = layout.dtype
+        self.atomic = layout.atomic
         self.num_landed = 0
         self._num_dropped = 0
         self._name = f"item {index} (from {item.encoder})"
         self._parts: dict[int, torch.Tensor] = {}
         # Absolute token spans that take rows, and the number of the first row of each.
-        self._spans = [(offset + start, offset + end) for start, end in layout.row_spans]
+        self.spans = [(offset + start, offset + end) for start, end in layout.row_spans]
         self._firsts: list[int] = []
         self._num_rows = 0
         for start, end in layout.row_spans:
@@ -113,7 +124,7 @@ class _ItemRows:
     def token_of(self, row: int) -> int:
         """The token that takes this row."""
         span = bisect_right(self._firsts, row) - 1
-        return self._spans[span][0] + row - self._firsts[span]
+        return self.spans[span][0] + row - self._firsts[span]
 
     def rows_in(self, first: int, end: int) -> range:
         """Rows that tokens [first, end) take."""
@@ -126,9 +137,7 @@ class _ItemRows:
             piece = rows[start - first_row : stop - first_row]
             # A slice would keep the whole part's memory, uncounted.
             self._parts[start] = piece if len(piece) == len(rows) else piece.clone()
-        for start in sorted(self._parts):
-            if start <= self.num_landed:
-                self.num_landed = max(self.num_landed, start + len(self._parts[start]))
+        self._count_landed()
 
     def take(self, wanted: range) -> list[torch.Tensor]:
         """The rows in order, as slices of the parts."""
@@ -149,12 +158,22 @@ class _ItemRows:
         for start in [s for s, p in self._parts.items() if s + len(p) <= self._num_dropped]:
             del self._parts[start]
 
+    def skip_before(self, token: int) -> None:
+        self.num_landed = max(self.num_landed, self._row_at(token))
+        self._count_landed()
+        self.drop_before(token)
+
     def close(self) -> None:
         self._parts.clear()
 
+    def _count_landed(self) -> None:
+        for start in sorted(self._parts):
+            if start <= self.num_landed:
+                self.num_landed = max(self.num_landed, start + len(self._parts[start]))
+
     def _row_at(self, token: int) -> int:
         """Rows that tokens before `token` take."""
-        return sum(min(max(token - start, 0), end - start) for start, end in self._spans)
+        return sum(min(max(token - start, 0), end - start) for start, end in self.spans)
 
     def _gaps(self, first: int, end: int) -> Iterator[tuple[int, int]]:
         """Ranges of [first, end) that no part holds."""

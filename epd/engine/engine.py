@@ -6,19 +6,26 @@ before it starts; release() takes everything back in any state.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from epd.attention import SdpaBackend
 from epd.config.sections import LanguageConfig
+from epd.engine.chunk import Chunk
 from epd.engine.kv.blocks import BlockPool
-from epd.engine.kv.cache import KvCache, num_blocks
+from epd.engine.kv.cache import KvCache, num_blocks, num_host_blocks
+from epd.engine.kv.host import HostBlocks
+from epd.engine.kv.landings import Landings
+from epd.engine.kv.prefixes import PageHashes
 from epd.engine.language import LanguageModel
-from epd.engine.request import EngineRequest, RequestState, Role, StepResult
-from epd.engine.runner import ChunkRows, Runner
+from epd.engine.phases import Phases
+from epd.engine.request import Choice, EngineRequest, RequestState, Role, StepResult
+from epd.engine.runner import ChunkRows, Outcome, Runner
 from epd.engine.sampler import BROKEN, Sampler
-from epd.engine.scheduler import Chunk, Scheduler, Step
+from epd.engine.scheduler import Scheduler, Step
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded
-from epd.types import RequestKey, TokenRun
+from epd.types import Prefix, RequestKey, TokenLogprobs, TokenRun
 
 
 class Engine:
@@ -26,16 +33,31 @@ class Engine:
 
     def __init__(self, model: LanguageModel, config: LanguageConfig) -> None:
         self._model = model
-        blocks = num_blocks(model, config)
-        self._pool = BlockPool(num_blocks=blocks, block_size=config.block_size)
-        self._cache = KvCache(model, num_blocks=blocks, block_size=config.block_size)
-        self._sampler = Sampler(vocab_size=model.vocab_size, device=model.device)
-        self._runner = Runner(model, self._cache, self._pool, SdpaBackend(), self._sampler)
-        self._scheduler = Scheduler(
-            self._pool, max_step_tokens=config.max_step_tokens, max_running=config.max_running
+        self._prefix_cache = config.prefix_cache
+        size, blocks, host = (
+            config.block_size,
+            num_blocks(model, config),
+            num_host_blocks(model, config),
         )
-        # [layers, tokens] of a reservation that KV is written into: which of it has landed.
-        self._landed: dict[RequestKey, torch.Tensor] = {}
+        self._pool = BlockPool(num_blocks=blocks, block_size=size)
+        self._host = HostBlocks(host)
+        self._cache = KvCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
+        self._sampler = Sampler(vocab_size=model.vocab_size, device=model.device)
+        self._phases = Phases()
+        self._runner = Runner(
+            model, self._cache, self._pool, SdpaBackend(), self._sampler, self._phases
+        )
+        self._scheduler = Scheduler(
+            self._pool,
+            self._host,
+            max_step_tokens=config.max_step_tokens,
+            max_running=config.max_running,
+        )
+        # Of reservations that have not started: what was written, and what their pages are known by.
+        self._landings = Landings(model.num_layers)
+        self._prefixes: dict[RequestKey, Prefix] = {}
+        # Requests whose last choice was ended from outside, until a step says so.
+        self._ended: dict[RequestKey, None] = {}
 
     # ---- capacity
 
@@ -46,57 +68,116 @@ class Engine:
 
     @property
     def free_tokens(self) -> int:
-        """Tokens that unreserved blocks hold."""
+        """Tokens that fit into blocks nobody holds, cached ones too."""
         return self._pool.num_free * self._pool.block_size
 
     @property
     def used_blocks(self) -> int:
-        """Blocks reserved by someone."""
+        """Blocks held by requests."""
         return self._pool.num_used
+
+    @property
+    def cached_blocks(self) -> int:
+        """Blocks that nobody holds, kept for prompts that begin alike."""
+        return self._pool.num_cached
+
+    @property
+    def host_blocks_used(self) -> int:
+        """Blocks of host memory that hold KV of preempted requests."""
+        return self._host.num_used
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Where the time of all steps went, by phase."""
+        return self._phases.seconds
 
     def fits(self, num_tokens: int) -> bool:
         """Could a request of this size ever be held?"""
         return self._pool.fits(num_tokens)
 
-    def reserve(self, key: RequestKey, num_tokens: int) -> bool:
-        """Hold KV for `num_tokens` in all, at once or not at all."""
-        return self._pool.reserve(key, num_tokens)
+    def reserve(
+        self, key: RequestKey, num_tokens: int, prefix: Prefix | None = None, *, most_cached: int = 0
+    ) -> int | None:
+        """Hold KV for `num_tokens` in all, at once or not at all.
+
+        How many of the first tokens, at most `most_cached`, have KV already, whole pages; None
+        where there is no room, or where preempted requests wait for it.
+        """
+        if self._scheduler.any_preempted:
+            return None
+        if prefix is None or not self._prefix_cache:
+            found = self._pool.reserve(key, num_tokens)
+        else:
+            hashes = PageHashes(prefix, block_size=self._pool.block_size)
+            found = self._pool.reserve(key, num_tokens, hashes.leading(most_cached))
+        if found is None:
+            return None
+        if prefix is not None and self._prefix_cache:
+            self._prefixes[key] = prefix
+        cached = found * self._pool.block_size
+        self._landings.expect(key, cached, self._pool.blocks_for(num_tokens) * self._pool.block_size)
+        return cached
 
     # ---- the life of a request
 
     def start(self, request: EngineRequest) -> None:
-        """Take a request whose blocks are reserved (and, for DECODE, written)."""
-        state = RequestState(request)
+        """Take a request whose blocks are reserved. DECODE: all KV but the cached is written."""
+        key = request.key
+        if self._scheduler.get(key) is not None:
+            raise InternalError(f"{key} was started twice")
+        if not self._pool.holds(key, len(request.token_ids)):
+            raise InternalError(f"{key} has no reservation for {len(request.token_ids)} tokens")
+        state = RequestState(
+            request,
+            cached=self._landings.cached(key),
+            prefix=self._prefixes.get(key),
+            block_size=self._pool.block_size,
+        )
         self._check_request(state)
+        if request.embeddings is not None:
+            request.embeddings.skip_before(state.num_computed)
         self._scheduler.add(state)
-        self._landed.pop(state.key, None)
+        if request.role is Role.DECODE:
+            self._start_sampling(state)
+        self._landings.forget(key)
+        self._prefixes.pop(key, None)
 
     def release(self, key: RequestKey) -> None:
         """Free all that is held for a request, in any state; unknown keys are ignored."""
         state = self._scheduler.remove(key)
-        if state is not None and state.request.embeddings is not None:
-            state.request.embeddings.close()
-        self._sampler.forget(key)
-        self._landed.pop(key, None)
+        if state is not None:
+            self._forget(state)
+        self._landings.forget(key)
+        self._prefixes.pop(key, None)
+        self._ended.pop(key, None)
         self._pool.release(key)
+
+    def end_choice(self, key: RequestKey, choice: int) -> None:
+        """No more of this choice is needed; unknown ones are ignored."""
+        state = self._scheduler.get(key)
+        found = None if state is None else state.choices.get(choice)
+        if state is None or found is None:
+            return
+        self._end_choice(state, found)
+        if not state.choices and state.request.role is not Role.PREFILL:
+            self.release(key)
+            self._ended[key] = None
 
     @property
     def has_work(self) -> bool:
         """Would step() do something now?"""
-        return self._scheduler.has_work
+        return bool(self._ended) or self._scheduler.has_work
 
     def step(self) -> StepResult:
         """One forward over whatever is ready. An empty result when nothing is."""
-        result = StepResult()
+        self._phases.begin()
+        result = StepResult(ended=list(self._ended))
+        self._ended.clear()
         step = self._scheduler.schedule()
-        if step is None:
-            return result
-        self._fail_starved(step, result)
-        chunks = self._with_rows(step, result)
-        if chunks:
-            sampled = iter(self._runner.execute(chunks))
-            for chunk, _ in chunks:
-                self._finish_chunk(chunk, next(sampled) if chunk.samples else None, result)
+        self._phases.ended("schedule")
+        if step is not None:
+            self._carry_out(step, result)
+            self._phases.ended("other")
         return result
 
     # ---- KV for and from other workers
@@ -104,8 +185,8 @@ class Engine:
     def read_kv(
         self, key: RequestKey, first_token: int, num_tokens: int, first_layer: int, num_layers: int
     ) -> torch.Tensor:
-        """A copy, [2, layers, tokens, kv_heads, head_dim], of KV that was computed here."""
-        state, blocks = self._scheduler.get(key), self._pool.table(key)
+        """A copy, [2, layers, tokens, kv_heads, head_dim], of prompt KV that is here."""
+        state, blocks = self._scheduler.get(key), self._pool.any_table(key)
         end = first_token + num_tokens
         if state is None or blocks is None or not 0 <= first_token < end <= state.num_computed:
             raise InternalError(f"KV of tokens {first_token} to {end} of {key} does not exist here")
@@ -117,42 +198,34 @@ class Engine:
     ) -> None:
         """Copy KV that another worker computed into a reservation that has not started."""
         self._cache.check_range(kv)
-        end = first_token + kv.shape[2]
+        tokens = range(first_token, first_token + kv.shape[2])
+        self._landings.check_write(key, tokens)
         blocks = self._pool.table(key)
-        if blocks is None or first_token < 0 or not self._pool.holds(key, end):
-            raise InternalError(f"no room is reserved for KV of tokens to {end} of {key}")
-        if self._scheduler.get(key) is not None:
-            raise InternalError(f"KV written for {key}, which has started")
+        assert blocks is not None
         self._cache.write(blocks, first_token, first_layer, kv)
-        landed = self._landed.get(key)
-        if landed is None:
-            size = len(blocks) * self._pool.block_size
-            landed = self._landed[key] = torch.zeros(self._model.num_layers, size, dtype=torch.bool)
-        landed[first_layer : first_layer + kv.shape[1], first_token:end] = True
+        self._landings.wrote(key, tokens, range(first_layer, first_layer + kv.shape[1]))
 
     # ---- checks
 
     def check(self) -> None:
         """Nothing is lost, doubled or left behind."""
         self._pool.check()
+        self._host.check()
         self._scheduler.check()
-        held = self._pool.keys()
-        assert held >= {state.key for state in self._scheduler.states()}
-        assert held >= set(self._landed) and held >= set(self._sampler.keys())
+        states = self._scheduler.states()
+        here = {state.key for state in states} - self._host.keys()
+        assert self._pool.keys() == here | self._landings.keys(), "blocks of nobody"
+        assert not here & self._landings.keys() and self._prefixes.keys() <= self._landings.keys()
+        live = {choice.name for state in states for choice in state.choices.values()}
+        assert set(self._sampler.names()) <= live, "sampler slots of nobody"
 
     def _check_request(self, state: RequestState) -> None:
         request = state.request
-        if self._scheduler.get(state.key) is not None:
-            raise InternalError(f"{state.key} was started twice")
-        if not self._pool.holds(state.key, state.num_prompt):
-            raise InternalError(f"{state.key} has no reservation for {state.num_prompt} tokens")
-        if not all(0 <= token < self._model.vocab_size for token in state.token_ids):
+        ids = [*state.prompt, *(token for _, token in request.choices)]
+        if not 0 <= min(ids) <= max(ids) < self._model.vocab_size:
             raise BadRequest("a token id is outside the vocabulary")
         if request.role is Role.DECODE:
-            landed = self._landed.get(state.key)
-            if landed is None or int(landed[:, : state.num_prompt].sum()) < (
-                self._model.num_layers * state.num_prompt
-            ):
+            if not self._landings.complete(state.key, state.num_prompt):
                 raise InternalError(f"{state.key}: not all KV has landed")
             return
         if request.positions.shape not in {(state.num_prompt,), (3, state.num_prompt)}:
@@ -172,50 +245,126 @@ class Engine:
 
     # ---- parts of a step
 
-    def _fail_starved(self, step: Step, result: StepResult) -> None:
-        for key in step.starved:
-            self._fail(key, Overloaded("no KV block is left to go on with"), result)
+    def _carry_out(self, step: Step, result: StepResult) -> None:
+        for state in step.lost:
+            self._forget(state)
+            lost = Overloaded("no KV block is left to go on with")
+            result.failed.append((state.key, lost))
+        for move in step.moves:
+            self._cache.move(move)
+        chunks = self._with_rows(step, result)
+        for chunk, _ in chunks:
+            if chunk.choice is None and chunk.samples:
+                self._start_sampling(chunk.state)
+        self._phases.ended("other")
+        if not chunks:
+            return
+        outcome = self._runner.execute(chunks)
+        result.prompt_logprobs += outcome.prompt_logprobs
+        sampled = _tokens(outcome)
+        for chunk, _ in chunks:
+            self._finish_chunk(chunk, [next(sampled) for _ in chunk.samples], result)
 
     def _with_rows(self, step: Step, result: StepResult) -> list[tuple[Chunk, ChunkRows | None]]:
         """Fetch each chunk's rows; a request whose rows cannot be used fails alone."""
         chunks: list[tuple[Chunk, ChunkRows | None]] = []
         for chunk in step.chunks:
             try:
-                chunks.append((chunk, self._rows(chunk)))
+                chunks.append((chunk, _rows(chunk)))
             except EpdError as error:
                 self._fail(chunk.state.key, error, result)
         return chunks
 
-    def _rows(self, chunk: Chunk) -> ChunkRows | None:
-        rows = chunk.state.request.embeddings
-        if rows is None or not chunk.state.in_prompt:
-            return None
-        found = rows.gather(chunk.first, chunk.num)
-        return None if found is None else ChunkRows(*found)
+    def _start_sampling(self, state: RequestState) -> None:
+        """Prompt tokens that earlier attempts generated count as generated."""
+        request = state.request
+        own = state.num_prompt - request.first_index
+        prompt, generated = state.prompt[:own], state.prompt[own:]
+        for choice in state.choices.values():
+            self._sampler.add(
+                choice.name, request.sampling, choice.number, prompt, generated + choice.tokens
+            )
 
-    def _finish_chunk(self, chunk: Chunk, token: int | None, result: StepResult) -> None:
+    def _finish_chunk(
+        self, chunk: Chunk, sampled: list[tuple[int, TokenLogprobs | None]], result: StepResult
+    ) -> None:
         state = chunk.state
-        if token == BROKEN:
+        if self._scheduler.get(state.key) is not state:
+            return  # another of its choices failed it in this step
+        if any(token == BROKEN for token, _ in sampled):
+            self._pool.disown(state.key)
             self._fail(state.key, InternalError("the model's logits are not finite"), result)
             return
-        if state.in_prompt:
-            end = chunk.first + chunk.num
-            result.computed.append((state.key, end))
-            if state.request.embeddings is not None:
-                state.request.embeddings.drop_before(end)
         self._scheduler.complete(chunk)
-        if token is not None:
-            self._emit(state, token, result)
+        if chunk.choice is None:
+            result.computed.append((state.key, state.num_computed))
+            if state.request.embeddings is not None:
+                state.request.embeddings.drop_before(state.num_computed)
+        for choice, (token, logprobs) in zip(chunk.samples, sampled, strict=True):
+            self._emit(state, choice, token, logprobs, result)
+        if not state.in_prompt:
+            self._after_tokens(chunk, result)
 
-    def _emit(self, state: RequestState, token: int, result: StepResult) -> None:
-        index = state.next_index
-        reason = state.accept(token)
+    def _emit(
+        self,
+        state: RequestState,
+        choice: Choice,
+        token: int,
+        logprobs: TokenLogprobs | None,
+        result: StepResult,
+    ) -> None:
+        index = state.next_index(choice)
+        reason = state.accept(choice, token)
         result.tokens.append(
-            TokenRun(request=state.key, first_index=index, token_ids=(token,), finish_reason=reason)
+            TokenRun(
+                request=state.key,
+                first_index=index,
+                token_ids=(token,),
+                finish_reason=reason,
+                choice=choice.number,
+                logprobs=() if logprobs is None else (logprobs,),
+            )
         )
-        if reason is not None and state.request.role is not Role.PREFILL:
-            self.release(state.key)
+        if reason is not None:
+            self._end_choice(state, choice)
+
+    def _after_tokens(self, chunk: Chunk, result: StepResult) -> None:
+        """Where the request goes from here."""
+        state = chunk.state
+        prefill = state.request.role is Role.PREFILL
+        if prefill:
+            for choice in chunk.samples:
+                self._sampler.forget(choice.name)
+        if chunk.choice is None and (prefill or state.choices):
+            self._scheduler.prompt_done(state)
+        if not state.choices:
+            result.ended.append(state.key)
+            if not prefill:
+                self.release(state.key)
+
+    def _end_choice(self, state: RequestState, choice: Choice) -> None:
+        self._scheduler.end_choice(state, choice)
+        self._sampler.forget(choice.name)
 
     def _fail(self, key: RequestKey, error: EpdError, result: StepResult) -> None:
         result.failed.append((key, error))
         self.release(key)
+
+    def _forget(self, state: RequestState) -> None:
+        """What a request has besides blocks."""
+        if state.request.embeddings is not None:
+            state.request.embeddings.close()
+        for choice in state.choices.values():
+            self._sampler.forget(choice.name)
+
+
+def _rows(chunk: Chunk) -> ChunkRows | None:
+    rows = chunk.state.request.embeddings
+    if rows is None or chunk.choice is not None:
+        return None
+    found = rows.gather(chunk.first, chunk.num)
+    return None if found is None else ChunkRows(*found)
+
+
+def _tokens(outcome: Outcome) -> Iterator[tuple[int, TokenLogprobs | None]]:
+    return zip(outcome.ids, outcome.logprobs, strict=True)

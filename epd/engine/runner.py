@@ -1,23 +1,29 @@
-"""Runs one step on the model: a packed batch in, one sampled id per finishing chunk out.
+"""Runs one step on the model: a packed batch in, what its last rows say out.
 
-Tensors are built once per step; the only wait for the device is reading the sampled ids.
+All index tensors of a step are one host tensor, sent to the device once; the only wait for the
+device is reading the sampled ids, and log-probabilities where they are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from epd.attention import AttentionBackend, PagedBatch, PagedSequence
+from epd.engine.chunk import Chunk
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
-from epd.engine.request import RequestState
-from epd.engine.sampler import Sampler, SampleRow
-from epd.engine.scheduler import Chunk
+from epd.engine.logprobs import prompt_logprobs
+from epd.engine.phases import Phases
+from epd.engine.sampler import Sampler
+from epd.types import RequestKey, TokenLogprobs
+
+# Logits that exist at once for log-probabilities of a prompt: bounds their memory.
+MAX_LOGITS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,29 @@ class ChunkRows:
 
     places: torch.Tensor
     rows: torch.Tensor
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Of every choice that samples, in the order of the chunks: its id (see sampler.BROKEN), and
+    its log-probabilities where any are asked for; of prompts, as in StepResult."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    prompt_logprobs: list[tuple[RequestKey, int, tuple[TokenLogprobs, ...]]] = field(
+        default_factory=list
+    )
+
+
+@dataclass(slots=True)
+class _Packed:
+    """Index tensors of a step on the device."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    places: torch.Tensor
+    lasts: torch.Tensor
+    copies: torch.Tensor
 
 
 class Runner:
@@ -38,83 +67,131 @@ class Runner:
         pool: BlockPool,
         backend: AttentionBackend[Any],
         sampler: Sampler,
+        phases: Phases,
     ) -> None:
         self._model = model
         self._cache = cache
         self._pool = pool
         self._backend = backend
         self._sampler = sampler
+        self._phases = phases
 
     @torch.inference_mode()
-    def execute(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> list[int]:
-        """One forward; ids in the order of the chunks that sample (see sampler.BROKEN)."""
-        device = self._model.device
-        plan = self._backend.bind(self._batch([chunk for chunk, _ in chunks]))
-        embeds, deepstack = self._embeds(chunks)
-        positions = _positions([chunk for chunk, _ in chunks]).to(device)
-        hidden = self._model.forward(embeds, positions, plan, deepstack)
-        last, rows = [], []
-        at = 0
-        for chunk, _ in chunks:
-            at += chunk.num
-            if chunk.samples:
-                last.append(at - 1)
-                rows.append(_sample_row(chunk.state))
-        if not rows:
-            return []
-        logits = self._model.logits(hidden[torch.tensor(last).to(device)])
-        ids: list[int] = self._sampler.sample(logits, rows).tolist()
-        return ids
+    def execute(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> Outcome:
+        """One forward."""
+        plan = self._backend.bind(self._batch(chunks))
+        packed = self._pack(chunks)
+        self._phases.ended("plan")
+        embeds, deepstack = self._embeds(packed, [rows for _, rows in chunks if rows is not None])
+        hidden = self._model.forward(embeds, packed.positions, plan, deepstack)
+        logits = self._logits(hidden, packed)
+        self._phases.ended("forward")
+        outcome = self._sample(logits, [choice for chunk, _ in chunks for choice in chunk.samples])
+        outcome.prompt_logprobs += self._prompt_logprobs(hidden, [chunk for chunk, _ in chunks])
+        self._phases.ended("sample")
+        return outcome
 
-    def _batch(self, chunks: Sequence[Chunk]) -> PagedBatch:
+    def _batch(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> PagedBatch:
         sequences = []
-        for chunk in chunks:
-            blocks = self._pool.table(chunk.state.key)
+        for chunk, _ in chunks:
+            blocks = self._pool.table(chunk.state.key, chunk.table)
             assert blocks is not None, "scheduled without a reservation"
             sequences.append(PagedSequence(chunk.num, chunk.first + chunk.num, blocks))
         return PagedBatch(
             tuple(sequences), self._cache.keys, self._cache.values, self._cache.block_size
         )
 
+    def _pack(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> _Packed:
+        ids: list[int] = []
+        places, lasts, copies = [], [], []
+        for chunk, rows in chunks:
+            if rows is not None:
+                places.append(rows.places + len(ids))
+            ids += chunk.token_ids
+            if chunk.samples:
+                copies += [len(lasts)] * len(chunk.samples)
+                lasts.append(len(ids) - 1)
+        positions = _positions([chunk for chunk, _ in chunks])
+        parts = [
+            torch.tensor(ids),
+            positions.flatten(),
+            torch.cat(places) if places else torch.tensor([], dtype=torch.int64),
+            torch.tensor(lasts, dtype=torch.int64),
+            torch.tensor(copies, dtype=torch.int64),
+        ]
+        sent = _send(torch.cat(parts), self._model.device).split([len(part) for part in parts])
+        return _Packed(sent[0], sent[1].view(positions.shape), *sent[2:])
+
     def _embeds(
-        self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]
+        self, packed: _Packed, rows: Sequence[ChunkRows]
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
         """Embedded ids, overwritten where a layout says that a row goes.
 
         With the places and the deeper slices of those rows, [levels, k, hidden], if there are any.
         """
-        device = self._model.device
-        ids: list[int] = []
-        places: list[torch.Tensor] = []
-        rows: list[torch.Tensor] = []
-        for chunk, taken in chunks:
-            if taken is not None:
-                places.append(taken.places + len(ids))
-                rows.append(taken.rows)
-            ids += chunk.state.token_ids[chunk.first : chunk.first + chunk.num]
-        embeds = self._model.embed(torch.tensor(ids).to(device))
+        embeds = self._model.embed(packed.ids)
         if not rows:
             return embeds, None
-        at, found = torch.cat(places).to(device), torch.cat(rows).to(device)
+        found = _send(torch.cat([each.rows for each in rows]), self._model.device)
         levels = self._model.deepstack_levels
         first, *deeper = found.chunk(1 + levels, dim=1)
-        embeds = embeds.index_copy(0, at, first)
-        return embeds, (at, torch.stack(deeper)) if deeper else None
+        embeds = embeds.index_copy(0, packed.places, first)
+        return embeds, (packed.places, torch.stack(deeper)) if deeper else None
 
+    def _logits(self, hidden: torch.Tensor, packed: _Packed) -> torch.Tensor | None:
+        """One row per choice that samples; the head runs once for all choices of a prompt."""
+        if not len(packed.lasts):
+            return None
+        logits = self._model.logits(hidden.index_select(0, packed.lasts))
+        if len(packed.copies) == len(packed.lasts):
+            return logits
+        return logits.index_select(0, packed.copies)
 
-def _sample_row(state: RequestState) -> SampleRow:
-    return SampleRow(state.key, state.request.sampling, state.next_index, state.token_ids)
+    def _sample(self, logits: torch.Tensor | None, choices: Sequence[Any]) -> Outcome:
+        if logits is None:
+            return Outcome()
+        sampled = self._sampler.sample(logits, [choice.name for choice in choices])
+        ids: list[int] = sampled.ids.tolist()
+        return Outcome(ids, sampled.logprobs())
+
+    def _prompt_logprobs(
+        self, hidden: torch.Tensor, chunks: Sequence[Chunk]
+    ) -> Iterator[tuple[RequestKey, int, tuple[TokenLogprobs, ...]]]:
+        """Each row of a chunk tells about the next prompt token."""
+        at = 0
+        for chunk in chunks:
+            start, at = at, at + chunk.num
+            state, first = chunk.state, chunk.first + 1
+            top = state.request.sampling.prompt_logprobs
+            num = min(chunk.num, state.num_prompt - first)
+            if top is None or chunk.choice is not None or num < 1:
+                continue
+            found: list[TokenLogprobs] = []
+            most = max(1, MAX_LOGITS // self._model.vocab_size)
+            next_ids = _send(torch.tensor(state.prompt[first : first + num]), self._model.device)
+            for part in range(0, num, most):
+                size = min(most, num - part)
+                logits = self._model.logits(hidden[start + part : start + part + size])
+                found += prompt_logprobs(logits, next_ids[part : part + size], top)
+            yield state.key, first, tuple(found)
 
 
 def _positions(chunks: Sequence[Chunk]) -> torch.Tensor:
-    """Rotary positions of the packed tokens: [3, T] where any request has three rows, else [T]."""
-    parts = []
-    for chunk in chunks:
-        request = chunk.state.request
-        if chunk.first < chunk.state.num_prompt:
-            parts.append(request.positions[..., chunk.first : chunk.first + chunk.num])
-        else:
-            parts.append(torch.tensor([chunk.first + request.position_delta]))
+    """Rotary positions of the packed tokens: [3, T] where any request has three rows, else [T].
+
+    Decodes come first in a step: their positions are one tensor.
+    """
+    single = [c.first + c.state.request.position_delta for c in chunks if c.choice is not None]
+    parts = [torch.tensor(single, dtype=torch.int64)] if single else []
+    for chunk in chunks[len(single) :]:
+        parts.append(chunk.state.request.positions[..., chunk.first : chunk.first + chunk.num])
     if any(part.ndim == 2 for part in parts):
         parts = [part.expand(3, -1) for part in parts]
     return torch.cat(parts, -1)
+
+
+def _send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To the model's device; to a CUDA device without waiting for it."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

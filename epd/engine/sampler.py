@@ -1,172 +1,115 @@
 """From logits to token ids: a few tensor operations for the whole batch, no device sync.
 
-Order and meaning as in transformers' generate(): repetition penalty over prompt and generated
-ids, then temperature, top_k, top_p. Temperature 0 takes the argmax after the penalty.
+Order and meaning as in transformers' generate(): bias, penalties, stops that come too early; then
+the argmax where the temperature is 0, else temperature, top_k, top_p, min_p and a draw.
 
-A row depends on nothing but its own logits, parameters and index. The draw walks the filtered
-distribution in vocabulary order, not sorted by probability: logits that differ in the last bit
-between two batches then move a boundary a little instead of swapping neighbours.
+A row depends on nothing but its own logits, parameters, tokens and index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from epd.engine.randomness import uniform
-from epd.types import RequestKey, SamplingParams
+from epd.engine.adjustments import Adjustments
+from epd.engine.draw import Draws
+from epd.engine.largest import argmax
+from epd.engine.logprobs import measure, read
+from epd.engine.tables import Seats, fit, put
+from epd.types import SamplingParams, TokenLogprobs
 
 # In place of a token id where the logits were not finite.
 BROKEN = -1
 
 
 @dataclass(frozen=True, slots=True)
-class SampleRow:
-    """Who a row of logits belongs to. `token_ids` is everything before the sampled token."""
+class Sampled:
+    """What one step chose. `ids`: int64 [N] on the device, BROKEN where logits were not finite."""
 
-    key: RequestKey
-    sampling: SamplingParams
-    index: int
-    token_ids: Sequence[int]
+    ids: torch.Tensor
+    _asked: list[int]  # by row: 0 without logprobs, else 1 + how many of the likeliest
+    _measured: torch.Tensor | None
+
+    def logprobs(self) -> list[TokenLogprobs | None]:
+        """Of each row's token, from the model's own logits; None where not asked for. Waits once.
+
+        What it says of a row whose id is BROKEN means nothing.
+        """
+        if self._measured is None:
+            return [None] * len(self._asked)
+        found = iter(read(self._measured, [top - 1 for top in self._asked if top]))
+        return [next(found) if top else None for top in self._asked]
 
 
 class Sampler:
-    """Keeps, on the device, which ids each running request with a penalty has seen."""
+    """Parameters and token statistics of running requests, in tables with a slot for each.
 
+    A name stands for one choice of a request. Not thread-safe: the step thread owns it.
+    """
+
+    @torch.inference_mode()
     def __init__(self, *, vocab_size: int, device: torch.device) -> None:
+        self._vocab_size = vocab_size
         self._device = device
-        self._seen = _SeenIds(vocab_size, device)
+        self._seats = Seats()
+        self._slots: dict[Hashable, int] = {}
+        self._adjustments = Adjustments(vocab_size, device)
+        self._draws = Draws(device)
+        # On the host, by slot: index of the next token; 0 without logprobs, else 1 + how many top.
+        self._asked = torch.zeros(0, 2, dtype=torch.int64)
 
-    def sample(self, logits: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
-        """[N, vocab] -> [N] ids on the device; BROKEN for a row whose logits are not finite."""
-        scores = logits.float()
-        penalized = [n for n, row in enumerate(rows) if row.sampling.repetition_penalty != 1.0]
-        if penalized:
-            scores = self._penalize(scores.clone(), rows, penalized)
-        # Not finite would become an index outside the vocabulary, fatal on a CUDA device.
-        finite = scores.isfinite().all(-1)
-        scores = torch.where(finite[:, None], scores, 0.0)
-        ids = scores.argmax(-1)
-        drawn = [n for n, row in enumerate(rows) if row.sampling.temperature > 0]
-        if drawn:
-            at = torch.tensor(drawn).to(self._device)
-            ids[at] = _draw(scores[at], [rows[n] for n in drawn])
-        if penalized:
-            at = torch.tensor(penalized).to(self._device)
-            self._seen.add([rows[n].key for n in penalized], ids[at])
-        return torch.where(finite, ids, BROKEN)
+    @torch.inference_mode()
+    def add(
+        self,
+        name: Hashable,
+        sampling: SamplingParams,
+        choice: int,
+        prompt: Sequence[int],
+        generated: Sequence[int],
+    ) -> None:
+        """Take a request whose next token has index len(generated)."""
+        assert name not in self._slots, f"{name} was added twice"
+        slot = self._slots[name] = self._seats.take()
+        self._asked = fit(self._asked, slot + 1, 2)
+        top = -1 if sampling.logprobs is None else min(sampling.logprobs, self._vocab_size)
+        self._asked[slot] = torch.tensor([len(generated), 1 + top])
+        self._adjustments.add(slot, sampling, prompt, generated)
+        self._draws.add(slot, sampling, choice)
 
-    def forget(self, key: RequestKey) -> None:
-        """The request is gone."""
-        self._seen.forget(key)
+    @torch.inference_mode()
+    def forget(self, name: Hashable) -> None:
+        """The request is gone; unknown ones are ignored."""
+        slot = self._slots.pop(name, None)
+        if slot is not None:
+            self._adjustments.forget(slot)
+            self._seats.give_back(slot)
 
-    def keys(self) -> Iterable[RequestKey]:
+    def names(self) -> Iterable[Hashable]:
         """Requests that something is kept for."""
-        return self._seen.keys()
+        return self._slots.keys()
 
-    def _penalize(
-        self, scores: torch.Tensor, rows: Sequence[SampleRow], penalized: list[int]
-    ) -> torch.Tensor:
-        at = torch.tensor(penalized).to(self._device)
-        seen = self._seen.masks([rows[n] for n in penalized])
-        factor = self._column([rows[n].sampling.repetition_penalty for n in penalized])
-        picked = scores[at]
-        scores[at] = torch.where(
-            seen, torch.where(picked < 0, picked * factor, picked / factor), picked
-        )
-        return scores
+    @torch.inference_mode()
+    def sample(self, logits: torch.Tensor, names: Sequence[Hashable]) -> Sampled:
+        """The next token of each name, distinct ones, from its row of [N, vocab]."""
+        slots = torch.tensor([self._slots[name] for name in names], dtype=torch.int64)
+        index, asked = self._asked[slots].unbind(-1)
+        scores = self._adjustments.apply(logits, slots, index)
+        ids = argmax(scores)
+        # A sum tells of any number that is not finite, the best of one that adjusting made so.
+        finite = logits.sum(-1).isfinite() & scores.gather(-1, ids[:, None])[:, 0].isfinite()
+        ids = self._draws.draw(scores, ids, slots, index)
+        self._adjustments.accept(slots, index, ids)
+        self._asked[slots, 0] += 1
+        measured = self._measure(logits, ids, asked)
+        return Sampled(torch.where(finite, ids, BROKEN), asked.tolist(), measured)
 
-    def _column(self, values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32).to(self._device)[:, None]
-
-
-def _draw(scores: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
-    """Filter, then invert the cumulative distribution at each row's own uniform number."""
-    device = scores.device
-
-    def column(values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float64).to(device)[:, None]
-
-    # Relative to the best, so that no temperature, however small, can overflow.
-    scores = (scores - scores.amax(-1, keepdim=True)).double()
-    scores = scores / column([row.sampling.temperature for row in rows])
-    scores = _top_k(scores, [row.sampling.top_k for row in rows])
-    scores = _top_p(scores, [row.sampling.top_p for row in rows])
-    cumulative = scores.softmax(-1).cumsum(-1)
-    points = column([uniform(row.sampling.seed, row.index) for row in rows])
-    return torch.searchsorted(cumulative, points * cumulative[:, -1:])[:, 0]
-
-
-def _top_k(scores: torch.Tensor, top_k: list[int]) -> torch.Tensor:
-    """Keep scores not below the k-th; equal ones stay."""
-    vocab = scores.shape[-1]
-    limited = [k if 0 < k < vocab else vocab for k in top_k]
-    most = max((k for k in limited if k < vocab), default=0)
-    if not most:
-        return scores
-    places = torch.tensor([min(k, most) - 1 for k in limited]).to(scores.device)[:, None]
-    floor = scores.topk(most).values.gather(-1, places)
-    unlimited = torch.tensor([k == vocab for k in limited]).to(scores.device)[:, None]
-    return scores.masked_fill((scores < floor) & ~unlimited, -torch.inf)
-
-
-def _top_p(scores: torch.Tensor, top_p: list[float]) -> torch.Tensor:
-    """Keep the likeliest tokens until their sum reaches p, at least one."""
-    rows = [n for n, p in enumerate(top_p) if p < 1.0]
-    if not rows:
-        return scores
-    at = torch.tensor(rows).to(scores.device)
-    limit = torch.tensor([top_p[n] for n in rows], dtype=torch.float64).to(scores.device)
-    ordered, order = scores[at].sort(dim=-1, descending=True, stable=True)
-    chances = ordered.softmax(-1)
-    drop = chances.cumsum(-1) - chances >= limit[:, None]
-    drop[:, 0] = False
-    dropped = torch.zeros_like(drop).scatter(-1, order, drop)
-    filtered = scores.clone()
-    filtered[at] = scores[at].masked_fill(dropped, -torch.inf)
-    return filtered
-
-
-class _SeenIds:
-    """A boolean row of the vocabulary per request, grown by doubling."""
-
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
-        self._table = torch.zeros(0, vocab_size, dtype=torch.bool, device=device)
-        self._rows: dict[RequestKey, int] = {}
-        self._free: list[int] = []
-
-    def masks(self, rows: Sequence[SampleRow]) -> torch.Tensor:
-        """[n, vocab]: ids in each request's tokens. A new request is read in here."""
-        for row in rows:
-            if row.key not in self._rows:
-                self._read_in(row)
-        return self._table[self._at([row.key for row in rows])]
-
-    def add(self, keys: list[RequestKey], ids: torch.Tensor) -> None:
-        self._table[self._at(keys), ids] = True
-
-    def forget(self, key: RequestKey) -> None:
-        row = self._rows.pop(key, None)
-        if row is not None:
-            self._free.append(row)
-
-    def keys(self) -> Iterable[RequestKey]:
-        return self._rows.keys()
-
-    def _read_in(self, row: SampleRow) -> None:
-        if not self._free:
-            self._grow()
-        at = self._rows[row.key] = self._free.pop()
-        self._table[at] = False
-        self._table[at, torch.tensor(row.token_ids).to(self._table.device)] = True
-
-    def _grow(self) -> None:
-        old = len(self._table)
-        more = self._table.new_zeros(max(old, 8), self._table.shape[1])
-        self._table = torch.cat([self._table, more])
-        self._free = list(range(old, len(self._table)))[::-1]
-
-    def _at(self, keys: list[RequestKey]) -> torch.Tensor:
-        return torch.tensor([self._rows[key] for key in keys]).to(self._table.device)
+    def _measure(
+        self, logits: torch.Tensor, ids: torch.Tensor, asked: torch.Tensor
+    ) -> torch.Tensor | None:
+        places = asked.nonzero()[:, 0]
+        if not len(places):
+            return None
+        at = put(places, self._device)
+        return measure(logits[at], ids[at], int(asked.max()) - 1)

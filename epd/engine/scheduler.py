@@ -1,122 +1,136 @@
-"""Which tokens go into the next step. Pure: decisions in, decisions out.
+"""What goes into the next step. Pure: decisions in, decisions out.
 
-Running decodes come first, then prefill chunks in order of admission, up to `max_step_tokens`.
-A prompt whose next row has not landed is passed over; it blocks nobody.
+Running decodes come first, then prefill chunks, together up to `max_step_tokens`: that bounds the
+delay of running streams. Every request is in one place: prefills, decodes, or parked (a PREFILL
+request that is done here, its KV kept for whoever pulls it).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
-from epd.engine.kv.blocks import BlockPool
-from epd.engine.request import RequestState
+from epd.engine.chunk import Chunk, Move
+from epd.engine.decodes import Decodes
+from epd.engine.kv.blocks import PROMPT, BlockPool
+from epd.engine.kv.host import HostBlocks
+from epd.engine.prefills import Prefills
+from epd.engine.request import Choice, RequestState, Role
 from epd.types import RequestKey
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Tokens [first, first + num) of a request. `samples`: its last row gives the next token."""
-
-    state: RequestState
-    first: int
-    num: int
-    samples: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
-    """One packed forward. `starved` need a block that nobody can give: they have to end."""
+    """`moves` first, in order, then one packed forward. `lost` requests have no room anywhere."""
 
     chunks: tuple[Chunk, ...]
-    starved: tuple[RequestKey, ...] = ()
+    moves: tuple[Move, ...] = ()
+    lost: tuple[RequestState, ...] = ()
 
 
 class Scheduler:
     """Holds every started request until it is removed."""
 
-    def __init__(self, pool: BlockPool, *, max_step_tokens: int, max_running: int) -> None:
+    def __init__(
+        self, pool: BlockPool, host: HostBlocks, *, max_step_tokens: int, max_running: int
+    ) -> None:
         self._pool = pool
         self._max_step_tokens = max_step_tokens
-        self._max_running = max_running
-        self._prefills: dict[RequestKey, RequestState] = {}
-        self._decodes: dict[RequestKey, RequestState] = {}
+        self._ages = count()
+        self._prefills = Prefills()
+        self._decodes = Decodes(pool, host, most_running=min(max_running, max_step_tokens))
         self._parked: dict[RequestKey, RequestState] = {}
 
     def add(self, state: RequestState) -> None:
         """Admit a request; its blocks are reserved."""
         assert self.get(state.key) is None, "started twice"
-        self._place(state)
+        state.age = next(self._ages)
+        if state.in_prompt:
+            self._prefills.add(state)
+            return
+        self._publish_prompt(state, 0)
+        self._pool.fork(state.key, state.choices, state.num_prompt)
+        self._decodes.add(state)
 
     def get(self, key: RequestKey) -> RequestState | None:
         """A request that was started and not removed."""
         return self._prefills.get(key) or self._decodes.get(key) or self._parked.get(key)
 
     def remove(self, key: RequestKey) -> RequestState | None:
-        """Forget a request in any state; what it was."""
+        """Forget a request in any state; what it was. Its blocks in the pool stay reserved."""
         state = self.get(key)
-        for held in (self._prefills, self._decodes, self._parked):
-            held.pop(key, None)
+        self._prefills.remove(key)
+        self._decodes.remove(key)
+        self._parked.pop(key, None)
         return state
 
     def states(self) -> list[RequestState]:
         """All of them."""
-        return [*self._prefills.values(), *self._decodes.values(), *self._parked.values()]
+        return [*self._prefills.states(), *self._decodes.states(), *self._parked.values()]
+
+    @property
+    def any_preempted(self) -> bool:
+        """Does a request wait in host memory? Then no new one should be let in."""
+        return self._decodes.any_away
 
     @property
     def has_work(self) -> bool:
         """Would a step do something?"""
-        return bool(self._decodes) or any(s.num_ready for s in self._prefills.values())
+        return self._decodes.has_work or self._prefills.has_work
 
     def schedule(self) -> Step | None:
         """Plan one step; nothing is counted as computed before complete()."""
-        chunks, starved = self._plan_decodes()
-        budget = self._max_step_tokens - len(chunks)
-        for state in self._prefills.values():
-            num = min(state.num_ready, budget)
-            if num:
-                first = state.num_computed
-                chunks.append(Chunk(state, first, num, first + num == state.num_prompt))
-                budget -= num
-        if not chunks and starved:
-            # Nobody can go on: the one with the least to compute again makes room for the others.
-            return Step((), (min(reversed(starved), key=lambda state: state.num_computed).key,))
-        return Step(tuple(chunks)) if chunks else None
+        plan = self._decodes.plan()
+        prefills = self._prefills.plan(self._max_step_tokens - len(plan.chunks))
+        if not (plan.chunks or prefills or plan.moves or plan.lost):
+            return None
+        return Step((*plan.chunks, *prefills), tuple(plan.moves), tuple(plan.lost))
 
     def complete(self, chunk: Chunk) -> None:
-        """The chunk's tokens have KV now."""
-        state = chunk.state
-        state.num_computed = chunk.first + chunk.num
-        if state.key in self._prefills and not state.in_prompt:
-            del self._prefills[state.key]
-            self._place(state)
+        """The chunk's tokens have KV now. What its last row gave is accepted after this."""
+        state, end = chunk.state, chunk.first + chunk.num
+        if chunk.choice is not None:
+            self._publish_choice(state, chunk.choice, end)
+            return
+        before, state.num_computed = state.num_computed, end
+        self._publish_prompt(state, before)
+
+    def prompt_done(self, state: RequestState) -> None:
+        """First tokens are accepted; of those that go on, FULL generates and PREFILL waits."""
+        self._prefills.remove(state.key)
+        if state.request.role is Role.PREFILL:
+            self._parked[state.key] = state
+            return
+        self._pool.fork(state.key, state.choices, state.num_prompt)
+        self._decodes.add(state)
+
+    def end_choice(self, state: RequestState, choice: Choice) -> None:
+        """Nothing more is to be sampled for it. Whoever ends the last one removes the request."""
+        self._decodes.end(state, choice)
 
     def check(self) -> None:
         """Every request is in one place and holds blocks for what it has computed."""
         keys = [state.key for state in self.states()]
         assert len(keys) == len(set(keys)), "request in two places"
-        assert all(state.in_prompt for state in self._prefills.values())
-        assert all(state.parked for state in self._parked.values())
-        for state in self.states():
-            assert state.num_computed <= len(state.token_ids)
-            assert self._pool.holds(state.key, state.num_computed), "KV without blocks"
-        for state in self._decodes.values():
-            assert not state.in_prompt and len(state.token_ids) - state.num_computed == 1
+        self._prefills.check()
+        self._decodes.check()
+        for state in (*self._prefills.states(), *self._parked.values()):
+            assert state.num_computed <= state.num_prompt
+            assert self._pool.holds(state.key, state.num_prompt), "prompt without blocks"
 
-    def _place(self, state: RequestState) -> None:
-        held = self._parked if state.parked else self._decodes
-        (self._prefills if state.in_prompt else held)[state.key] = state
+    def _publish_prompt(self, state: RequestState, before: int) -> None:
+        """Pages that became full after the first `before` tokens."""
+        if state.hashes is None:
+            return
+        size = self._pool.block_size
+        for page in range(before // size, state.num_computed // size):
+            page_hash = state.hashes.page(page, lambda first, end: state.prompt[first:end])
+            self._pool.publish(state.key, PROMPT, page, page_hash)
 
-    def _plan_decodes(self) -> tuple[list[Chunk], list[RequestState]]:
-        """One token each. Those that run go to the back, so that nobody starves in a full house."""
-        chunks: list[Chunk] = []
-        starved: list[RequestState] = []
-        most = min(self._max_running, self._max_step_tokens)
-        for key, state in list(self._decodes.items()):
-            if len(chunks) == most:
-                break
-            if not self._pool.reserve(key, len(state.token_ids)):
-                starved.append(state)
-                continue
-            chunks.append(Chunk(state, state.num_computed, 1, True))
-            self._decodes[key] = self._decodes.pop(key)
-        return chunks, starved
+    def _publish_choice(self, state: RequestState, choice: Choice, end: int) -> None:
+        """The page that the choice's token before `end` may have filled."""
+        page, rest = divmod(end, self._pool.block_size)
+        if rest or choice.hashes is None:
+            return
+        page_hash = choice.hashes.page(page - 1, lambda first, end: state.tokens(choice, first, end))
+        self._pool.publish(state.key, choice.number, page - 1, page_hash)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from epd.engine.sampler import Sampler, SampleRow
-from epd.types import RequestKey, SamplingParams
+from epd.engine.sampler import Sampler
+from epd.types import SamplingParams
 from tests.cluster.cases import CASES, MAX_TOKENS, Answer, Case, Client
 from tests.cluster.running import Cluster, encoded
 from tests.media.site import Site, body
@@ -151,19 +151,14 @@ class Draw:
     def __init__(self, sampling: SamplingParams, num_prompt: int) -> None:
         self._sampling = sampling
         self._num_prompt = num_prompt
-        self._key = RequestKey("r", 0)
         self._sampler: Sampler | None = None
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         if self._sampler is None:
             self._sampler = Sampler(vocab_size=logits.shape[-1], device=logits.device)
-        row = SampleRow(
-            key=self._key,
-            sampling=self._sampling,
-            index=ids.shape[1] - self._num_prompt,
-            token_ids=ids[0].tolist(),
-        )
-        drawn = self._sampler.sample(logits, [row])
+            tokens, at = ids[0].tolist(), self._num_prompt
+            self._sampler.add("r", self._sampling, 0, tokens[:at], tokens[at:])
+        drawn = self._sampler.sample(logits, ["r"]).ids
         return torch.full_like(logits, -torch.inf).index_fill(1, drawn, 0.0)
 
 

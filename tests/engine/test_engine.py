@@ -100,7 +100,7 @@ def test_prefill_hands_over_to_decode_and_equals_generate(penalty: float) -> Non
     first = finish(prefill)
     assert all(len(tokens) == 1 for tokens in first.values()) and prefill.used_blocks > 0
     for request in requests:
-        hand_over(prefill, decode, request, first[request.key.request_id])
+        hand_over(prefill, decode, request, [(0, first[request.key.request_id][0])])
         prefill.release(request.key)
     rest = finish(decode)
     for number, case in enumerate(CASES):
@@ -142,7 +142,7 @@ def test_resumed_request_continues_exactly(role: Role) -> None:
     prefill, decode = make_engine(), make_engine()
     start(prefill, replace(again, role=Role.PREFILL))
     first = finish(prefill)["r"]
-    hand_over(prefill, decode, again, first)
+    hand_over(prefill, decode, again, [(0, first[0])])
     assert first + finish(decode)["r"] == whole[7:]
 
 
@@ -180,7 +180,7 @@ def test_stale_kv_changes_the_tokens() -> None:
     for each in (request, other):
         start(prefill, each)
     first = finish(prefill)
-    hand_over(prefill, decode, replace(request, key=key("s")), first["r"])
+    hand_over(prefill, decode, replace(request, key=key("s")), [(0, first["r"][0])])
     assert first["r"] + finish(decode)["s"] != generate(CASES[0], 16)
 
 
@@ -253,7 +253,7 @@ def test_abort_at_any_time_frees_all_and_disturbs_nobody(engine: Engine, steps: 
 
 
 def test_release_frees_a_reservation_that_never_started(engine: Engine) -> None:
-    assert engine.reserve(key("r"), 100) and engine.free_tokens == 4096 - 112
+    assert engine.reserve(key("r"), 100) == 0 and engine.free_tokens == 4096 - 112
     engine.write_kv(key("r"), 0, 0, torch.zeros(2, 3, 5, 2, 16))
     engine.release(key("r"))
     assert engine.free_tokens == engine.num_tokens_capacity == 4096
@@ -287,9 +287,10 @@ def test_missing_rows_fail_their_request_alone(engine: Engine) -> None:
 
 
 def test_a_request_without_room_to_go_on_is_failed_not_hung() -> None:
-    engine = make_engine(kv_tokens=32)
+    """Nothing can move to host memory either: the younger one is to be placed again."""
+    engine = make_engine(kv_tokens=32, host_bytes=0)
     for name in ("a", "b"):
-        assert engine.reserve(key(name), 16)
+        assert engine.reserve(key(name), 16) == 0
         engine.start(make_request(name, CASES[0], greedy(16)))
     tokens, failed = run_all(engine)
     assert [k for k, _ in failed] == [key("b")] and isinstance(failed[0][1], Overloaded)

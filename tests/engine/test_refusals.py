@@ -41,7 +41,7 @@ def engine() -> Iterator[Engine]:
 def test_token_ids_outside_the_vocabulary_are_refused(engine: Engine, token: int) -> None:
     request = make_request("r", CASE, greedy(4))
     request.token_ids[3] = token
-    assert engine.reserve(request.key, 20)
+    assert engine.reserve(request.key, 20) == 0
     with pytest.raises(BadRequest, match="vocabulary"):
         engine.start(request)
 
@@ -53,7 +53,9 @@ def test_token_ids_outside_the_vocabulary_are_refused(engine: Engine, token: int
         (16, {}, "no reservation for 26"),
         (40, {"positions": torch.zeros(3, 25)}, "positions of shape"),
         (40, {"positions": torch.zeros(2, 26)}, "positions of shape"),
-        (40, {"role": Role.DECODE}, "not all KV has landed"),
+        (40, {"role": Role.DECODE, "choices": ((0, 5),)}, "not all KV has landed"),
+        (40, {"role": Role.DECODE}, "at least one choice"),
+        (40, {"sampling": greedy(4, n=0)}, "at least one choice"),
         (40, {"first_index": 4}, "not below max_tokens"),
     ],
 )
@@ -62,7 +64,7 @@ def test_requests_that_cannot_run_are_refused(
 ) -> None:
     request = replace(make_request("r", IMAGE, greedy(4)), **changes)
     if reserve:
-        assert engine.reserve(request.key, reserve)
+        assert engine.reserve(request.key, reserve) == 0
     with pytest.raises(InternalError, match=reason):
         engine.start(request)
     assert not engine.has_work
@@ -91,14 +93,14 @@ def test_rows_that_the_model_cannot_take_are_refused_at_start(
     item = replace(item, layout=replace(item.layout, width=width, dtype=dtype))
     data = MultiModalEmbeddingData(replace(IMAGE.prompt, items=(item,)))
     request = replace(make_request("r", IMAGE, greedy(4)), embeddings=data)
-    assert engine.reserve(request.key, 40)
+    assert engine.reserve(request.key, 40) == 0
     with pytest.raises(InternalError, match=reason):
         engine.start(request)
 
 
 def test_only_computed_kv_can_be_read(engine: Engine) -> None:
     """What stands in a reserved block before it is written belongs to somebody else."""
-    assert engine.reserve(key("r"), 200)
+    assert engine.reserve(key("r"), 200) == 0
     for first, num in ((0, 1), (-1, 1), (0, 0)):
         with pytest.raises(InternalError, match="does not exist here"):
             engine.read_kv(key("r"), first, num, 0, 3)
@@ -129,7 +131,7 @@ def test_kv_that_does_not_fit_is_refused(
     shape: tuple[int, ...],
     dtype: torch.dtype,
 ) -> None:
-    assert engine.reserve(key("r"), 32)
+    assert engine.reserve(key("r"), 32) == 0
     with pytest.raises(InternalError):
         engine.write_kv(key("r"), first_token, first_layer, torch.zeros(shape, dtype=dtype))
 
@@ -144,8 +146,8 @@ def test_kv_of_a_running_request_cannot_be_overwritten(engine: Engine) -> None:
 def test_decode_starts_only_when_all_kv_has_landed(engine: Engine) -> None:
     """One layer of one token short is not all."""
     request = make_request("r", CASE, greedy(4))
-    request = replace(request, token_ids=[*request.token_ids, 5], role=Role.DECODE)
-    assert engine.reserve(request.key, 20)
+    request = replace(request, role=Role.DECODE, choices=((0, 5),))
+    assert engine.reserve(request.key, 20) == 0
     engine.write_kv(request.key, 0, 0, torch.zeros(2, 2, 9, 2, 16))
     engine.write_kv(request.key, 0, 2, torch.zeros(2, 1, 8, 2, 16))
     with pytest.raises(InternalError, match="landed"):

@@ -70,7 +70,7 @@ def test_seven_requests_with_up_to_six_pictures_equal_generate(
             sampling=sampling,
             embeddings=rows,
         )
-        assert engine.reserve(request.key, asked.num_tokens + MAX_TOKENS)
+        assert engine.reserve(request.key, asked.num_tokens + MAX_TOKENS) == 0
         engine.start(request)
     tokens: dict[str, list[int]] = {str(num): [] for num in range(7)}
     reasons: dict[str, FinishReason] = {}
@@ -111,7 +111,7 @@ def test_rows_of_another_request_would_be_noticed(
             embeddings=rows,
         )
         engine = Engine(language, LanguageConfig(kv_tokens=4096))
-        assert engine.reserve(request.key, asked.num_tokens + 12)
+        assert engine.reserve(request.key, asked.num_tokens + 12) == 0
         engine.start(request)
         answer: list[int] = []
         while engine.has_work:

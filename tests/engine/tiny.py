@@ -15,10 +15,12 @@ from epd import attention
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
 from epd.models.torchvision_shim import prepare_torchvision
+from epd.prefix import PREFIX_TOKENS, prefix_of, prefix_root
 from epd.types import (
     ItemKey,
     ItemLayout,
     Modality,
+    Prefix,
     Prompt,
     PromptItem,
     RequestKey,
@@ -235,11 +237,27 @@ def make_engine(**config: int) -> Engine:
     return Engine(TinyLanguage(), LanguageConfig(**{"kv_tokens": 4096, **config}))
 
 
-def start(engine: Engine, request: EngineRequest) -> None:
-    """Reserve for the whole life, then start."""
-    most = len(request.token_ids) + request.sampling.max_tokens
-    assert engine.reserve(request.key, most)
+def prefix(request: EngineRequest, case: Case, salt: str = "") -> Prefix:
+    """What the gateway would send with it."""
+    found = prefix_of(case.prompt, prefix_root({}, salt))
+    assert len(found.blocks) == len(request.token_ids) // PREFIX_TOKENS
+    return found
+
+
+def start(
+    engine: Engine, request: EngineRequest, *, room: int | None = None, case: Case | None = None
+) -> int:
+    """Reserve for the whole life, or for `room` tokens behind the prompt, then start.
+
+    With a case its cached KV is used: how many tokens of it.
+    """
+    num = len(request.token_ids)
+    most = num + (request.sampling.max_tokens if room is None else room)
+    known = None if case is None else prefix(request, case)
+    cached = engine.reserve(request.key, most, known, most_cached=num - 1)
+    assert cached is not None
     engine.start(request)
+    return cached
 
 
 def finish(engine: Engine) -> dict[str, list[int]]:
@@ -254,8 +272,10 @@ def finish(engine: Engine) -> dict[str, list[int]]:
 
 
 def collect(tokens: dict[str, list[int]], runs: Sequence[TokenRun]) -> None:
+    """Choice 0 under the request's name, others under name.choice."""
     for run in runs:
-        tokens.setdefault(run.request.request_id, []).extend(run.token_ids)
+        name = run.request.request_id + (f".{run.choice}" if run.choice else "")
+        tokens.setdefault(name, []).extend(run.token_ids)
 
 
 def greedy(max_tokens: int, **changes: Any) -> SamplingParams:
@@ -269,11 +289,25 @@ def run_alone(request: EngineRequest, **config: int) -> list[int]:
     return finish(engine)[request.key.request_id]
 
 
-def hand_over(prefill: Engine, decode: Engine, request: EngineRequest, first: list[int]) -> None:
-    """Copy KV in uneven pieces, later ones first, and start the request on the decode engine."""
+def hand_over(
+    prefill: Engine,
+    decode: Engine,
+    request: EngineRequest,
+    choices: Sequence[tuple[int, int]],
+    *,
+    room: int | None = None,
+    case: Case | None = None,
+) -> int:
+    """Copy KV in uneven pieces, later ones first, and start the request on the decode engine.
+
+    `choices` have a first token each. With a case what decode has cached is not copied: how much.
+    """
     num, layers = len(request.token_ids), 3
-    assert decode.reserve(request.key, num + request.sampling.max_tokens)
-    pieces = [(token, min(token + 37, num)) for token in range(0, num, 37)]
+    most = num + (request.sampling.max_tokens if room is None else room)
+    known = None if case is None else prefix(request, case)
+    cached = decode.reserve(request.key, most, known, most_cached=num)
+    assert cached is not None
+    pieces = [(token, min(token + 37, num)) for token in range(cached, num, 37)]
     for at, end in reversed(pieces):
         for layer, count in ((1, layers - 1), (0, 1)):
             kv = prefill.read_kv(request.key, at, end - at, layer, count)
@@ -281,11 +315,13 @@ def hand_over(prefill: Engine, decode: Engine, request: EngineRequest, first: li
             decode.write_kv(request.key, at, layer, kv)
     state = EngineRequest(
         key=request.key,
-        token_ids=request.token_ids + first,
+        token_ids=request.token_ids,
         positions=torch.empty(0, dtype=torch.int64),
         position_delta=request.position_delta,
         sampling=request.sampling,
         first_index=request.first_index,
         role=Role.DECODE,
+        choices=tuple(choices),
     )
     decode.start(state)
+    return cached

@@ -12,14 +12,14 @@ import mmap
 import torch
 
 from epd.config.sections import LanguageConfig
+from epd.engine.chunk import Move, MoveKind
 from epd.engine.language import LanguageModel
 from epd.errors import ConfigError, InternalError
 
 
 def num_blocks(model: LanguageModel, config: LanguageConfig) -> int:
     """Whole blocks that the configured capacity gives."""
-    values = 2 * model.num_layers * model.kv_heads * model.head_dim
-    tokens = config.kv_tokens or config.kv_bytes // (values * model.dtype.itemsize)
+    tokens = config.kv_tokens or config.kv_bytes // _token_bytes(model)
     if tokens < config.block_size:
         raise ConfigError(
             f"the KV cache holds {tokens} tokens, less than one block of {config.block_size}; "
@@ -28,15 +28,44 @@ def num_blocks(model: LanguageModel, config: LanguageConfig) -> int:
     return tokens // config.block_size
 
 
-class KvCache:
-    """Pages of all layers: `keys` and `values` are [layers, slots, kv_heads, head_dim]."""
+def num_host_blocks(model: LanguageModel, config: LanguageConfig) -> int:
+    """Blocks of preempted requests that fit into the host memory that is configured."""
+    return config.host_bytes // (_token_bytes(model) * config.block_size)
 
-    def __init__(self, model: LanguageModel, *, num_blocks: int, block_size: int) -> None:
+
+class KvCache:
+    """Pages of all layers: `keys` and `values` are [layers, slots, kv_heads, head_dim].
+
+    Beside them host memory for `num_host_blocks` pages of preempted requests, taken when the first
+    one moves.
+    """
+
+    def __init__(
+        self, model: LanguageModel, *, num_blocks: int, block_size: int, num_host_blocks: int = 0
+    ) -> None:
         self.block_size = block_size
         slots = num_blocks * block_size
         shape = (2, model.num_layers, slots, model.kv_heads, model.head_dim)
         self._pages = _zeros(shape, model.dtype, model.device)
         self.keys, self.values = self._pages[0], self._pages[1]
+        self._num_host_blocks = num_host_blocks
+        self._host: torch.Tensor | None = None
+
+    def move(self, move: Move) -> None:
+        """Copy whole pages. On a CUDA device nothing waits: all copies are in stream order."""
+        if move.kind is MoveKind.COPY:
+            shape = self._pages.shape
+            blocks = self._pages.view(*shape[:2], -1, self.block_size, *shape[3:])
+            device = blocks.device
+            source, target = (torch.tensor(side).to(device) for side in zip(*move.pairs, strict=True))
+            blocks.index_copy_(2, target, blocks.index_select(2, source))
+            return
+        host = self._host_pages()
+        for source, target in move.pairs:
+            if move.kind is MoveKind.SAVE:
+                host[target].copy_(self._block(source), non_blocking=True)
+            else:
+                self._block(target).copy_(host[source], non_blocking=True)
 
     def read(self, blocks: list[int], tokens: range, layers: range) -> torch.Tensor:
         """An owned, contiguous copy of a token range x layer range."""
@@ -65,6 +94,21 @@ class KvCache:
                 f"[2, layers, tokens, {want[3]}, {want[4]}] in {self._pages.dtype}"
             )
 
+    def _block(self, number: int) -> torch.Tensor:
+        """[2, layers, block_size, kv_heads, head_dim], not a copy."""
+        return self._pages[:, :, number * self.block_size : (number + 1) * self.block_size]
+
+    def _host_pages(self) -> torch.Tensor:
+        """[host blocks, 2, layers, block_size, kv_heads, head_dim]; pinned for a CUDA device."""
+        if self._host is None:
+            block = self._block(0)
+            shape = (self._num_host_blocks, *block.shape)
+            if block.is_cuda:
+                self._host = torch.empty(shape, dtype=block.dtype, pin_memory=True)
+            else:
+                self._host = _zeros(shape, block.dtype, torch.device("cpu"))
+        return self._host
+
     def _check_layers(self, layers: range) -> None:
         if not 0 <= layers.start < layers.stop <= self._pages.shape[1]:
             raise InternalError(f"layers {layers.start} to {layers.stop} do not exist")
@@ -77,6 +121,10 @@ class KvCache:
         slots = (table[:, None] * size + torch.arange(size)).flatten()
         skipped = first * size
         return slots[tokens.start - skipped : tokens.stop - skipped].to(self._pages.device)
+
+
+def _token_bytes(model: LanguageModel) -> int:
+    return 2 * model.num_layers * model.kv_heads * model.head_dim * model.dtype.itemsize
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

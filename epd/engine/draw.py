@@ -1,0 +1,141 @@
+"""One token per row from its filtered distribution: temperature, top_k, top_p, min_p, then a draw.
+
+Each filter is a floor under the scores, so equal scores stay or go together. The draw walks the
+distribution in vocabulary order, not by probability: logits that differ in the last bit between two
+batches then move a boundary a little instead of swapping neighbours.
+
+Which way a row goes depends on its own parameters alone, so its result never depends on its batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+
+from epd.engine.largest import topk
+from epd.engine.randomness import uniforms
+from epd.engine.tables import fit, put
+from epd.types import SamplingParams
+
+_MOST_NARROW = 128  # the largest top_k for which only the largest scores are looked at
+_CANDIDATES = 2 * _MOST_NARROW  # so many of them: there may be more that equal the k-th
+
+
+class _Way(IntEnum):
+    """How a row is drawn, from cheap to dear."""
+
+    GREEDY = 0
+    NARROW = 1  # a small top_k: among the largest scores
+    WIDE = 2  # neither top_k nor top_p: in the whole vocabulary
+    ORDERED = 3  # all others: in the whole vocabulary, after sorting it
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What M rows are drawn by, [M, 1] each: float64 but for `top_k`; `points` are in (0, 1)."""
+
+    temperature: torch.Tensor
+    top_k: torch.Tensor
+    top_p: torch.Tensor
+    min_p: torch.Tensor
+    points: torch.Tensor
+
+
+class Draws:
+    """The sampling parameters of all requests, by slot."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._ways = torch.zeros(0, 1, dtype=torch.int64)  # on the host
+        self._floats = torch.zeros(0, 3, dtype=torch.float64, device=device)
+        self._ints = torch.zeros(0, 3, dtype=torch.int64, device=device)
+
+    def add(self, slot: int, sampling: SamplingParams, choice: int) -> None:
+        """A request takes the slot."""
+        self._ways = fit(self._ways, slot + 1, 1)
+        self._floats = fit(self._floats, slot + 1, 3)
+        self._ints = fit(self._ints, slot + 1, 3)
+        self._ways[slot] = _way(sampling)
+        floats = [sampling.temperature, sampling.top_p, sampling.min_p]
+        ints = [sampling.top_k, sampling.seed, choice]
+        self._floats[slot] = put(torch.tensor(floats, dtype=torch.float64), self._device)
+        self._ints[slot] = put(torch.tensor(ints, dtype=torch.int64), self._device)
+
+    def draw(
+        self, scores: torch.Tensor, ids: torch.Tensor, slots: torch.Tensor, index: torch.Tensor
+    ) -> torch.Tensor:
+        """`ids`, which are those of the best of [N, vocab], but drawn ones where a slot wants it.
+
+        `slots` and the `index` of their next tokens are on the host. In bounds whatever the scores.
+        """
+        ways = self._ways[slots, 0]
+        for way in ways.unique().tolist():
+            if way != _Way.GREEDY:
+                places = (ways == way).nonzero()[:, 0]
+                rows = torch.stack([places, slots[places], index[places]])
+                at, slot, indices = put(rows, self._device)
+                picked = scores if len(places) == len(slots) else scores[at]
+                best = picked.gather(-1, ids[at, None])
+                drawn = _draw(way, picked, best, self._columns(slot, indices))
+                ids = ids.index_copy(0, at, drawn)
+        return ids
+
+    def _columns(self, slots: torch.Tensor, indices: torch.Tensor) -> _Columns:
+        temperature, top_p, min_p = self._floats[slots].split(1, -1)
+        top_k, seeds, choices = self._ints[slots].split(1, -1)
+        points = uniforms(seeds, choices, indices[:, None])
+        return _Columns(temperature, top_k, top_p, min_p, points)
+
+
+def _way(sampling: SamplingParams) -> _Way:
+    if sampling.temperature == 0.0:
+        return _Way.GREEDY
+    if 0 < sampling.top_k <= _MOST_NARROW:
+        return _Way.NARROW
+    return _Way.WIDE if sampling.top_k == 0 and sampling.top_p >= 1.0 else _Way.ORDERED
+
+
+def _draw(way: int, scores: torch.Tensor, best: torch.Tensor, columns: _Columns) -> torch.Tensor:
+    """[M, vocab] -> [M] ids, all rows going the same way. `best` [M, 1] are the largest scores."""
+    ids = None
+    if way == _Way.NARROW:
+        scores, ids = topk(scores, min(_CANDIDATES, scores.shape[-1]))
+    # Relative to the best, so that no temperature, however small, can overflow.
+    heated = (scores.double() - best.double()) / columns.temperature
+    if way == _Way.WIDE:
+        floor = columns.min_p.log()
+    else:
+        ordered = heated if ids is not None else heated.sort(-1, descending=True).values
+        floor = _floor(ordered, columns)
+    if ids is None:
+        return _walk(heated, floor, columns.points)[:, 0]
+    ids, order = ids.sort(-1)
+    found = _walk(heated.gather(-1, order), floor, columns.points)
+    return ids.gather(-1, found)[:, 0]
+
+
+def _floor(ordered: torch.Tensor, columns: _Columns) -> torch.Tensor:
+    """[M, 1]: the smallest score that all filters keep. `ordered` has the largest first."""
+    num = ordered.shape[-1]
+    kth = ordered.gather(-1, columns.top_k.clamp(1, num) - 1)
+    floor = torch.where(columns.top_k > 0, kth, -torch.inf)
+    chances = _chances(ordered, floor)
+    cumulative = chances.cumsum(-1)
+    # The likeliest tokens until their sum reaches p, at least one.
+    short = cumulative - chances < columns.top_p * cumulative[:, -1:]
+    last = ordered.gather(-1, short.sum(-1, keepdim=True).clamp(min=1) - 1)
+    floor = torch.maximum(floor, torch.where(columns.top_p < 1.0, last, -torch.inf))
+    return torch.maximum(floor, columns.min_p.log())
+
+
+def _walk(heated: torch.Tensor, floor: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """[M, 1]: where the cumulative chances reach each row's point."""
+    cumulative = _chances(heated, floor).cumsum(-1)
+    found = torch.searchsorted(cumulative, points * cumulative[:, -1:])
+    return found.clamp(max=heated.shape[-1] - 1)
+
+
+def _chances(heated: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    return torch.where(heated >= floor, heated.exp(), 0.0)

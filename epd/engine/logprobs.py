@@ -1,0 +1,54 @@
+"""Log-probabilities of the model's own logits: measured on the device, read in one transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from epd.types import TokenLogprobs
+
+_ROWS_AT_ONCE = 64  # the sum of exponentials makes a copy of its rows
+
+
+def measure(logits: torch.Tensor, ids: torch.Tensor, top: int) -> torch.Tensor:
+    """[R, vocab] and [R] ids -> [R, 1 + 2 * top]: logprob of the id, likeliest ids, their logprobs.
+
+    In float64, which holds every id exactly. No wait for the device.
+    """
+    return torch.cat([_measure(*rows, top) for rows in _slices(logits, ids)])
+
+
+def read(measured: torch.Tensor, tops: Iterable[int]) -> list[TokenLogprobs]:
+    """What measure() found, with as many of the likeliest as each row asked for. Waits once."""
+    most = (measured.shape[1] - 1) // 2
+    return [
+        TokenLogprobs(
+            logprob=row[0],
+            top=tuple(zip(map(int, row[1 : 1 + top]), row[1 + most : 1 + most + top], strict=True)),
+        )
+        for row, top in zip(measured.tolist(), tops, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def prompt_logprobs(
+    logits: torch.Tensor, next_ids: torch.Tensor, top: int
+) -> tuple[TokenLogprobs, ...]:
+    """Of each next prompt token: row t of [T, vocab] against next_ids[t], both on one device."""
+    if not len(logits):
+        return ()
+    top = min(top, logits.shape[-1])
+    return tuple(read(measure(logits, next_ids, top), [top] * len(logits)))
+
+
+def _measure(logits: torch.Tensor, ids: torch.Tensor, top: int) -> torch.Tensor:
+    logits = logits.float()
+    total = logits.logsumexp(-1, keepdim=True)
+    own = logits.gather(-1, ids[:, None]) - total
+    likeliest = logits.topk(top)
+    return torch.cat([own, likeliest.indices.double(), likeliest.values - total], -1)
+
+
+def _slices(logits: torch.Tensor, ids: torch.Tensor) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(logits.split(_ROWS_AT_ONCE), ids.split(_ROWS_AT_ONCE), strict=True)
