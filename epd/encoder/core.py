@@ -24,6 +24,7 @@ from epd.encoder.events import (
     named,
 )
 from epd.encoder.intake import Intake
+from epd.encoder.prepared import PreparedItems
 from epd.encoder.rows import RowStore
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded
 from epd.types import ItemKey, ItemLayout
@@ -51,9 +52,11 @@ class Encoder:
         self._config = config
         self._on_event = on_event
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._closed = False
         self._tower_s = 0.0
         self._store: RowStore[torch.Tensor] = RowStore(config.rows_bytes)
+        self._prepared: PreparedItems[PreparedItem] = PreparedItems(config.prepared_bytes)
         self._batcher: Batcher[PreparedItem] = Batcher(
             max_items=config.max_batch_items, max_patches=config.max_batch_patches
         )
@@ -65,6 +68,7 @@ class Encoder:
             num_threads=config.intake_threads,
             num_fetches=config.fetch_threads,
             wanted=self._expects,
+            wait_for_room=self._wait_for_room,
             on_event=self._from_intake,
         )
 
@@ -79,6 +83,8 @@ class Encoder:
             full = self._store.num_expected > self._config.max_queued_items
             if full:
                 self._store.fail(job.item)
+            elif job.hold:
+                self._prepared.hold(job.item)
         if full:
             busy = Overloaded(f"{self._config.max_queued_items} items are queued for encoding")
             self._on_event(ItemBroken(job.item, named(busy, job.modality, job.item)))
@@ -86,11 +92,23 @@ class Encoder:
             self._intake.submit(job, data)
 
     def prepared(self, event: ItemPrepared) -> bool:
-        """Queue for the towers what an intake thread prepared. False: it was dropped meanwhile."""
-        if not self._expects(event.item):
-            return False
-        self._batcher.add(event.item, event.prepared.patches, event.prepared)
+        """Queue for the towers, or hold, what an intake thread prepared. False: it was dropped."""
+        with self._lock:
+            if not self._store.expects(event.item):
+                return False
+            ready = self._prepared.take(event.item, event.prepared)
+        self._queue(ready)
         return True
+
+    def run(self, item: ItemKey) -> None:
+        """Somebody needs the item's rows: it is held no longer. Others are not touched."""
+        with self._lock:
+            ready = self._prepared.run(item)
+        self._queue(ready)
+
+    def _queue(self, ready: list[tuple[ItemKey, PreparedItem]]) -> None:
+        for item, prepared in ready:
+            self._batcher.add(item, prepared.patches, prepared)
 
     @property
     def has_work(self) -> bool:
@@ -121,6 +139,7 @@ class Encoder:
         with self._lock:
             for queued, tensor in zip(batch.items, rows, strict=True):
                 self._store.put(queued.item, tensor, tensor.nbytes)
+                self._end(queued.item)
         return [
             ItemEncoded(queued.item, len(tensor))
             for queued, tensor in zip(batch.items, rows, strict=True)
@@ -145,6 +164,7 @@ class Encoder:
         """The consumer is gone: forget the item wherever it is, and ignore it from now on."""
         with self._lock:
             self._store.drop(item)
+            self._end(item)
         self._batcher.drop(item)
 
     def gauges(self) -> dict[str, int]:
@@ -154,6 +174,8 @@ class Encoder:
                 "rows_bytes": self._store.num_bytes,
                 "pinned_items": self._store.num_pinned,
                 "queued_items": self._store.num_expected,
+                "held_items": self._prepared.num_held,
+                "prepared_bytes": self._prepared.num_bytes,
                 "intake_jobs": self._intake.num_jobs,
                 "intake_ms": int(self._intake.busy_s * 1000),
                 "tower_ms": int(self._tower_s * 1000),
@@ -163,9 +185,25 @@ class Encoder:
         """Stop the intake threads; no event comes after it."""
         with self._lock:
             self._closed = True
+            self._room.notify_all()
         self._intake.close()
 
+    def _end(self, item: ItemKey) -> None:
+        """Under the lock: its pixels are free, or nobody wants them."""
+        self._prepared.end(item)
+        self._room.notify_all()
+
     # ---- intake threads
+
+    def _wait_for_room(self, item: ItemKey) -> bool:
+        """Until there is memory for one more prepared item. False: nobody wants this one now."""
+
+        def settled() -> bool:
+            return self._closed or not self._store.expects(item) or not self._prepared.full
+
+        with self._room:
+            self._room.wait_for(settled)
+            return not self._closed and self._store.expects(item)
 
     def _expects(self, item: ItemKey) -> bool:
         with self._lock:
@@ -179,6 +217,10 @@ class Encoder:
                 return
             if isinstance(event, ItemBroken):
                 self._store.fail(event.item)
+                self._end(event.item)
+            else:
+                size = sum(tensor.nbytes for tensor in event.prepared.inputs.values())
+                self._prepared.prepared(event.item, size)
         self._on_event(event)
 
     def _within_capacity(self, event: ItemPrepared) -> ItemPrepared | ItemBroken:
@@ -230,6 +272,7 @@ class Encoder:
         with self._lock:
             for queued in items:
                 self._store.fail(queued.item)
+                self._end(queued.item)
         return [
             ItemBroken(queued.item, named(error, queued.prepared.layout.modality, queued.item))
             for queued in items

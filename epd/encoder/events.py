@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,11 @@ class PreparedItem(Protocol):
 
     @property
     def layout(self) -> ItemLayout: ...
+
+    @property
+    def inputs(self) -> Mapping[str, torch.Tensor]:
+        """What its tower takes, on the CPU."""
+        ...
 
     @property
     def patches(self) -> int:

@@ -41,7 +41,10 @@ class _Pool:
 
 
 class Intake:
-    """Fetch, decode, preprocess. `wanted` is asked between these, to stop early when it is not."""
+    """Fetch, decode, preprocess. `wanted` is asked between these, to stop early when it is not.
+
+    `wait_for_room` returns when one more item may be prepared; False as `wanted` says it.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Intake:
         num_threads: int,
         num_fetches: int,
         wanted: Callable[[ItemKey], bool],
+        wait_for_room: Callable[[ItemKey], bool],
         on_event: Callable[[ItemPrepared | ItemBroken], None],
     ) -> None:
         if missing := [modality for modality in modalities if modality not in _LOADERS]:
@@ -62,6 +66,7 @@ class Intake:
         self._modalities = modalities
         self._settings = settings
         self._wanted = wanted
+        self._wait_for_room = wait_for_room
         self._on_event = on_event
         self._fetcher = Fetcher(media)
         self._working = threading.BoundedSemaphore(num_threads)
@@ -139,7 +144,7 @@ class Intake:
 
     def _work(self, job: EncodeItem, data: bytes) -> PreparedItem | None:
         load, decoding = _LOADERS[job.modality]
-        if not self._wanted(job.item):
+        if not self._wait_for_room(job.item):
             return None
         with _fault_of(job, "decode"):
             media = load(data, self._media)

@@ -7,6 +7,7 @@ must carry out, in order. No sockets, no clock, no tensors.
 
 from epd.handoff.instructions import (
     DropSends,
+    EndChoice,
     Free,
     Instruction,
     Pin,
@@ -19,12 +20,13 @@ from epd.handoff.instructions import (
 )
 from epd.handoff.kv_receiver import KvReceiver
 from epd.handoff.kv_sender import KvSender
-from epd.handoff.row_receiver import RowReceiver
+from epd.handoff.row_receiver import RowReceiver, first_rows
 from epd.handoff.row_sender import RowSender
 from epd.handoff.tombstones import Tombstones
 
 __all__ = [
     "DropSends",
+    "EndChoice",
     "Free",
     "Instruction",
     "KvReceiver",
@@ -39,4 +41,5 @@ __all__ = [
     "Tombstones",
     "Unpin",
     "failure",
+    "first_rows",
 ]

@@ -74,7 +74,15 @@ class StartDecode:
     state: HandOff
 
 
-Instruction = Send | SendRows | SendKv | DropSends | Pin | Unpin | Free | StartDecode
+@dataclass(frozen=True, slots=True)
+class EndChoice:
+    """Nobody needs more tokens of this choice."""
+
+    request: RequestKey
+    choice: int
+
+
+Instruction = Send | SendRows | SendKv | DropSends | Pin | Unpin | Free | StartDecode | EndChoice
 
 
 def failure(request: RequestKey, error: EpdError) -> RequestFailed:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from epd.errors import EpdError, InternalError, Unavailable
-from epd.handoff.instructions import Free, Instruction, Send, StartDecode, failure
+from epd.handoff.instructions import EndChoice, Free, Instruction, Send, StartDecode, failure
 from epd.handoff.spans import Spans
 from epd.handoff.tombstones import Tombstones
 from epd.types import RequestKey
@@ -16,6 +16,7 @@ from epd.wire.messages import (
     KvReady,
     PeerFailed,
     PullKv,
+    StopChoice,
 )
 
 
@@ -30,6 +31,7 @@ class _Request:
     ready: int = 0
     state: HandOff | None = None
     running: bool = False
+    stopped: set[int] = field(default_factory=set)
 
     @property
     def outstanding(self) -> int:
@@ -120,7 +122,9 @@ class KvReceiver:
             return [Send(peer, PeerFailed(request=message.request))]
         if state.state is not None:
             return []
-        if not 0 < len(message.token_ids) <= state.num_tokens or not message.choices:
+        num_prompt = len(message.token_ids)
+        fits = 0 < num_prompt <= state.num_tokens and state.cached <= num_prompt
+        if not fits or not message.choices:
             return self.failed(message.request, InternalError("prefill sent a bad state"))
         state.state = message
         return self._start(message.request, state)
@@ -130,7 +134,19 @@ class KvReceiver:
         if state.running or not done or state.outstanding or state.state is None:
             return []
         state.running = True
-        return [Send(state.prefill, HandedOver(request=request)), StartDecode(state.state)]
+        landed = Send(state.prefill, HandedOver(request=request))
+        choices = tuple(c for c in state.state.choices if c[0] not in state.stopped)
+        if not choices:
+            return [landed, *self.ended(request)]
+        return [landed, StartDecode(replace(state.state, choices=choices))]
+
+    def stop_choice(self, message: StopChoice) -> list[Instruction]:
+        """The gateway needs no more of a choice, which may still be on its way here."""
+        state = self._requests.get(message.request)
+        if state is None:
+            return []
+        state.stopped.add(message.choice)
+        return [EndChoice(message.request, message.choice)] if state.running else []
 
     def ended(self, request: RequestKey) -> list[Instruction]:
         """Finished or cancelled. A key that never came is buried all the same."""

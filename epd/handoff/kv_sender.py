@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from epd.errors import EpdError, InternalError, Unavailable
-from epd.handoff.instructions import DropSends, Free, Instruction, Send, SendKv, failure
+from epd.handoff.instructions import (
+    DropSends,
+    EndChoice,
+    Free,
+    Instruction,
+    Send,
+    SendKv,
+    failure,
+)
 from epd.handoff.tombstones import Tombstones
 from epd.types import RequestKey
-from epd.wire.messages import HandOff, KvReady, PeerFailed, PullKv
+from epd.wire.messages import HandOff, KvReady, PeerFailed, PullKv, StopChoice
 
 
 @dataclass(slots=True)
@@ -16,6 +24,7 @@ class _Request:
     gateway: str
     decode: str | None
     computed: int = 0
+    stopped: set[int] = field(default_factory=set)
 
 
 class KvSender:
@@ -47,11 +56,28 @@ class KvSender:
         return [Send(state.decode, KvReady(request=request, num_tokens=num_tokens))]
 
     def sampled(self, state: HandOff) -> list[Instruction]:
-        """The first token was sampled and the request goes on at decode."""
+        """The first tokens were sampled. `state` names the choices that go on, here or at decode.
+
+        With none left the request has ended, and its gateway knows that.
+        """
         request = self._requests.get(state.request)
-        if request is None or request.decode is None:
+        if request is None:
             return []
-        return [Send(request.decode, state)]
+        stopped = [choice for choice, _ in state.choices if choice in request.stopped]
+        if len(stopped) == len(state.choices):
+            return self.ended(state.request)
+        if request.decode is None:
+            return [EndChoice(state.request, choice) for choice in stopped]
+        choices = tuple(c for c in state.choices if c[0] not in request.stopped)
+        return [Send(request.decode, replace(state, choices=choices))]
+
+    def stop_choice(self, message: StopChoice) -> list[Instruction]:
+        """The gateway needs no more of a choice, whose first token may be still to come."""
+        state = self._requests.get(message.request)
+        if state is None:
+            return []
+        state.stopped.add(message.choice)
+        return [] if state.decode else [EndChoice(message.request, message.choice)]
 
     def pull(self, peer: str, pull: PullKv) -> list[Instruction]:
         """Decode asks for KV. Only the worker named by the gateway gets any."""

@@ -2,11 +2,13 @@
 
 Credits go to admitted requests only, oldest first, in prompt order, so the request that can move on
 always gets its rows; an item larger than the quota streams through it. A row counts against the
-quota from the pull until its token is prefilled.
+quota from the pull until its token is prefilled. Rows of tokens whose KV is cached are not pulled
+and do not count; an encoder that owes none is never spoken to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from epd.handoff.instructions import Instruction, Send
@@ -17,17 +19,20 @@ from epd.wire.messages import EmbeddingData, ItemMoved, PullRows, ReleaseRows, R
 
 @dataclass(slots=True)
 class _Item:
+    """One item: rows [first, asked) have been asked for, those before `first` are not needed."""
+
     key: ItemKey
     encoder: str
     num_rows: int
     row_bytes: int
-    asked: int = 0
+    first: int
+    asked: int
     landed: Spans = field(default_factory=Spans)
     lost: bool = False
 
     @property
     def complete(self) -> bool:
-        return self.landed.count == self.num_rows
+        return self.landed.count == self.num_rows - self.first
 
     def may_become(self, key: ItemKey) -> bool:
         """Later attempts replace earlier ones; this one only where it was not to be had yet."""
@@ -48,7 +53,7 @@ class _Request:
         for item in self.items:
             used = min(consumed, item.num_rows)
             consumed -= used
-            held += max(0, item.asked - used) * item.row_bytes
+            held += max(0, item.asked - max(used, item.first)) * item.row_bytes
         return held
 
 
@@ -61,13 +66,24 @@ class RowReceiver:
         self._requests: dict[RequestKey, _Request] = {}
 
     def admitted(
-        self, gateway: str, request: RequestKey, prompt: Prompt, row_bytes: list[int]
+        self,
+        gateway: str,
+        request: RequestKey,
+        prompt: Prompt,
+        row_bytes: Sequence[int],
+        first_rows: Sequence[int],
     ) -> list[Instruction]:
-        """A request was admitted; `row_bytes[k]` is the size of one row of its k-th item."""
+        """A request was admitted.
+
+        `row_bytes[k]` is the size of one row of its k-th item, `first_rows[k]` the first row of it
+        that is needed: its number of rows where none is.
+        """
         items = [
-            _Item(part.item, part.encoder, part.layout.num_rows, size, lost=not part.encoder)
-            for part, size in zip(prompt.items, row_bytes, strict=True)
+            _Item(part.item, part.encoder, part.layout.num_rows, size, first, first)
+            for part, size, first in zip(prompt.items, row_bytes, first_rows, strict=True)
         ]
+        for item in items:
+            item.lost = not item.encoder
         self._requests[request] = _Request(gateway, items)
         return self._grant()
 
@@ -77,7 +93,9 @@ class RowReceiver:
         if item is None or item.encoder != peer or part.num_rows < 1:
             return False
         end = part.first_row + part.num_rows
-        if part.first_row < 0 or end > item.asked or item.landed.overlaps(part.first_row, end):
+        if not item.first <= part.first_row < end <= item.asked:
+            return False
+        if item.landed.overlaps(part.first_row, end):
             return False
         item.landed.add(part.first_row, end)
         return True
@@ -90,7 +108,7 @@ class RowReceiver:
         return [Send(item.encoder, ReleaseRows(request=part.request, item=item.key))]
 
     def consumed(self, request: RequestKey, num_rows: int) -> list[Instruction]:
-        """The first `num_rows` rows of the request were prefilled and freed."""
+        """The first `num_rows` rows of the request, the not needed included, were prefilled."""
         state = self._requests.get(request)
         if state is None or num_rows <= state.consumed:
             return []
@@ -111,7 +129,7 @@ class RowReceiver:
         if item is None or item.complete or not item.may_become(message.item):
             return []
         item.key, item.encoder, item.lost = message.item, message.encoder, False
-        holes = item.landed.missing(0, item.asked)
+        holes = item.landed.missing(item.first, item.asked)
         pulls = [self._pull(message.request, item, a, b) for a, b in holes]
         return [*pulls, *self._grant()]
 
@@ -123,7 +141,7 @@ class RowReceiver:
         left: list[Instruction] = [
             Send(item.encoder, ReleaseRows(request=request, item=item.key))
             for item in state.items
-            if item.asked and not item.lost and not item.complete
+            if item.asked > item.first and not item.lost and not item.complete
         ]
         return [*left, *self._grant()]
 
@@ -177,3 +195,11 @@ class RowReceiver:
     def num_requests(self) -> int:
         """Requests that may still pull."""
         return len(self._requests)
+
+
+def first_rows(prompt: Prompt, token: int) -> list[int]:
+    """Of each item, how many rows the first `token` tokens of the prompt take."""
+    return [
+        sum(max(0, min(end, token - offset) - start) for start, end in item.layout.row_spans)
+        for offset, item in zip(prompt.offsets, prompt.items, strict=True)
+    ]

@@ -7,6 +7,7 @@ import torch
 from epd.engine import Engine, EngineRequest, Role, StepResult
 from epd.errors import EpdError, InternalError
 from epd.handoff import KvReceiver, StartDecode
+from epd.prefix import PREFIX_TOKENS
 from epd.wire.messages import (
     HandOff,
     KvChunk,
@@ -39,10 +40,15 @@ class DecodeCore(LanguageCore):
         key = reserve.request
         if self._kv.refuses(key):
             return
-        if not self._admission.reserve(gateway, key, reserve.num_tokens):
+        prefix = reserve.prefix
+        whole = 0 if prefix is None else len(prefix.blocks) * PREFIX_TOKENS
+        cached = self._admission.reserve(
+            gateway, key, reserve.num_tokens, prefix, most_cached=whole
+        )
+        if cached is None:
             return
-        self._kv.reserved(gateway, key, reserve.prefill, reserve.num_tokens, 0)
-        self._station.send(gateway, Reserved(request=key, cached_tokens=0))
+        self._kv.reserved(gateway, key, reserve.prefill, reserve.num_tokens, cached)
+        self._station.send(gateway, Reserved(request=key, cached_tokens=cached))
 
     def _on_chunk(self, prefill: str, chunk: KvChunk, frame: memoryview | None) -> None:
         member = self._station.members.get(prefill)
@@ -75,22 +81,22 @@ class DecodeCore(LanguageCore):
 
     def _complete(self, result: StepResult) -> None:
         self._send_tokens(result.tokens)
-        for run in result.tokens:
-            if run.finish_reason is not None:
-                self._do(self._kv.ended(run.request))
+        for key in result.ended:
+            self._do(self._kv.ended(key))
         for key, error in result.failed:
             self._do(self._kv.failed(key, error))
+        self._admission.stepped()
 
     def _start(self, state: HandOff) -> None:
         request = EngineRequest(
             key=state.request,
-            token_ids=[*state.token_ids, state.choices[0][1]],
+            token_ids=list(state.token_ids),
             positions=torch.empty(0, dtype=torch.int64),
             position_delta=state.position_delta,
             sampling=state.sampling,
             first_index=state.first_index,
-            embeddings=None,
             role=Role.DECODE,
+            choices=state.choices,
         )
         try:
             self._engine.start(request)

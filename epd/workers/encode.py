@@ -24,6 +24,7 @@ from epd.wire.messages import (
     PullRows,
     ReleaseRows,
     RowsTaken,
+    RunTower,
 )
 from epd.workers.bulk import BulkSender, Chunk
 from epd.workers.station import Handler, Station
@@ -45,7 +46,8 @@ class EncodeCore:
         self._handlers: dict[type[Any], Handler] = {
             EncodeItem: self._on_job,
             DropItem: self._on_drop,
-            PullRows: lambda peer, m, _: self._do(self._sender.pull(peer, m)),
+            RunTower: lambda peer, m, _: self._encoder.run(m.item),
+            PullRows: lambda peer, m, _: self._on_pull(peer, m),
             ReleaseRows: lambda peer, m, _: self._do(self._sender.release(peer, m)),
             RowsTaken: lambda peer, m, _: self._outgoing.give_back(m.slot, by=peer),
         }
@@ -85,6 +87,10 @@ class EncodeCore:
             self._owners[job.item] = peer
             self._encoder.submit(job, None if frame is None else bytes(frame))
 
+    def _on_pull(self, peer: str, pull: PullRows) -> None:
+        self._encoder.run(pull.item)
+        self._do(self._sender.pull(peer, pull))
+
     def _on_drop(self, peer: str, message: DropItem, frame: memoryview | None) -> None:
         self._drop(message.item)
 
@@ -114,8 +120,8 @@ class EncodeCore:
 
     @property
     def stuck(self) -> bool:
-        """Bulk waits for a peer or for room in the arena."""
-        return self._bulk.waiting
+        """A peer's link takes no bulk now."""
+        return self._bulk.refused
 
     def step(self) -> None:
         """Send what can be sent, then one tower batch."""
@@ -186,6 +192,7 @@ class EncodeCore:
             "items": self._sender.num_items,
             "bulk_sends": self._bulk.num_sends,
             "shm_bytes": self._outgoing.in_use,
+            "row_bytes_sent": self._bulk.bytes_sent,
         }
 
     def close(self) -> None:

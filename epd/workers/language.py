@@ -11,11 +11,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from epd.engine import Engine
-from epd.handoff import Free, Instruction, KvReceiver, KvSender, Send
+from epd.handoff import EndChoice, Free, Instruction, KvReceiver, KvSender, Send
 from epd.transfer.incoming import Incoming
-from epd.types import RequestKey, TokenRun
+from epd.types import Prefix, RequestKey, TokenRun
 from epd.wire.links import Delivery
-from epd.wire.messages import Cancel, Holding, PeerFailed, Refused, Room, Tokens
+from epd.wire.messages import (
+    Cancel,
+    Holding,
+    PeerFailed,
+    Refused,
+    Room,
+    StopChoice,
+    Tokens,
+)
 from epd.workers.station import Handler, Station
 
 
@@ -26,18 +34,42 @@ class Admission:
         self._engine = engine
         self._station = station
         self._owed: set[str] = set()
+        self._free_then = 0
+        self._preempted_then = False
 
-    def reserve(self, gateway: str, request: RequestKey, num_tokens: int) -> bool:
-        """True when the blocks are held; else the gateway has been answered."""
-        if self._engine.reserve(request, num_tokens):
-            return True
+    def reserve(
+        self,
+        gateway: str,
+        request: RequestKey,
+        num_tokens: int,
+        prefix: Prefix | None,
+        *,
+        most_cached: int,
+    ) -> int | None:
+        """Tokens whose KV is here already, and the blocks are held; None: the gateway knows why."""
+        cached = self._engine.reserve(request, num_tokens, prefix, most_cached=most_cached)
+        if cached is not None:
+            return cached
         never = not self._engine.fits(num_tokens)
         capacity = self._engine.num_tokens_capacity
         reason = f"needs KV for {num_tokens} tokens, {capacity} in all"
         if not never:
             self._owed.add(gateway)
+            self._free_then = self._engine.free_tokens
+            self._preempted_then = self._preempted
         self._station.send(gateway, Refused(request=request, reason=reason, never=never))
-        return False
+        return None
+
+    @property
+    def _preempted(self) -> bool:
+        return self._engine.host_blocks_used > 0
+
+    def stepped(self) -> None:
+        """The engine may have freed blocks by itself, or taken back those it had preempted."""
+        if not self._owed or self._preempted:
+            return
+        if self._preempted_then or self._engine.free_tokens > self._free_then:
+            self.given_back()
 
     def given_back(self) -> None:
         """Something was freed."""
@@ -65,10 +97,12 @@ class LanguageCore:
         self._handlers: dict[type[Any], Handler] = {
             Cancel: lambda peer, m, _: self._do(kv.ended(m.request)),
             PeerFailed: lambda peer, m, _: self._do(kv.peer_failed(peer, m.request)),
+            StopChoice: lambda peer, m, _: self._do(kv.stop_choice(m)),
         }
         self._actions: dict[type[Any], Callable[[Any], None]] = {
             Send: lambda send: station.send(send.to, send.message),
             Free: lambda free: self._free(free.request),
+            EndChoice: lambda end: engine.end_choice(end.request, end.choice),
         }
 
     def receive(self, delivery: Delivery) -> None:
@@ -120,6 +154,8 @@ class LanguageCore:
         """What the worker holds."""
         return {
             "kv_blocks_used": self._engine.used_blocks,
+            "kv_blocks_cached": self._engine.cached_blocks,
+            "host_blocks_used": self._engine.host_blocks_used,
             "requests": self._held.num_requests,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
@@ -9,7 +10,7 @@ import torch
 
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
 from epd.errors import EpdError, InternalError
-from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure
+from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
 from epd.models.language import LanguageModel
 from epd.transfer.outgoing import Outgoing
 from epd.types import Prompt, RequestKey, TokenRun
@@ -23,6 +24,7 @@ from epd.wire.messages import (
     KvChunk,
     KvTaken,
     Payload,
+    PromptLogprobs,
     PullKv,
     RowsLost,
     RowsTaken,
@@ -80,10 +82,17 @@ class PrefillCore(LanguageCore):
         key = admit.request
         if self._kv.refuses(key):
             return
-        if not self._admission.reserve(gateway, key, admit.num_tokens):
+        all_logits = admit.sampling.prompt_logprobs is not None
+        most = 0 if all_logits else admit.prompt.num_tokens - 1
+        cached = self._admission.reserve(
+            gateway, key, admit.num_tokens, admit.prefix, most_cached=most
+        )
+        if cached is None:
             return
         try:
             request = self._engine_request(admit)
+            if request.embeddings is not None:
+                request.embeddings.skip_before(cached)
             self._engine.start(request)
         except EpdError as error:
             self._engine.release(key)
@@ -92,11 +101,13 @@ class PrefillCore(LanguageCore):
         self._kv.admitted(gateway, key, admit.decode)
         self._admits[key] = admit
         self._deltas[key] = request.position_delta
-        self._station.send(gateway, Admitted(request=key))
+        self._station.send(gateway, Admitted(request=key, cached_tokens=cached))
+        self._do(self._kv.computed(key, cached))
         if request.embeddings is not None:
             self._merged[key] = request.embeddings
             sizes = [row_bytes(admit.prompt, k) for k in range(len(admit.prompt.items))]
-            self._do(self._rows.admitted(gateway, key, admit.prompt, sizes))
+            needed = first_rows(admit.prompt, cached)
+            self._do(self._rows.admitted(gateway, key, admit.prompt, sizes, needed))
 
     def _engine_request(self, admit: Admit) -> EngineRequest:
         positions, delta = self._model.positions(admit.prompt)
@@ -131,8 +142,8 @@ class PrefillCore(LanguageCore):
 
     @property
     def stuck(self) -> bool:
-        """Bulk waits for a peer or for room in the arena."""
-        return self._bulk.waiting
+        """A peer's link takes no bulk now."""
+        return self._bulk.refused
 
     def step(self) -> None:
         """Send what can be sent, then one forward."""
@@ -147,29 +158,41 @@ class PrefillCore(LanguageCore):
             if key in self._merged:
                 done = self._admits[key].prompt.rows_before(num_tokens)
                 self._do(self._rows.consumed(key, done))
+        self._send_prompt_logprobs(result)
         self._send_tokens(result.tokens)
-        for run in result.tokens:
-            self._after(run)
+        for key, choices in self._going_on(result.tokens).items():
+            self._do(self._kv.sampled(self._state(self._admits[key], choices)))
+        for key in result.ended:
+            self._do(self._kv.ended(key))
         for key, error in result.failed:
             self._do(self._kv.failed(key, error))
+        self._admission.stepped()
 
-    def _after(self, run: TokenRun) -> None:
-        admit = self._admits.get(run.request)
-        if admit is None:
-            return
-        if run.finish_reason is not None:
-            self._do(self._kv.ended(run.request))
-        elif admit.decode is not None:
-            self._do(self._kv.sampled(self._state(admit, run)))
+    def _send_prompt_logprobs(self, result: StepResult) -> None:
+        for key, first_token, logprobs in result.prompt_logprobs:
+            gateway = self._kv.gateway_of(key)
+            if gateway is not None:
+                told = PromptLogprobs(request=key, first_token=first_token, logprobs=logprobs)
+                self._station.send(gateway, told)
 
-    def _state(self, admit: Admit, run: TokenRun) -> HandOff:
+    def _going_on(self, runs: list[TokenRun]) -> dict[RequestKey, list[tuple[int, int]]]:
+        """Requests that got their first tokens here: the choices that did not end with them."""
+        found: dict[RequestKey, list[tuple[int, int]]] = defaultdict(list)
+        for run in runs:
+            admit = self._admits.get(run.request)
+            first = admit is not None and run.first_index == admit.first_index
+            if first and run.finish_reason is None:
+                found[run.request].append((run.choice, run.token_ids[0]))
+        return found
+
+    def _state(self, admit: Admit, choices: list[tuple[int, int]]) -> HandOff:
         return HandOff(
             request=admit.request,
             token_ids=tuple(admit.prompt.token_ids()),
-            choices=((run.choice, run.token_ids[0]),),
+            choices=tuple(choices),
             position_delta=self._deltas[admit.request],
             sampling=admit.sampling,
-            first_index=run.first_index,
+            first_index=admit.first_index,
         )
 
     def _free(self, request: RequestKey) -> None:
@@ -208,6 +231,7 @@ class PrefillCore(LanguageCore):
             "row_bytes_held": self._rows.held_bytes,
             "rows_merged_bytes": sum(m.held_bytes for m in self._merged.values()),
             "shm_bytes": self._outgoing.in_use,
+            "kv_bytes_sent": self._bulk.bytes_sent,
         }
 
     def close(self) -> None:

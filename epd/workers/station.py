@@ -61,7 +61,7 @@ class Core(Protocol):
 
     @property
     def stuck(self) -> bool:
-        """Bulk waits for a peer or for room, so step() is to be tried again soon."""
+        """A peer takes no bulk now and will not say when it does: step() is to be tried soon."""
 
     def step(self) -> None:
         """One unit of work."""

@@ -73,11 +73,21 @@ def key(index: int, attempt: int = 0) -> ItemKey:
 
 
 def image_job(
-    item: ItemKey, *, url: str | None = None, text_before: str = "", wanted: bool = False
+    item: ItemKey,
+    *,
+    url: str | None = None,
+    text_before: str = "",
+    wanted: bool = False,
+    hold: bool = False,
 ) -> EncodeItem:
     """The message that starts an image."""
     return EncodeItem(
-        item=item, modality=Modality.IMAGE, url=url, text_before=text_before, wanted=wanted
+        item=item,
+        modality=Modality.IMAGE,
+        url=url,
+        text_before=text_before,
+        wanted=wanted,
+        hold=hold,
     )
 
 

@@ -232,7 +232,6 @@ def test_a_drop_before_the_thread_begins_spares_the_work(bench: Bench) -> None:
     bench.towers.gate = threading.Event()
     bench.submit(key(0), picture(2))
     assert bench.towers.entered.wait(30)
-    bench.towers.entered.clear()
     bench.submit(key(1), b"not even a picture")
     bench.encoder.drop(key(0))
     bench.encoder.drop(key(1))
@@ -286,7 +285,13 @@ def test_unpinned_rows_make_room_and_pinned_ones_stay(benches: list[Bench]) -> N
     bench.run()
     kept = [bench.encoder.rows(key(index)) is not None for index in range(4)]
     assert kept == [True, True, False, True]
-    assert bench.held() == {"rows_bytes": 6 * ROW_BYTES, "pinned_items": 2, "queued_items": 0}
+    assert bench.held() == {
+        "rows_bytes": 6 * ROW_BYTES,
+        "pinned_items": 2,
+        "queued_items": 0,
+        "held_items": 0,
+        "prepared_bytes": 0,
+    }
     assert bench.encoder.unpin(key(0))
     assert bench.encoder.rows(key(0)) is not None
 
@@ -330,3 +335,65 @@ def test_many_threads_lose_nothing(benches: list[Bench]) -> None:
     assert all(bench.encoder.prepared(event) for event in prepared)
     assert {result.item for result in bench.run()} == {event.item for event in prepared}
     assert bench.inbox.empty()
+
+
+# ---- items whose KV may be cached
+
+
+def test_a_held_item_has_its_layout_and_waits_for_its_tower(bench: Bench) -> None:
+    """Asked for, it is encoded like any other."""
+    event = bench.prepare(key(0), picture(3), hold=True)
+    assert event.prepared.layout.num_rows == 3
+    assert not bench.encoder.has_work
+    assert bench.encoder.gauges()["held_items"] == 1
+    bench.encoder.run(key(0))
+    assert bench.run() == [ItemEncoded(key(0), 3)]
+    assert bench.encoder.gauges()["prepared_bytes"] == 0
+
+
+def test_a_held_item_is_dropped_without_a_forward(bench: Bench) -> None:
+    """Its KV was cached: neither encoded nor sent."""
+    bench.prepare(key(0), picture(3), hold=True)
+    bench.encoder.drop(key(0))
+    bench.encoder.run(key(0))
+    assert bench.run() == []
+    assert bench.towers.batches == []
+    assert set(bench.held().values()) == {0}
+
+
+def test_asking_for_an_item_that_is_not_held_changes_nothing(bench: Bench) -> None:
+    """The first pull of any item asks."""
+    bench.prepare(key(0), picture(3))
+    bench.encoder.run(key(0))
+    bench.encoder.run(key(1))
+    assert bench.run() == [ItemEncoded(key(0), 3)]
+
+
+def test_nothing_is_prepared_while_pixels_fill_their_memory(benches: list[Bench]) -> None:
+    """The picture that waits is prepared when a forward has made room, held ones or not."""
+    bench = Bench(prepared_bytes=10)
+    benches.append(bench)
+    bench.prepare(key(0), picture(3), hold=True)
+    bench.prepare(key(1), picture(3))  # 6 bytes each: full
+    bench.submit(key(2), picture(4))
+    bench.submit(key(3), picture(2), hold=True)
+    bench.encoder.drop(key(3))
+    assert bench.run() == [ItemEncoded(key(1), 3)]
+    event = bench.event()
+    assert isinstance(event, ItemPrepared) and event.item == key(2)
+    assert bench.encoder.prepared(event)
+    assert bench.run() == [ItemEncoded(key(2), 4)]
+    assert bench.encoder.gauges()["held_items"] == 1
+
+
+def test_an_item_dropped_while_it_waits_for_room_is_not_prepared(benches: list[Bench]) -> None:
+    """Its thread is free for others, and closing does not wait for it."""
+    bench = Bench(prepared_bytes=6, intake_threads=1)
+    benches.append(bench)
+    bench.prepare(key(0), picture(3))
+    bench.submit(key(1), picture(2))
+    bench.encoder.drop(key(1))
+    bench.submit(key(2), b"no picture")
+    bench.run()
+    event = bench.event()
+    assert isinstance(event, ItemBroken) and event.item == key(2)

@@ -24,6 +24,11 @@ class Prepared:
     patches: int
     shade: float
 
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """One byte per pixel."""
+        return {"pixels": torch.empty(self.patches, dtype=torch.uint8)}
+
 
 class PlainTowers:
     """`batches` are the sizes in patches of each forward; attributes make it misbehave."""

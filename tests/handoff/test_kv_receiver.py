@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from epd.errors import Overloaded
-from epd.handoff import Free, KvReceiver, Send, StartDecode
+from epd.handoff import EndChoice, Free, KvReceiver, Send, StartDecode
 from epd.types import RequestKey
-from epd.wire.messages import HandedOver, PeerFailed, RequestFailed
+from epd.wire.messages import HandedOver, PeerFailed, RequestFailed, StopChoice
 from tests.handoff.samples import AGAIN, OTHER, R, chunk, hand_off, kv_ready, pull_kv, sent
 
 LAYERS = 2
@@ -326,3 +326,45 @@ def test_tokens_of_an_ended_request_have_no_gateway() -> None:
 def gateways(kv: KvReceiver, *requests: RequestKey) -> list[str | None]:
     """Whom their tokens go to."""
     return [kv.gateway_of(request) for request in requests]
+
+
+def test_a_state_shorter_than_what_is_cached_ends_the_attempt() -> None:
+    """One of the two has counted wrong."""
+    kv = receiver(cached=4)
+    assert kv.handed_off("prefill", hand_off(3))[0] == Send(
+        "gateway", failed(500, "prefill sent a bad state", "internal_error")
+    )
+
+
+# ---- choices
+
+
+def test_a_choice_that_was_stopped_before_its_state_came_never_starts() -> None:
+    """The gateway saw a stop string in its first token."""
+    kv = receiver(cached=4)
+    assert kv.stop_choice(StopChoice(request=R, choice=1)) == []
+    state = hand_off(4, choices=((0, 7), (1, 8), (2, 9)))
+    assert kv.handed_off("prefill", state) == [
+        Send("prefill", HandedOver(request=R)),
+        StartDecode(hand_off(4, choices=((0, 7), (2, 9)))),
+    ]
+
+
+def test_a_choice_that_runs_is_stopped_at_once() -> None:
+    kv = started(receiver())
+    assert kv.stop_choice(StopChoice(request=R, choice=0)) == [EndChoice(R, 0)]
+
+
+def test_a_request_whose_choices_were_all_stopped_ends_instead_of_starting() -> None:
+    """Prefill is told that it is done, too."""
+    kv = receiver(cached=4)
+    kv.stop_choice(StopChoice(request=R, choice=0))
+    assert kv.handed_off("prefill", hand_off(4)) == [
+        Send("prefill", HandedOver(request=R)),
+        Free(R),
+    ]
+    assert kv.num_requests == 0
+
+
+def test_a_stop_for_a_request_that_is_not_here_is_ignored() -> None:
+    assert receiver().stop_choice(StopChoice(request=OTHER, choice=0)) == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from epd.errors import BadRequest, Unavailable
-from epd.handoff import DropSends, Free, Instruction, KvSender, Send, SendKv
+from epd.handoff import DropSends, EndChoice, Free, Instruction, KvSender, Send, SendKv
 from epd.types import RequestKey
-from epd.wire.messages import PeerFailed, RequestFailed
+from epd.wire.messages import PeerFailed, RequestFailed, StopChoice
 from tests.handoff.samples import AGAIN, OTHER, R, hand_off, kv_ready, pull_kv, sent
 
 FREED: list[Instruction] = [DropSends(R), Free(R)]
@@ -172,3 +172,34 @@ def test_a_failure_names_the_attempt_that_failed(sender: KvSender) -> None:
     assert sent(sender.failed(AGAIN, Unavailable("gone")), "gateway") == [
         failed(503, "gone", "unavailable", AGAIN)
     ]
+
+
+# ---- choices
+
+
+def test_a_choice_that_was_stopped_is_not_handed_off(sender: KvSender) -> None:
+    """Whenever the stop came; the others go on."""
+    assert sender.stop_choice(StopChoice(request=R, choice=1)) == []
+    state = hand_off(4, choices=((0, 7), (1, 8)))
+    assert sender.sampled(state) == [Send("decode", hand_off(4))]
+
+
+def test_a_request_whose_choices_were_all_stopped_ends_at_prefill(sender: KvSender) -> None:
+    """Its gateway stopped them, and gives back what decode holds."""
+    sender.stop_choice(StopChoice(request=R, choice=0))
+    assert sender.sampled(hand_off(4)) == FREED
+    assert sender.num_requests == 0
+
+
+def test_a_stop_on_a_fused_worker_holds_before_and_after_the_first_token() -> None:
+    """Its engine may not know the choice yet, so it is told again."""
+    sender = KvSender()
+    sender.admitted("gateway", R, None)
+    assert sender.stop_choice(StopChoice(request=R, choice=1)) == [EndChoice(R, 1)]
+    state = hand_off(4, choices=((0, 7), (1, 8)))
+    assert sender.sampled(state) == [EndChoice(R, 1)]
+    assert sender.stop_choice(StopChoice(request=R, choice=0)) == [EndChoice(R, 0)]
+
+
+def test_a_stop_for_a_request_that_is_not_here_is_ignored(sender: KvSender) -> None:
+    assert sender.stop_choice(StopChoice(request=OTHER, choice=0)) == []

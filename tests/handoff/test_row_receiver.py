@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from epd.handoff import Instruction, RowReceiver, Send
+from epd.handoff import Instruction, RowReceiver, Send, first_rows
 from epd.types import ItemKey, RequestKey
 from epd.wire.messages import ItemMoved, ReleaseRows
 from tests.handoff.samples import AGAIN, OTHER, R, item, lost, part, prompt, pull, sent
@@ -16,10 +16,16 @@ def receiver(quota: int, *, part_bytes: int = 100) -> RowReceiver:
 
 
 def admitted(
-    rows: RowReceiver, *num_rows: int, request: RequestKey = R, row_bytes: int = 1
+    rows: RowReceiver,
+    *num_rows: int,
+    request: RequestKey = R,
+    row_bytes: int = 1,
+    first_rows: tuple[int, ...] = (),
 ) -> list[Instruction]:
-    """A request with items of so many rows."""
-    return rows.admitted("gateway", request, prompt(*num_rows), [row_bytes] * len(num_rows))
+    """A request with items of so many rows, all of them needed unless `first_rows` says other."""
+    sizes = [row_bytes] * len(num_rows)
+    needed = first_rows or (0,) * len(num_rows)
+    return rows.admitted("gateway", request, prompt(*num_rows), sizes, needed)
 
 
 def land(rows: RowReceiver, first: int, num: int, *, index: int = 0) -> list[Instruction]:
@@ -310,21 +316,21 @@ def test_an_item_may_move_twice_before_anybody_hears_of_it() -> None:
 def test_an_item_without_an_encoder_is_awaited() -> None:
     """Admitted while it is encoded again: nobody can be asked yet, and nobody is."""
     rows = receiver(10)
-    assert rows.admitted("gateway", R, prompt(4, encoder=""), [1]) == []
+    assert rows.admitted("gateway", R, prompt(4, encoder=""), [1], [0]) == []
     assert sent(rows.moved(moved(1)), "encode-2") == [pull(0, 4)]
 
 
 def test_an_item_without_an_encoder_may_get_another_key() -> None:
     """The encoder of that attempt died, too."""
     rows = receiver(10)
-    rows.admitted("gateway", R, prompt(4, encoder=""), [1])
+    rows.admitted("gateway", R, prompt(4, encoder=""), [1], [0])
     assert sent(rows.moved(moved(2)), "encode-2") == [pull(0, 4, attempt=2)]
 
 
 def test_an_item_without_an_encoder_ends_without_a_release() -> None:
     """The request is cancelled before the item is found."""
     rows = receiver(10)
-    rows.admitted("gateway", R, prompt(4, encoder=""), [1])
+    rows.admitted("gateway", R, prompt(4, encoder=""), [1], [0])
     assert rows.ended(R) == []
 
 
@@ -334,3 +340,68 @@ def test_text_needs_no_rows() -> None:
     assert admitted(rows) == []
     assert rows.held_bytes == 0
     assert rows.ended(R) == []
+
+
+# ---- cached prefixes
+
+
+def test_rows_of_cached_tokens_are_neither_pulled_nor_counted() -> None:
+    """The quota holds rows that are needed; the item is complete without the others."""
+    rows = receiver(3)
+    assert sent(admitted(rows, 4, first_rows=(2,)), "encode") == [pull(2, 2)]
+    assert rows.held_bytes == 2
+    assert land(rows, 2, 2) == [Send("encode", release(item()))]
+    assert rows.consumed(R, 3) == []
+    assert rows.held_bytes == 1
+    rows.consumed(R, 4)
+    assert rows.held_bytes == 0
+
+
+def test_consumed_rows_count_from_the_first_of_the_prompt() -> None:
+    """Those that were skipped are no credit for others."""
+    rows = receiver(2)
+    assert sent(admitted(rows, 4, 3, first_rows=(3, 0)), "encode") == [
+        pull(3, 1),
+        pull(0, 1, index=1),
+    ]
+    assert rows.consumed(R, 3) == []
+    assert sent(rows.consumed(R, 4), "encode") == [pull(1, 1, index=1)]
+    assert sent(rows.consumed(R, 5), "encode") == [pull(2, 1, index=1)]
+
+
+def test_the_encoder_of_an_item_that_is_cached_whole_never_hears_of_it() -> None:
+    """Not at admission, not at the end, and not when it dies or has lost the rows."""
+    rows = receiver(9)
+    assert sent(admitted(rows, 4, 2, first_rows=(4, 1)), "encode") == [pull(1, 1, index=1)]
+    land(rows, 1, 1, index=1)
+    assert rows.lost("encode", lost("evicted")) == []
+    assert rows.moved(moved(2)) == []
+    assert rows.peer_lost("encode") == []
+    assert rows.ended(R) == []
+
+
+def test_an_item_that_moved_is_asked_only_for_rows_that_are_needed() -> None:
+    """Skipped ones are no holes."""
+    rows = receiver(9)
+    admitted(rows, 5, first_rows=(2,))
+    land(rows, 3, 1)
+    rows.lost("encode", lost("evicted"))
+    assert sent(rows.moved(moved(2)), "encode-2") == [
+        pull(2, 1, attempt=2),
+        pull(4, 1, attempt=2),
+    ]
+
+
+def test_a_part_with_rows_that_are_not_needed_is_dropped() -> None:
+    """It was not asked for."""
+    rows = receiver(9)
+    admitted(rows, 4, first_rows=(2,))
+    assert not rows.landed("encode", part(1, 2))
+    assert rows.landed("encode", part(2, 2))
+
+
+def test_the_first_rows_are_those_behind_the_cached_tokens() -> None:
+    """One token of text around items of 3 and 2 rows: 1 + 3 + 1 + 2 + 1 tokens."""
+    found = [first_rows(prompt(3, 2), token) for token in range(9)]
+    assert [first for first, _ in found] == [0, 0, 1, 2, 3, 3, 3, 3, 3]
+    assert [second for _, second in found] == [0, 0, 0, 0, 0, 0, 1, 2, 2]
