@@ -72,14 +72,16 @@ def test_the_script_starts_every_role_with_its_file_and_stops_them_together(
         )
 
 
-def test_the_benchmark_explains_itself() -> None:
+@pytest.mark.parametrize("module", ["bench.serving", "bench.second_turn"])
+def test_a_benchmark_says_which_question_it_answers(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "bench" / "chat_latency.py", "--help"],
+        [sys.executable, "-m", module, "--help"],
         capture_output=True,
         text=True,
         check=True,
+        cwd=ROOT,
     )
-    assert "How long until the first token" in done.stdout
+    assert "?\n" in done.stdout
 
 
 def test_the_configuration_document_names_every_section() -> None:
