@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epd.config.sections import LanguageConfig
@@ -133,9 +133,7 @@ def free_answers(reference: Reference) -> dict[int, list[int]]:
 
 
 @given(step_tokens=st.integers(1, 300))
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, deadline=None)
 def test_a_picture_may_be_split_between_chunks_at_any_place(
     step_tokens: int,
     free_answers: dict[int, list[int]],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epd.errors import InternalError
@@ -37,23 +37,17 @@ def test_positions_from_layouts_equal_get_rope_index(
     assert delta == int(deltas)
 
 
-def merged_grid(side: int) -> st.SearchStrategy[tuple[int, int]]:
-    """(rows, columns) of a picture's tokens."""
-    return st.tuples(st.integers(1, side), st.integers(1, side))
-
-
 @given(data=st.data())
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None)
 def test_positions_of_any_prompt_equal_get_rope_index(
     data: st.DataObject, reference: Reference, language: LanguageModel
 ) -> None:
     """Text between two pictures is never empty: the templates put tokens around each."""
-    grids = data.draw(st.lists(merged_grid(9), max_size=5))
-    ends = st.integers(0 if grids else 1, 30)
-    lengths = [data.draw(ends), *(data.draw(st.integers(1, 30)) for _ in grids)]
-    lengths[-1] = lengths[-1] if len(lengths) == 1 else data.draw(st.integers(0, 30))
+    side = st.integers(1, 9)
+    grids = data.draw(st.lists(st.tuples(side, side), max_size=5))
+    lengths = [data.draw(st.integers(1, 30)) for _ in range(len(grids) + 1)]
+    if grids:
+        lengths[0], lengths[-1] = data.draw(st.integers(0, 30)), data.draw(st.integers(0, 30))
     config = reference.model.config
     asked = Prompt(
         text=tuple((7,) * length for length in lengths),
