@@ -56,28 +56,28 @@ class KvSender:
         return [Send(state.decode, KvReady(request=request, num_tokens=num_tokens))]
 
     def sampled(self, state: HandOff) -> list[Instruction]:
-        """The first tokens were sampled. `state` names the choices that go on, here or at decode.
+        """The first tokens were sampled; `state` names the choices that did not end with them.
 
-        With none left the request has ended, and its gateway knows that.
+        Those that the gateway has stopped do not go on at decode. Where none is left the request
+        has ended, and its gateway knows that.
         """
         request = self._requests.get(state.request)
-        if request is None:
+        if request is None or request.decode is None:
             return []
-        stopped = [choice for choice, _ in state.choices if choice in request.stopped]
-        if len(stopped) == len(state.choices):
-            return self.ended(state.request)
-        if request.decode is None:
-            return [EndChoice(state.request, choice) for choice in stopped]
         choices = tuple(c for c in state.choices if c[0] not in request.stopped)
+        if not choices:
+            return self.ended(state.request)
         return [Send(request.decode, replace(state, choices=choices))]
 
     def stop_choice(self, message: StopChoice) -> list[Instruction]:
-        """The gateway needs no more of a choice, whose first token may be still to come."""
+        """The gateway needs no more of a choice. An engine that keeps it is told at once."""
         state = self._requests.get(message.request)
         if state is None:
             return []
+        if state.decode is None:
+            return [EndChoice(message.request, message.choice)]
         state.stopped.add(message.choice)
-        return [] if state.decode else [EndChoice(message.request, message.choice)]
+        return []
 
     def pull(self, peer: str, pull: PullKv) -> list[Instruction]:
         """Decode asks for KV. Only the worker named by the gateway gets any."""

@@ -91,8 +91,6 @@ class PrefillCore(LanguageCore):
             return
         try:
             request = self._engine_request(admit)
-            if request.embeddings is not None:
-                request.embeddings.skip_before(cached)
             self._engine.start(request)
         except EpdError as error:
             self._engine.release(key)
@@ -176,12 +174,12 @@ class PrefillCore(LanguageCore):
                 self._station.send(gateway, told)
 
     def _going_on(self, runs: list[TokenRun]) -> dict[RequestKey, list[tuple[int, int]]]:
-        """Requests that got their first tokens here: the choices that did not end with them."""
+        """Requests that go on at decode: the choices that did not end with their first token."""
         found: dict[RequestKey, list[tuple[int, int]]] = defaultdict(list)
         for run in runs:
             admit = self._admits.get(run.request)
-            first = admit is not None and run.first_index == admit.first_index
-            if first and run.finish_reason is None:
+            leaves = admit is not None and admit.decode is not None
+            if leaves and run.finish_reason is None:
                 found[run.request].append((run.choice, run.token_ids[0]))
         return found
 

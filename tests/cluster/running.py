@@ -152,12 +152,14 @@ class Cluster:
 
 
 def _held(samples: dict[str, float]) -> dict[str, float]:
-    words = ("kv_blocks_used", "requests", "items", "row", "shm_bytes", "sends", "jobs")
+    words = ("blocks_used", "requests", "items", "row", "prepared", "shm_bytes", "sends", "jobs")
+    totals = re.compile(r"_(sent|ms)(\{|$)")
     gateway = ("epd_live_requests", "epd_waiting_requests", "epd_media_bytes")
     return {
         name: value
         for name, value in samples.items()
         if value
+        and not totals.search(name)
         and (
             name in gateway
             or (name.startswith("epd_worker_") and any(word in name for word in words))

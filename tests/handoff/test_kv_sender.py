@@ -191,14 +191,11 @@ def test_a_request_whose_choices_were_all_stopped_ends_at_prefill(sender: KvSend
     assert sender.num_requests == 0
 
 
-def test_a_stop_on_a_fused_worker_holds_before_and_after_the_first_token() -> None:
-    """Its engine may not know the choice yet, so it is told again."""
+def test_a_stop_on_a_fused_worker_goes_to_its_engine() -> None:
+    """Which knows all choices from the start."""
     sender = KvSender()
     sender.admitted("gateway", R, None)
     assert sender.stop_choice(StopChoice(request=R, choice=1)) == [EndChoice(R, 1)]
-    state = hand_off(4, choices=((0, 7), (1, 8)))
-    assert sender.sampled(state) == [EndChoice(R, 1)]
-    assert sender.stop_choice(StopChoice(request=R, choice=0)) == [EndChoice(R, 0)]
 
 
 def test_a_stop_for_a_request_that_is_not_here_is_ignored(sender: KvSender) -> None:
