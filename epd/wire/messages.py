@@ -136,6 +136,17 @@ class Holding:
     items: tuple[ItemKey, ...]
 
 
+@message("cluster.forgotten")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """Worker -> worker: I took you for dead and let go of all that we shared. Let go of it too.
+
+    The first message after such a mistake; what follows it counts again.
+    """
+
+    reason: str
+
+
 @message("cluster.leaving")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
@@ -449,6 +460,18 @@ class PromptLogprobs:
     request: RequestKey
     first_token: int
     logprobs: tuple[TokenLogprobs, ...]
+
+
+@message("request.stop_choice")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopChoice:
+    """Gateway -> every language worker of the attempt: no more tokens of this choice are needed.
+
+    It may come before the choice runs there. The request ends with its last choice.
+    """
+
+    request: RequestKey
+    choice: int
 
 
 @message("request.failed")
