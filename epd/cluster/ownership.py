@@ -324,7 +324,11 @@ class Ownership:
                 stale.append(Tell(sender, DropItem(item=item)))
         return stale
 
-    # ---- numbers
+    # ---- what is owned
+
+    def owns(self, request_id: str) -> bool:
+        """A client's request that has not ended."""
+        return self._attempts.answer(request_id) is not None
 
     @property
     def num_requests(self) -> int:
