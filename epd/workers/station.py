@@ -2,6 +2,9 @@
 
 Registers with the gateways, follows the membership table, turns silence and closed connections
 into "peer lost" and "gateway lost", and answers heartbeats. Knows no stage.
+
+A peer that is lost here may live all the same: as long as a table names it, it is met again, and
+told that what it shared with this worker is gone.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from epd.errors import ConfigError, InternalError
 from epd.types import Member
 from epd.wire.links import Delivery, Links, PeerLost
 from epd.wire.messages import (
+    Forgotten,
     Heartbeat,
     HeartbeatReply,
     Holding,
@@ -44,7 +48,7 @@ class Core(Protocol):
         """A message of the stage arrived."""
 
     def peer_lost(self, name: str) -> None:
-        """A worker died or left."""
+        """A worker died or left, or one of the two took the other for dead."""
 
     def gateway_lost(self, name: str) -> None:
         """A gateway died or left: everything held for it is to be given back."""
@@ -126,6 +130,7 @@ class Station:
         self._registered_at = float("-inf")
         self._core: Core | None = None
         self._unreachable: set[str] = set()
+        self._doubted: dict[str, Member] = {}  # lost here, named by a table
         self._times_lost: Counter[str] = Counter()
         self._told_at = 0.0
 
@@ -162,6 +167,7 @@ class Station:
 
     def send(self, to: str, message: object) -> None:
         """Send a control message; a peer that cannot take it is treated as dead."""
+        self._meet_again(to)
         if not self.links.send(to, message):
             self._unreachable.add(to)
 
@@ -186,7 +192,9 @@ class Station:
         elif isinstance(message, Members):
             self._follow(delivery.sender, message.members)
         elif isinstance(message, Leaving):
-            self._lost(delivery.sender, delivery.incarnation, message.reason)
+            self._lost(delivery.sender, delivery.incarnation, message.reason, left=True)
+        elif isinstance(message, Forgotten):
+            self._forgotten(delivery)
         else:
             self.core.receive(delivery)
 
@@ -219,6 +227,11 @@ class Station:
         gateway.table = members
         tables = [other.table for other in self._gateways.values() if other is not gateway]
         wanted = {m.name: m for table in [*tables, members] for m in table if self._wants(m)}
+        for name in list(self._doubted):
+            if self._doubted[name] == wanted.get(name):
+                self._meet_again(name)
+            else:
+                del self._doubted[name]
         for name, member in wanted.items():
             old = self.members.get(name)
             if old is not None and old.incarnation != member.incarnation:
@@ -228,7 +241,7 @@ class Station:
         for name in set(self.members) - set(wanted):
             self._lost(name, self.members[name].incarnation, "left the cluster")
 
-    def _lost(self, name: str, incarnation: str, reason: str) -> None:
+    def _lost(self, name: str, incarnation: str, reason: str, *, left: bool = False) -> None:
         if name == self.links.name:
             raise InternalError(reason)
         gateway, member = self._gateways.get(name), self.members.get(name)
@@ -241,12 +254,30 @@ class Station:
         elif member is not None and member.incarnation == incarnation:
             del self.members[name]
             self.links.forget(name)
+            if not left and any(member in gateway.table for gateway in self._gateways.values()):
+                self._doubted[name] = member
             log.warning("peer lost name=%s reason=%s", name, reason)
             self.core.peer_lost(name)
+
+    def _meet_again(self, name: str) -> None:
+        """Connect to a peer that was lost here; where it lives, it lets go as this worker did."""
+        member = self._doubted.pop(name, None)
+        if member is not None:
+            self.members[name] = member
+            self.links.connect(member)
+            self.links.send(name, Forgotten(reason="took you for dead"))
+
+    def _forgotten(self, delivery: Delivery) -> None:
+        member = self.members.get(delivery.sender)
+        if member is not None and member.incarnation == delivery.incarnation:
+            log.warning("forgotten by=%s reason=%s", delivery.sender, delivery.message.reason)
+            self.core.peer_lost(delivery.sender)
 
     def tick(self) -> None:
         """Called about four times a second: end silent leases, register where not welcome yet."""
         now = time.monotonic()
+        for name in list(self._doubted):
+            self._meet_again(name)
         self._end_silent(now)
         self._register_again(now)
         if now - self._told_at >= HOLDING_EVERY_S:

@@ -2,14 +2,15 @@
 
 Messages wait in one queue per connection and lane; a test decides which queue moves next, what is
 repeated, who dies, who is cancelled and what arrives broken. A death is noticed by each peer in its
-own time, behind what the dead one had sent. Every message names the incarnation it is meant for,
+own time, behind what the dead one had sent; some who live are taken for dead. Every message names the incarnation it is meant for,
 and one from a stranger waits until the table names its sender.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epd.cluster import (
@@ -26,6 +27,7 @@ from epd.cluster import (
 from epd.errors import EpdError
 from epd.types import (
     FinishReason,
+    ItemKey,
     ItemLayout,
     Member,
     Modality,
@@ -113,6 +115,8 @@ class SimGateway:
                 self.do(owner.tokens(sender, message.runs))
             case m.RequestFailed():
                 self.do(owner.request_failed(sender, message))
+            case m.Holding():
+                self.do(owner.holding(sender, message))
             case _:
                 raise AssertionError(message)
 
@@ -139,11 +143,17 @@ class SimGateway:
             number = int(member.incarnation)
             self.sim.post(self.name, self.incarnation, to, number, message)
 
+    def held(self, message: Any) -> Any:
+        """Some items are to be held; their first pull, or nobody, asks for them."""
+        if isinstance(message, m.EncodeItem) and self.sim.chance(f"hold {message.item}"):
+            return replace(message, hold=True)
+        return message
+
     def do(self, instructions: list[Any]) -> None:
         for instruction in instructions:
             match instruction:
                 case Tell(to, message):
-                    self.tell(to, message)
+                    self.tell(to, self.held(message))
                 case Emit(request_id, run):
                     outcome = self.sim.outcomes[request_id]
                     assert not outcome.ended
@@ -168,6 +178,7 @@ class Simulation:
     window: int = 2  # tokens of KV that decode has asked for
     chunk: int = 1  # rows, or tokens of one layer, in a bulk message
     stride: int = 1  # tokens that prefill computes per step
+    hits: int = 0  # of four look-ups in a cache, so many find something; so many items are held
     queues: dict[Lane, deque[Letter]] = field(default_factory=dict)
     gateways: dict[str, SimGateway] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
@@ -272,6 +283,33 @@ class Simulation:
             owner = self.gateways[outcome.gateway]
             owner.do(owner.ownership.cancel(request_id))
 
+    def suspect(self, name: str, peer: str) -> None:
+        """A worker takes another, which lives, for dead."""
+        self.faults += 1
+        self.activity += 1
+        worker = self.workers[name]
+        worker.lose(peer, worker.view[peer])
+
+    def cut(self, sender: str, number: int, to: str, meant: int) -> None:
+        """What a worker had queued for a peer that it gives up is lost."""
+        for bulk in (False, True):
+            self.queues.pop((sender, number, to, meant, bulk), None)
+
+    def ask(self, gateway: str, item: ItemKey) -> None:
+        """A gateway needs an item that it may have had held."""
+        for worker in self.workers.values():
+            if isinstance(worker, SimEncode):
+                self.gateways[gateway].tell(worker.name, m.RunTower(item=item))
+
+    def chance(self, what: str) -> int:
+        """Equal for equal names in one simulation; 0 more often than not, unless `hits` is high."""
+        digest = zlib.crc32(f"{what} {self.hits}".encode())
+        return digest // 4 if digest % 4 < self.hits else 0
+
+    def cached(self, what: str, most: int) -> int:
+        """How many tokens a look-up finds."""
+        return self.chance(what) % (most + 1)
+
     def evict(self) -> None:
         """Every encoder needs all of its room for others."""
         for worker in self.workers.values():
@@ -324,6 +362,8 @@ class Simulation:
             for name, number in list(worker.gateways.items()):
                 if not self.gateways[name].knows(worker.name, worker.incarnation):
                     worker.lose(name, number)
+            for name in list(worker.doubted):
+                worker.meet_again(name)
 
     def settle(self, limit: int = 3_000) -> None:
         """Run until nothing moves any more."""

@@ -14,6 +14,7 @@ from epd.handoff import (
     Send,
     SendKv,
     StartDecode,
+    first_rows,
 )
 from epd.types import RequestKey, Stage
 from epd.wire import messages as m
@@ -68,6 +69,9 @@ class SimPrefill(Worker):
     def gateway_lost(self, name: str) -> None:
         self.do(self.kv.gateway_lost(name))
 
+    def holding(self, gateway: str) -> m.Holding:
+        return m.Holding(requests=self.kv.held_for(gateway), items=())
+
     def admit(self, gateway: str, admit: m.Admit) -> None:
         key = admit.request
         if self.kv.refuses(key):
@@ -76,10 +80,13 @@ class SimPrefill(Worker):
             self.refuse(gateway, key, admit.num_tokens)
             return
         self.kv.admitted(gateway, key, admit.decode)
-        self.running[key], self.computed[key], self.landed[key] = admit, 0, set()
-        self.send(gateway, m.Admitted(request=key))
+        cached = self.cached(key, admit.prompt.num_tokens - 1)
+        self.running[key], self.computed[key], self.landed[key] = admit, cached, set()
+        self.send(gateway, m.Admitted(request=key, cached_tokens=cached))
+        self.do(self.kv.computed(key, cached))
         sizes = [ROW_BYTES] * len(admit.prompt.items)
-        self.do(self.rows.admitted(gateway, key, admit.prompt, sizes))
+        needed = first_rows(admit.prompt, cached)
+        self.do(self.rows.admitted(gateway, key, admit.prompt, sizes, needed))
 
     def take(self, peer: str, part: m.EmbeddingData, labels: Labels) -> None:
         if not self.rows.landed(peer, part):
@@ -243,6 +250,9 @@ class SimDecode(Worker):
     def gateway_lost(self, name: str) -> None:
         self.do(self.kv.gateway_lost(name))
 
+    def holding(self, gateway: str) -> m.Holding:
+        return m.Holding(requests=self.kv.held_for(gateway), items=())
+
     def reserve(self, gateway: str, message: m.Reserve) -> None:
         key = message.request
         if self.kv.refuses(key):
@@ -250,9 +260,10 @@ class SimDecode(Worker):
         if not self.pool.reserve(key, message.num_tokens):
             self.refuse(gateway, key, message.num_tokens)
             return
-        self.pages[key] = set()
-        self.kv.reserved(gateway, key, message.prefill, message.num_tokens, 0)
-        self.send(gateway, m.Reserved(request=key, cached_tokens=0))
+        cached = self.cached(key, self.sim.outcomes[key.request_id].prompt)
+        self.pages[key] = {(t, layer) for t in range(cached) for layer in range(LAYERS)}
+        self.kv.reserved(gateway, key, message.prefill, message.num_tokens, cached)
+        self.send(gateway, m.Reserved(request=key, cached_tokens=cached))
 
     def take(self, peer: str, chunk: m.KvChunk, labels: Labels) -> None:
         if not self.kv.landed(peer, chunk):

@@ -57,6 +57,7 @@ class Worker:
         self.gateways: dict[str, int] = {}
         self.tables: dict[str, dict[str, int]] = {}  # by gateway
         self.view: dict[str, int] = {}  # all of them together
+        self.doubted: dict[str, int] = {}  # lost here, named by a table
         self.owed: set[str] = set()
         self._unreachable: set[str] = set()
         self._bulk: deque[tuple[str, RequestKey | ItemKey, Any, Labels]] = deque()
@@ -71,6 +72,8 @@ class Worker:
             self._follow()
         elif isinstance(message, m.Leaving):
             self.lose(peer, letter.incarnation)
+        elif isinstance(message, m.Forgotten):
+            self._forget(peer)
         else:
             self.receive(peer, message, letter.labels)
         self._give_up()
@@ -84,17 +87,29 @@ class Worker:
             self.sim.register(self, name)
         elif self.view.get(name) == incarnation:
             del self.view[name]
-            for table in self.tables.values():
-                if table.get(name) == incarnation:
-                    del table[name]
+            self.sim.cut(self.name, self.incarnation, name, incarnation)
+            if any(table.get(name) == incarnation for table in self.tables.values()):
+                self.doubted[name] = incarnation
             self._forget(name)
         self._give_up()
+
+    def meet_again(self, name: str) -> None:
+        """As long as a table names it, a peer that was lost here may live."""
+        incarnation = self.doubted.pop(name, None)
+        if incarnation is not None:
+            self.view[name] = incarnation
+            self.send(name, m.Forgotten(reason="took you for dead"))
 
     def _follow(self) -> None:
         wanted: dict[str, int] = {}
         for table in self.tables.values():
             for name in table.keys() - {self.name}:
                 wanted[name] = max(table[name], wanted.get(name, 0))
+        for name, incarnation in list(self.doubted.items()):
+            if wanted.get(name) == incarnation:
+                self.meet_again(name)
+            else:
+                del self.doubted[name]
         gone = [name for name, number in self.view.items() if wanted.get(name) != number]
         self.view = wanted
         for name in gone:
@@ -110,6 +125,7 @@ class Worker:
 
     def send(self, to: str, message: Any, labels: Labels = ()) -> None:
         """Who is unknown, or known to be dead, is lost again."""
+        self.meet_again(to)
         incarnation = self.view.get(to) or self.gateways.get(to)
         if incarnation is None:
             self._unreachable.add(to)
@@ -139,6 +155,19 @@ class Worker:
         if not never:
             self.owed.add(gateway)
 
+    def cached(self, key: RequestKey, most: int) -> int:
+        """Tokens whose KV happens to be here already."""
+        found = self.sim.cached(f"{self.name} {key.request_id} {key.attempt}", most)
+        assert 0 <= found <= most
+        return found
+
+    def tell_holding(self) -> None:
+        """To every gateway what is held for it."""
+        for name in self.gateways:
+            holding = self.holding(name)
+            if holding.requests or holding.items:
+                self.send(name, holding)
+
     def given_back(self) -> None:
         """Who was refused hears that there is room."""
         owed, self.owed = self.owed, set()
@@ -156,6 +185,9 @@ class Worker:
     def gateway_lost(self, name: str) -> None:
         raise AssertionError(name)
 
+    def holding(self, gateway: str) -> m.Holding:
+        raise AssertionError(gateway)
+
     def work(self) -> None:
         """One unit."""
 
@@ -164,7 +196,10 @@ class Worker:
 
 
 class SimEncode(Worker):
-    """Rows are labels (request id, item index, row). Nothing unpinned survives `evict`."""
+    """Rows are labels (request id, item index, row). Nothing unpinned survives `evict`.
+
+    Of items that are held, only the youngest waits; the others are encoded although nobody asked.
+    """
 
     stages = (Stage.ENCODE,)
 
@@ -172,6 +207,8 @@ class SimEncode(Worker):
         super().__init__(sim, name, capacity)
         self.rows = RowSender()
         self.jobs: deque[tuple[str, m.EncodeItem]] = deque()
+        self.held: dict[ItemKey, None] = {}
+        self.to_hold: set[ItemKey] = set()
         self.towers: deque[ItemKey] = deque()
         self.made: dict[ItemKey, bool] = {}  # pinned?
 
@@ -180,9 +217,14 @@ class SimEncode(Worker):
             case m.EncodeItem():
                 if self.rows.expect(peer, message.item):
                     self.jobs.append((peer, message))
+                    if message.hold:
+                        self.to_hold.add(message.item)
             case m.DropItem():
                 self.drop(message.item)
+            case m.RunTower():
+                self.run(message.item)
             case m.PullRows():
+                self.run(message.item)
                 self.do(self.rows.pull(peer, message))
             case m.ReleaseRows():
                 self.do(self.rows.release(peer, message))
@@ -192,6 +234,8 @@ class SimEncode(Worker):
     def drop(self, item: ItemKey) -> None:
         self.do(self.rows.drop(item))
         self.made.pop(item, None)
+        self.to_hold.discard(item)
+        self.held.pop(item, None)
         self.jobs = deque(entry for entry in self.jobs if entry[1].item != item)
         self.towers = deque(other for other in self.towers if other != item)
 
@@ -202,6 +246,9 @@ class SimEncode(Worker):
         for item in self.rows.held_for(name):
             self.drop(item)
 
+    def holding(self, gateway: str) -> m.Holding:
+        return m.Holding(requests=(), items=self.rows.held_for(gateway))
+
     def work(self) -> None:
         self.sim.activity += bool(self.jobs or self.towers)
         if self.jobs:
@@ -209,15 +256,32 @@ class SimEncode(Worker):
             layout = self.sim.layouts[job.item.request_id][job.item.index]
             self.send(owner, m.LayoutReady(item=job.item, layout=layout))
             self.made[job.item] = job.wanted
-            self.towers.append(job.item)
+            self.prepared(job.item)
         elif self.towers:
             item = self.towers.popleft()
             layout = self.sim.layouts[item.request_id][item.index]
             self.do(self.rows.encoded(item, layout.num_rows))
 
+    def prepared(self, item: ItemKey) -> None:
+        """To the towers, or held until it is asked for."""
+        if item not in self.to_hold:
+            self.towers.append(item)
+            return
+        self.held[item] = None
+        while len(self.held) > 1:
+            self.run(next(iter(self.held)))
+
+    def run(self, item: ItemKey) -> None:
+        """Somebody needs it."""
+        self.to_hold.discard(item)
+        if item in self.held:
+            del self.held[item]
+            self.towers.append(item)
+
     def evict(self) -> None:
         """Drop every unpinned item that is done."""
-        for item in [i for i, pinned in self.made.items() if not pinned and i not in self.towers]:
+        coming = {*self.towers, *self.held}
+        for item in [i for i, pinned in self.made.items() if not pinned and i not in coming]:
             del self.made[item]
 
     def do(self, instructions: list[Any]) -> None:
@@ -262,4 +326,4 @@ class SimEncode(Worker):
     def check_nothing_held(self) -> None:
         super().check_nothing_held()
         assert self.rows.num_items == 0
-        assert not self.made
+        assert not self.made and not self.held and not self.to_hold

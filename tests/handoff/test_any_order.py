@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from epd.types import ItemKey
 from tests.handoff.simulation import Simulation
 from tests.handoff.stub_engines import SimDecode, SimFused, SimPrefill
 from tests.handoff.stub_workers import SimEncode, Worker
@@ -36,6 +37,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.cancels = 0  # few of what ends requests early, or most would never get far
         self.deaths = 0
         self.gateway_deaths = 0
+        self.suspicions = 0
 
     @initialize(
         counts=st.fixed_dictionaries(
@@ -49,10 +51,17 @@ class AnyOrder(RuleBasedStateMachine):
         gateways=st.integers(1, 2),
         more=st.sampled_from([12, 22, 50]),
         sizes=st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(1, 5)),
+        hits=st.integers(0, 4),
     )
     def start(
-        self, counts: dict[str, int], gateways: int, more: int, sizes: tuple[int, int, int, int]
+        self,
+        counts: dict[str, int],
+        gateways: int,
+        more: int,
+        sizes: tuple[int, int, int, int],
+        hits: int,
     ) -> None:
+        self.sim.hits = hits
         self.sim.quota_rows, self.sim.window, self.sim.chunk, self.sim.stride = sizes
         for index in range(gateways):
             self.sim.open(f"gateway-{index}")
@@ -102,6 +111,30 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def evict(self) -> None:
         self.sim.evict()
+
+    @precondition(lambda self: self.sim.outcomes and self.sim.gateways)
+    @rule(data=st.data())
+    def ask_for_an_item(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.sim.outcomes)))
+        gateway = self.sim.outcomes[request_id].gateway
+        for index, _ in enumerate(self.sim.outcomes[request_id].layouts):
+            if gateway in self.sim.gateways:
+                self.sim.ask(gateway, ItemKey(request_id, index, 1))
+
+    @precondition(lambda self: self.sim.outcomes and self.suspicions < 3 and self.pairs())
+    @rule(data=st.data())
+    def suspect(self, data: st.DataObject) -> None:
+        self.suspicions += 1
+        self.sim.suspect(*data.draw(st.sampled_from(self.pairs())))
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Who may take whom for dead."""
+        return sorted(
+            (name, peer)
+            for name, worker in self.sim.workers.items()
+            for peer, number in worker.view.items()
+            if peer in self.sim.workers and self.sim.workers[peer].incarnation == number
+        )
 
     @precondition(lambda self: self.sim.faults < 9 and any(lane[-1] for lane in self.sim.queues))
     @rule(data=st.data())
