@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from epd.models.adapter import Adapter, load_adapter
+from epd.models.packed import pack, weight_bytes
 from epd.models.partial import load_part
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
@@ -39,6 +40,7 @@ class LanguageModel:
         self.head_dim: int = getattr(config, "head_dim", None) or self.hidden_size // heads
         self.dtype: torch.dtype = self._embedding.weight.dtype
         self.device: torch.device = self._embedding.weight.device
+        self.weight_bytes = weight_bytes(model)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """[T] int64 on the device -> [T, hidden]."""
@@ -107,4 +109,5 @@ def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> Languag
     adapter = load_adapter(checkpoint)
     model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)
     adapter.decoder(model).config._attn_implementation = ATTENTION
+    pack(model)
     return LanguageModel(adapter, model)

@@ -1,0 +1,160 @@
+"""Weights of matrix products in the layout that this machine's CPU multiplies fastest.
+
+`pack` replaces the `nn.Linear` modules of a loaded Hugging Face model; the classes around them and
+what they compute stay as they are. On CUDA, and where oneDNN is missing, it changes nothing.
+
+* Products of one input (q, k and v; gate and up) become one product.
+* A CPU with bfloat16 instructions multiplies packed bfloat16. One without them is several times
+  slower in bfloat16 than in float32 as soon as there is more than one row, so there a second,
+  float32 copy is packed: the same weights, every product summed in float32, rounded once at the
+  end. A single row is bound by reading weights, and reads the bfloat16 copy.
+
+Original weights are freed module by module, except where an embedding table shares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+# Siblings that transformers' layers call one after the other with the same input.
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+# oneDNN chooses a layout for a number of rows. This one serves all: from 8 rows on it hardly
+# changes, and for one row it is the fastest too, except in products that make fewer values than
+# they take.
+USUAL_ROWS = 16
+
+
+def pack(model: nn.Module) -> None:
+    """Pack every linear module under `model` in place. Their results stay, up to rounding."""
+    if not _can_pack():
+        return
+    for parent in list(model.modules()):
+        for names in SIBLINGS:
+            _join(parent, names)
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and _packable(child):
+                setattr(parent, name, PackedLinear([child]))
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Memory of all weights under `model`, in every copy that is held."""
+    plain = sum(weight.nbytes for weight in model.parameters())
+    return plain + sum(m.nbytes for m in model.modules() if isinstance(m, PackedLinear))
+
+
+class PackedLinear(nn.Module):
+    """x W^T + b; the outputs of several linear modules side by side where more than one is given.
+
+    Takes and returns the dtype of those modules.
+    """
+
+    def __init__(self, linears: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        weight = torch.cat([linear.weight.detach() for linear in linears])
+        bias = None
+        if linears[0].bias is not None:
+            bias = torch.cat([linear.bias.detach() for linear in linears])
+        self._own: _Packed | None = None
+        self._wide: _Packed | None = None
+        if weight.dtype == torch.float32 or not has_bf16_instructions():
+            self._wide = _Packed(weight.float(), None if bias is None else bias.float())
+        if weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            single = self._wide is not None and weight.shape[0] < weight.shape[1]
+            self._own = _Packed(weight, bias, rows=1 if single else USUAL_ROWS)
+
+    @property
+    def nbytes(self) -> int:
+        """Of both copies, biases included."""
+        return sum(packed.nbytes for packed in (self._own, self._wide) if packed is not None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out]."""
+        own, wide = self._own, self._wide
+        if own is not None and (wide is None or x.numel() == x.shape[-1]):
+            return own(x)
+        assert wide is not None
+        return wide(x.float()).to(x.dtype)
+
+
+class JointLinear(nn.Module):
+    """One of several linear modules that share a product.
+
+    Whichever is called first with an input computes for all of them; the rest take their columns.
+    """
+
+    def __init__(self, product: _JointProduct, index: int) -> None:
+        super().__init__()
+        self.product = product
+        self._index = index
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out], a view of the shared product."""
+        return self.product.take(self._index, x)
+
+
+class _JointProduct(nn.Module):
+    """Computed once per input, and forgotten when every module has taken its part."""
+
+    def __init__(self, linears: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.linear = PackedLinear(linears)
+        self._sizes = [linear.out_features for linear in linears]
+        self._input: torch.Tensor | None = None
+        self._parts: dict[int, torch.Tensor] = {}
+
+    def take(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        if x is not self._input or index not in self._parts:
+            self._parts = dict(enumerate(self.linear(x).split(self._sizes, -1)))
+            self._input = x
+        part = self._parts.pop(index)
+        if not self._parts:
+            self._input = None
+        return part
+
+
+class _Packed:
+    """One weight matrix in oneDNN's blocked layout."""
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, rows: int = USUAL_ROWS
+    ) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        self._bias = bias
+        self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._weight, self._bias, "none", [], ""
+        )
+        return out
+
+
+def has_bf16_instructions() -> bool:
+    """Can this CPU multiply bfloat16 without widening it first?"""
+    cpu = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
+def _can_pack() -> bool:
+    """Measured on x86; other processors keep what torch does there."""
+    return torch.backends.mkldnn.is_available() and torch.cpu._is_avx2_supported()
+
+
+def _packable(linear: nn.Linear) -> bool:
+    weight = linear.weight
+    return weight.device.type == "cpu" and weight.dtype in {torch.float32, torch.bfloat16}
+
+
+def _join(parent: nn.Module, names: tuple[str, ...]) -> None:
+    linears = [getattr(parent, name, None) for name in names]
+    if not all(type(linear) is nn.Linear and _packable(linear) for linear in linears):
+        return
+    found = [linear for linear in linears if linear is not None]
+    if len({(one.in_features, one.weight.dtype, one.bias is None) for one in found}) > 1:
+        return
+    product = _JointProduct(found)
+    for index, name in enumerate(names):
+        setattr(parent, name, JointLinear(product, index))
