@@ -3,69 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from epd.errors import InternalError
 from epd.gateway.service import Call
 from epd.prompt import Detokenizer
-from epd.types import FinishReason, TokenRun
+from epd.types import FinishReason, TokenLogprobs, TokenRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What one run of tokens adds to the answer, possibly no text.
+    """What one run of tokens adds to its choice, possibly no text.
 
-    `token_ids` are all that count as generated, the one that stops included.
+    `token_ids` are all that count as generated, the one that stops included; `logprobs` are theirs
+    where they were asked for.
     """
 
+    choice: int
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
 
 
 class Completion:
-    """Drives one call. `num_tokens` counts generated tokens, an ending eos included."""
+    """Drives one call. Choice number i becomes text in `detokenizers[i]`."""
 
     def __init__(
-        self, call: Call, *, detokenizer: Detokenizer, stop_token_ids: tuple[int, ...]
+        self, call: Call, *, detokenizers: Sequence[Detokenizer], stop_token_ids: tuple[int, ...]
     ) -> None:
         self.call = call
-        self.num_tokens = 0
-        self._detokenizer = detokenizer
+        self._choices = [_Choice(i, one) for i, one in enumerate(detokenizers)]
+        self._live = set(range(len(detokenizers)))
         self._stop_token_ids = frozenset(stop_token_ids)
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """To be closed by who iterates. However it ends, nothing stays behind in the cluster."""
-        ended = False
         try:
             async for run in self.call.runs():
-                piece = self._piece(run)
-                ended = run.finish_reason is not None
-                yield piece
+                if run.choice not in self._live:
+                    continue  # it was on its way when a stop string ended the choice
+                piece = self._choices[run.choice].take(run, self._stop_token_ids)
                 if piece.finish_reason is not None:
+                    self._live.remove(run.choice)
+                    if run.finish_reason is None:
+                        self.call.end_choice(run.choice)
+                yield piece
+                if not self._live:
                     return
             raise InternalError("gateway: the tokens ended without a finish reason")
         finally:
-            if not ended:  # an error, a stop string, or a client that left
+            if self._live:  # an error, or a client that left
                 await asyncio.shield(self.call.cancel())
 
-    def usage(self) -> dict[str, int]:
-        """OpenAI's usage object."""
+    def usage(self) -> dict[str, Any]:
+        """OpenAI's usage object. Generated tokens count, ending eos tokens included."""
         num_prompt = self.call.num_prompt_tokens
+        num_tokens = sum(choice.num_tokens for choice in self._choices)
         return {
             "prompt_tokens": num_prompt,
-            "completion_tokens": self.num_tokens,
-            "total_tokens": num_prompt + self.num_tokens,
+            "completion_tokens": num_tokens,
+            "total_tokens": num_prompt + num_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.call.num_cached_tokens},
         }
 
-    def _piece(self, run: TokenRun) -> Piece:
+
+class _Choice:
+    """One choice while it is made."""
+
+    def __init__(self, index: int, detokenizer: Detokenizer) -> None:
+        self.num_tokens = 0
+        self._index = index
+        self._detokenizer = detokenizer
+
+    def take(self, run: TokenRun, stop_token_ids: frozenset[int]) -> Piece:
+        """The text of its next tokens, as far as no stop string ends it."""
         if run.first_index != self.num_tokens:
             raise InternalError(
                 f"gateway: token {run.first_index} came where {self.num_tokens} was due"
             )
         shown = run.token_ids
-        if run.finish_reason is FinishReason.STOP and shown and shown[-1] in self._stop_token_ids:
+        if run.finish_reason is FinishReason.STOP and shown and shown[-1] in stop_token_ids:
             shown = shown[:-1]  # the token that stops is no text
         before = self._detokenizer.num_tokens
         text = self._detokenizer.add(shown)
@@ -75,4 +95,10 @@ class Completion:
         if self._detokenizer.stopped:
             reason, ids = FinishReason.STOP, ids[: self._detokenizer.num_tokens - before]
         self.num_tokens += len(ids)
-        return Piece(text=text, token_ids=ids, finish_reason=reason)
+        return Piece(
+            choice=self._index,
+            text=text,
+            token_ids=ids,
+            logprobs=run.logprobs[: len(ids)],
+            finish_reason=reason,
+        )

@@ -64,7 +64,7 @@ def param_path(loc: Sequence[int | str]) -> str | None:
         if isinstance(step, int):
             path += f"[{step}]"
         elif step not in TAGS:
-            path += f".{step}" if path else step
+            path += f".{step[:100]}" if path else step
     return path or None
 
 

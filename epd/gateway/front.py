@@ -17,7 +17,7 @@ from epd.gateway.sampling import check_defaults, resolve
 from epd.gateway.schemas import ChatRequest
 from epd.gateway.service import CallSpec
 from epd.models.spec import Checkpoint
-from epd.prompt import Detokenizer, PromptBuilder
+from epd.prompt import Detokenizer, PromptBuilder, TokenTexts
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,15 @@ class Front:
             self._num_held -= 1
             self._bytes_held -= size
 
-    def detokenizer(self, body: ChatRequest) -> Detokenizer:
-        """For one answer to this request."""
-        return self._builder.detokenizer(body.stops)
+    @property
+    def token_texts(self) -> TokenTexts:
+        """What single tokens look like."""
+        return self._builder.token_texts
+
+    def detokenizer(self, prepared: Prepared) -> Detokenizer:
+        """For one choice of the answer to this request."""
+        sampling = prepared.spec.sampling
+        return self._builder.detokenizer(prepared.body.stops, min_tokens=sampling.min_tokens)
 
     def _check_size(self, size: int, *, held: int) -> None:
         if size > self._config.max_body_bytes:
@@ -105,6 +111,7 @@ class Front:
             draft=self._builder.build([message.to_prompt() for message in body.messages]),
             sampling=resolve(body, self._checkpoint),
             deadline_s=self._config.request_timeout_s,
+            cache_salt=body.cache_salt or "",
         )
         return Prepared(body=body, spec=spec)
 

@@ -8,6 +8,7 @@ temperature.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from typing import Any
 
 from epd.errors import BadRequest, ConfigError
@@ -16,7 +17,14 @@ from epd.models.spec import Checkpoint
 from epd.types import SamplingParams
 
 # The library's defaults where generation_config.json is silent.
-_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0}
+_DEFAULTS = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "min_new_tokens": 0,
+}
 
 # Settings of generate() that change answers and are not implemented, with their neutral values.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -29,8 +37,6 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "forced_eos_token_id": (),
     "guidance_scale": (1.0,),
     "min_length": (0,),
-    "min_new_tokens": (0,),
-    "min_p": (0.0,),
     "no_repeat_ngram_size": (0,),
     "num_beams": (1,),
     "penalty_alpha": (0.0,),
@@ -50,17 +56,27 @@ def resolve(request: ChatRequest, checkpoint: Checkpoint) -> SamplingParams:
     if not checkpoint.generation.get("do_sample"):
         defaults["temperature"] = 0.0
     top_k = _first(request.top_k, defaults["top_k"])
+    max_tokens = request.most_tokens or MAX_TOKENS
+    min_tokens = max(0, int(_first(request.min_tokens, defaults["min_new_tokens"])))
     seed = request.seed if request.seed is not None else secrets.randbits(63)
     return SamplingParams(
+        n=request.n or 1,
         temperature=float(_first(request.temperature, defaults["temperature"])),
         top_p=float(_first(request.top_p, defaults["top_p"])),
         top_k=min(max(0, int(top_k)), checkpoint.vocab_size),
+        min_p=float(_first(request.min_p, defaults["min_p"])),
         repetition_penalty=float(
             _first(request.repetition_penalty, defaults["repetition_penalty"])
         ),
+        presence_penalty=float(request.presence_penalty or 0),
+        frequency_penalty=float(request.frequency_penalty or 0),
+        logit_bias=_logit_bias(request, checkpoint),
         seed=seed % 2**63,
-        max_tokens=_first(request.max_completion_tokens, request.max_tokens, MAX_TOKENS),
+        min_tokens=min(min_tokens, max_tokens),
+        max_tokens=max_tokens,
         stop_token_ids=_stop_ids(request, checkpoint),
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        prompt_logprobs=request.prompt_logprobs,
     )
 
 
@@ -81,15 +97,26 @@ def check_defaults(checkpoint: Checkpoint) -> list[str]:
 
 
 def _stop_ids(request: ChatRequest, checkpoint: Checkpoint) -> tuple[int, ...]:
-    """All of the checkpoint's eos ids and the client's own."""
+    """All of the checkpoint's eos ids, unless they are to be ignored, and the client's own."""
     wanted = request.stop_token_ids or []
-    if wanted and max(wanted) >= checkpoint.vocab_size:
+    _check_known(wanted, checkpoint, "stop_token_ids")
+    eos = () if request.ignore_eos else checkpoint.eos_token_ids
+    return tuple(dict.fromkeys((*eos, *wanted)))
+
+
+def _logit_bias(request: ChatRequest, checkpoint: Checkpoint) -> tuple[tuple[int, float], ...]:
+    wanted = {int(name): value for name, value in (request.logit_bias or {}).items()}
+    _check_known(wanted, checkpoint, "logit_bias")
+    return tuple(sorted(wanted.items()))
+
+
+def _check_known(token_ids: Collection[int], checkpoint: Checkpoint, param: str) -> None:
+    highest = max(token_ids, default=0)
+    if highest >= checkpoint.vocab_size:
         raise BadRequest(
-            f"stop_token_ids: {max(wanted)} is outside of the vocabulary "
-            f"({checkpoint.vocab_size} tokens)",
-            param="stop_token_ids",
+            f"{param}: {highest} is outside of the vocabulary ({checkpoint.vocab_size} tokens)",
+            param=param,
         )
-    return tuple(dict.fromkeys((*checkpoint.eos_token_ids, *wanted)))
 
 
 def _first(*values: Any) -> Any:

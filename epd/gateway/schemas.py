@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from epd.errors import BadRequest
 from epd.gateway.fields import Fields
@@ -18,6 +20,10 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_TOKENS = 256
 MAX_TOKENS = 2**31 - 1
+MAX_CHOICES = 16
+MAX_BIASES = 1024
+MAX_LOGPROBS = 20
+MAX_SALT_CHARACTERS = 256
 
 # Tags name the members of unions; pydantic puts them in error paths and errors.py takes them out.
 STRING, PARTS, LIST, TEXT, IMAGE = "<string>", "<parts>", "<list>", "<text>", "<image_url>"
@@ -119,8 +125,21 @@ class StreamOptions(Fields):
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
 
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
 def _sorted_set(ids: list[int]) -> list[int]:
     return sorted(set(ids))
+
+
+def _by_id(bias: dict[str, float]) -> dict[str, float]:
+    for name in bias:
+        if _TOKEN_ID.fullmatch(name) is None:
+            raise PydanticCustomError("token_id", "keys must be token ids")
+    return bias
 
 
 class ChatRequest(Fields):
@@ -138,25 +157,17 @@ class ChatRequest(Fields):
     )
     neutral: ClassVar = {
         "audio": (),
-        "frequency_penalty": (0,),
         "function_call": ("none", "auto"),
         "functions": ([],),
-        "logit_bias": ({},),
-        "logprobs": (False,),
-        "min_p": (0,),
-        "min_tokens": (0,),
         "modalities": (["text"],),
         "moderation": (),
-        "n": (1,),
         "parallel_tool_calls": (True, False),
         "prediction": (),
-        "presence_penalty": (0,),
         "reasoning_effort": (),
         "response_format": ({"type": "text"},),
         "service_tier": ("auto", "default"),
         "tool_choice": ("none", "auto"),
         "tools": ([],),
-        "top_logprobs": (0,),
         "verbosity": (),
         "web_search_options": (),
     }
@@ -167,10 +178,18 @@ class ChatRequest(Fields):
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=-1, le=MAX_TOKENS)
+    min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     repetition_penalty: float | None = Field(None, gt=0, le=10, allow_inf_nan=False)
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: (
+        Annotated[dict[str, Bias], Field(max_length=MAX_BIASES), AfterValidator(_by_id)] | None
+    ) = None
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: (
         Annotated[
@@ -192,6 +211,11 @@ class ChatRequest(Fields):
         ]
         | None
     ) = None
+    ignore_eos: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    cache_salt: str | None = Field(None, min_length=1, max_length=MAX_SALT_CHARACTERS)
     return_token_ids: bool | None = None
 
     def check(self, *, max_items: int) -> None:
@@ -204,6 +228,10 @@ class ChatRequest(Fields):
             raise BadRequest(
                 "max_tokens and max_completion_tokens differ; give one", param="max_tokens"
             )
+        if (self.min_tokens or 0) > (self.most_tokens or MAX_TOKENS):
+            raise BadRequest("min_tokens is more than max_tokens", param="min_tokens")
+        if self.top_logprobs and not self.logprobs:
+            raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
         num_items = sum(
             isinstance(part, ImageContent)
             for message in self.messages
@@ -215,6 +243,11 @@ class ChatRequest(Fields):
                 f"the request has {num_items} items; this server takes {max_items} at most",
                 param="messages",
             )
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The limit of a choice, by either of its names."""
+        return self.max_completion_tokens or self.max_tokens
 
     @property
     def stops(self) -> tuple[str, ...]:

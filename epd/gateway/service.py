@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from epd.prompt import Draft
-from epd.types import SamplingParams, TokenRun
+from epd.types import SamplingParams, TokenLogprobs, TokenRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,8 @@ class CallSpec:
 
 
 class Call(Protocol):
-    """One request that the cluster has taken."""
+    """One request that the cluster has taken. What it knows of the prompt, it knows from the first
+    run on."""
 
     @property
     def request_id(self) -> str:
@@ -32,11 +33,33 @@ class Call(Protocol):
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Length of the resolved prompt; known when the first run has arrived."""
+        """Length of the resolved prompt."""
+        ...
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """How many of them were not computed, because their KV was there."""
+        ...
+
+    @property
+    def prompt_token_ids(self) -> tuple[int, ...]:
+        """The resolved prompt where its logprobs were asked for, else empty."""
+        ...
+
+    @property
+    def prompt_logprobs(self) -> tuple[TokenLogprobs, ...]:
+        """Of the prompt's tokens from the second on, if they were asked for."""
         ...
 
     def runs(self) -> AsyncIterator[TokenRun]:
-        """Tokens by ascending index without gaps, the last run with a finish reason. EpdError."""
+        """Each choice's tokens by ascending index without gaps, its last run with a finish reason.
+
+        Ends when every choice has ended. EpdError.
+        """
+        ...
+
+    def end_choice(self, choice: int) -> None:
+        """No more of this choice is wanted; the end of the last one ends the request."""
         ...
 
     async def cancel(self) -> None:

@@ -6,11 +6,13 @@ an error has its real status. Both cancel the call when the client leaves.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from itertools import chain
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -21,8 +23,8 @@ from epd.gateway.completion import Completion, Piece
 from epd.gateway.errors import error_body, unexpected
 from epd.gateway.front import Front, Prepared
 from epd.gateway.leaving import while_connected
+from epd.gateway.logprobs import of_answer, of_prompt
 from epd.gateway.service import Service
-from epd.types import FinishReason
 
 
 class Answer(Response, ABC):
@@ -33,6 +35,7 @@ class Answer(Response, ABC):
         self._service = service
         self._front = front
         self._prepared = prepared
+        self._sampling = prepared.spec.sampling
         self._shows_ids = bool(prepared.body.return_token_ids)
         self._created = int(time.time())
 
@@ -47,16 +50,22 @@ class Answer(Response, ABC):
         spec = self._prepared.spec
         return Completion(
             await self._service.submit(spec),
-            detokenizer=self._front.detokenizer(self._prepared.body),
+            detokenizers=[self._front.detokenizer(self._prepared) for _ in range(spec.sampling.n)],
             stop_token_ids=spec.sampling.stop_token_ids,
         )
 
-    def _choice(
-        self, content: dict[str, Any], token_ids: Sequence[int], reason: FinishReason | None
-    ) -> dict[str, Any]:
+    def _choice(self, content: dict[str, Any], piece: Piece) -> dict[str, Any]:
         """Token ids, an extension of OpenAI's form, are shown to those who asked for them."""
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": reason}
-        return {**choice, "token_ids": token_ids} if self._shows_ids else choice
+        logprobs = None
+        if self._sampling.logprobs is not None:
+            logprobs = of_answer(self._front.token_texts, piece.token_ids, piece.logprobs)
+        choice = {
+            "index": piece.choice,
+            **content,
+            "logprobs": logprobs,
+            "finish_reason": piece.finish_reason,
+        }
+        return {**choice, "token_ids": piece.token_ids} if self._shows_ids else choice
 
     def _body(self, completion: Completion, kind: str, choices: list[Any]) -> dict[str, Any]:
         return {
@@ -67,24 +76,48 @@ class Answer(Response, ABC):
             "choices": choices,
         }
 
+    async def _of_prompt(self, completion: Completion) -> dict[str, Any]:
+        """What is said of the prompt, an extension for those who asked for it."""
+        if self._sampling.prompt_logprobs is None:
+            return {}
+        call, texts = completion.call, self._front.token_texts
+        found = await asyncio.to_thread(
+            of_prompt, texts, call.prompt_token_ids, call.prompt_logprobs
+        )
+        return {"prompt_logprobs": found}
+
 
 class WholeAnswer(Answer):
     """One JSON object."""
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         completion = await self._submit()
-        texts: list[str] = []
-        token_ids: list[int] = []
-        reason: FinishReason | None = None
-        async with aclosing(completion.pieces()) as pieces:
-            async for piece in pieces:
-                texts.append(piece.text)
-                token_ids += piece.token_ids
-                reason = piece.finish_reason
-        message = {"role": "assistant", "content": "".join(texts), "refusal": None}
-        choice = self._choice({"message": message}, token_ids, reason)
-        body = self._body(completion, "chat.completion", [choice])
-        await JSONResponse({**body, "usage": completion.usage()})(scope, receive, send)
+        pieces: dict[int, list[Piece]] = {}
+        async with aclosing(completion.pieces()) as found:
+            async for piece in found:
+                pieces.setdefault(piece.choice, []).append(piece)
+        choices = [self._message(_joined(pieces[choice])) for choice in sorted(pieces)]
+        body = {
+            **self._body(completion, "chat.completion", choices),
+            **await self._of_prompt(completion),
+            "usage": completion.usage(),
+        }
+        await JSONResponse(body)(scope, receive, send)
+
+    def _message(self, whole: Piece) -> dict[str, Any]:
+        message = {"role": "assistant", "content": whole.text, "refusal": None}
+        return self._choice({"message": message}, whole)
+
+
+def _joined(pieces: Sequence[Piece]) -> Piece:
+    """All pieces of one choice as one."""
+    return Piece(
+        choice=pieces[0].choice,
+        text="".join(piece.text for piece in pieces),
+        token_ids=tuple(chain.from_iterable(piece.token_ids for piece in pieces)),
+        logprobs=tuple(chain.from_iterable(piece.logprobs for piece in pieces)),
+        finish_reason=pieces[-1].finish_reason,
+    )
 
 
 class StreamedAnswer(Answer):
@@ -103,12 +136,7 @@ class StreamedAnswer(Answer):
         try:
             completion = await self._submit()
             async with aclosing(completion.pieces()) as pieces:
-                async for piece in pieces:
-                    first = not self._started
-                    if first:
-                        await self._start(send)
-                    if first or self._says_something(piece):
-                        await self._event(send, self._chunk(completion, piece, first=first))
+                await self._chunks(completion, pieces, send)
             if self._prepared.body.include_usage:
                 body = self._body(completion, "chat.completion.chunk", [])
                 await self._event(send, {**body, "usage": completion.usage()})
@@ -123,16 +151,31 @@ class StreamedAnswer(Answer):
             await self._event(send, error_body(unexpected(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _says_something(self, piece: Piece) -> bool:
-        ended = piece.finish_reason is not None
-        return bool(piece.text) or ended or (self._shows_ids and bool(piece.token_ids))
+    async def _chunks(
+        self, completion: Completion, pieces: AsyncIterator[Piece], send: Send
+    ) -> None:
+        """The first chunk of all says what is to be said of the prompt."""
+        begun: set[int] = set()
+        async for piece in pieces:
+            of_prompt = {} if begun else await self._of_prompt(completion)
+            if not self._started:
+                await self._start(send)
+            first = piece.choice not in begun
+            if first or self._says_something(piece):
+                begun.add(piece.choice)
+                await self._event(send, {**self._chunk(completion, piece, first), **of_prompt})
 
-    def _chunk(self, completion: Completion, piece: Piece, *, first: bool) -> dict[str, Any]:
-        """The role comes with the first chunk; the finish reason in one of its own delta."""
+    def _says_something(self, piece: Piece) -> bool:
+        shows_tokens = self._shows_ids or self._sampling.logprobs is not None
+        ended = piece.finish_reason is not None
+        return bool(piece.text) or ended or (shows_tokens and bool(piece.token_ids))
+
+    def _chunk(self, completion: Completion, piece: Piece, first: bool) -> dict[str, Any]:
+        """The role comes with the first chunk of a choice, the finish reason with its last."""
         delta: dict[str, str] = {"role": "assistant"} if first else {}
         if first or piece.text:
             delta["content"] = piece.text
-        choice = self._choice({"delta": delta}, piece.token_ids, piece.finish_reason)
+        choice = self._choice({"delta": delta}, piece)
         body = self._body(completion, "chat.completion.chunk", [choice])
         return {**body, "usage": None} if self._prepared.body.include_usage else body
 

@@ -6,6 +6,7 @@ from epd.prompt.detokenizer import Detokenizer
 from epd.prompt.draft import Draft, MediaPart
 from epd.prompt.stops import StopStrings
 from epd.prompt.template import Template
+from epd.prompt.token_texts import TokenTexts
 
 __all__ = [
     "Detokenizer",
@@ -17,4 +18,5 @@ __all__ = [
     "StopStrings",
     "Template",
     "TextPart",
+    "TokenTexts",
 ]

@@ -15,6 +15,7 @@ from epd.prompt.data_url import open_url
 from epd.prompt.detokenizer import Detokenizer
 from epd.prompt.draft import Draft, MediaPart
 from epd.prompt.template import Template
+from epd.prompt.token_texts import TokenTexts
 from epd.prompt.tokenizer import read_template, read_tokenizer
 from epd.types import Modality
 
@@ -37,6 +38,7 @@ class PromptBuilder:
             self._aliases,
             self._placeholders,
         )
+        self.token_texts = TokenTexts(self._tokenizer)
         self._bos: str | None = tokenizer.bos_token
         self._before, self._after = _added_around(self._tokenizer)
         self._max_context = checkpoint.max_context
@@ -58,9 +60,9 @@ class PromptBuilder:
         )
         return Draft(text=ids, parts=parts)
 
-    def detokenizer(self, stops: Sequence[str] = ()) -> Detokenizer:
-        """For one answer."""
-        return Detokenizer(self._tokenizer, stops=stops)
+    def detokenizer(self, stops: Sequence[str] = (), *, min_tokens: int = 0) -> Detokenizer:
+        """For one choice of an answer."""
+        return Detokenizer(self._tokenizer, stops=stops, min_tokens=min_tokens)
 
     def _check(self, messages: Sequence[Message], items: list[tuple[str, ItemPart]]) -> None:
         if not messages:

@@ -16,11 +16,15 @@ class Detokenizer:
     """One answer's text. Special tokens are skipped, a stop string is cut off.
 
     `num_tokens` counts the ids taken so far, up to the one that completed a stop string: `stopped`
-    says that there was one, and later ids are ignored.
+    says that there was one, and later ids are ignored. No stop string is looked for in the text of
+    the first `min_tokens` ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, stops: Sequence[str] = (), min_tokens: int = 0
+    ) -> None:
         self._tokenizer = tokenizer
+        self._min_tokens = min_tokens
         self._skipped = {i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
         self._stops = StopStrings(stops)
         # The last shown tokens give their followers context: some decoders drop a first space.
@@ -42,7 +46,9 @@ class Detokenizer:
             self.num_tokens += 1
             if token_id not in self._skipped:
                 self._waiting.append(token_id)
-                pieces.append(self._stops.feed(self._settled()))
+                text = self._settled()
+                early = self.num_tokens <= self._min_tokens
+                pieces.append(text if early else self._stops.feed(text))
         return "".join(pieces)
 
     def finish(self) -> str:

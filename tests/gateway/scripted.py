@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from epd.errors import EpdError
 from epd.gateway import CallSpec
-from epd.types import FinishReason, RequestKey, TokenRun
+from epd.types import FinishReason, RequestKey, SamplingParams, TokenLogprobs, TokenRun
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,26 @@ class Last:
     reason: FinishReason
 
 
-Step = list[int] | Last | BaseException | None
-"""A run's tokens; the last run; an error; or None: nothing comes until cancelled."""
+@dataclass(frozen=True)
+class Of:
+    """A run of a choice that is not the first."""
+
+    choice: int
+    run: list[int] | Last
+
+
+Step = list[int] | Last | Of | BaseException | None
+"""A run's tokens; the last run; one of another choice; an error; or None: nothing comes until
+cancelled."""
+
+PROMPT = (70, 71, 72, 73, 74, 75, 76)
+NUM_CACHED = 3
+
+
+def logprobs_of(token_id: int, top: int) -> TokenLogprobs:
+    """What this model thinks of a token; the likeliest is always token 65."""
+    likeliest = tuple((65 + place, -0.5 - place) for place in range(top))
+    return TokenLogprobs(logprob=-token_id / 8, top=likeliest)
 
 
 @dataclass
@@ -29,30 +47,44 @@ class ScriptedCall:
 
     request_id: str
     steps: Sequence[Step]
-    num_prompt_tokens: int = 7
+    sampling: SamplingParams
+    num_prompt_tokens: int = len(PROMPT)
+    num_cached_tokens: int = NUM_CACHED
+    prompt_token_ids: tuple[int, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     num_cancels: int = 0
+    ended: list[int] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def runs(self) -> AsyncIterator[TokenRun]:
-        index = 0
+        if (top := self.sampling.prompt_logprobs) is not None:
+            self.prompt_token_ids = PROMPT
+            self.prompt_logprobs = tuple(logprobs_of(token_id, top) for token_id in PROMPT[1:])
+        indices = [0] * self.sampling.n
         for step in self.steps:
             if step is None:
                 self.waiting.set()
                 await asyncio.Event().wait()
             if isinstance(step, BaseException):
                 raise step
-            if isinstance(step, Last):
-                ids, reason = step.token_ids, step.reason
-            else:
-                ids, reason = tuple(step or ()), None
+            choice, run = (step.choice, step.run) if isinstance(step, Of) else (0, step)
+            ids, reason = (
+                (run.token_ids, run.reason) if isinstance(run, Last) else (tuple(run or ()), None)
+            )
+            top = self.sampling.logprobs
             yield TokenRun(
                 request=RequestKey(self.request_id, 1),
-                first_index=index,
+                first_index=indices[choice],
                 token_ids=ids,
                 finish_reason=reason,
+                choice=choice,
+                logprobs=() if top is None else tuple(logprobs_of(one, top) for one in ids),
             )
-            index += len(ids)
+            indices[choice] += len(ids)
+
+    def end_choice(self, choice: int) -> None:
+        self.ended.append(choice)
 
     async def cancel(self) -> None:
         self.num_cancels += 1
@@ -84,7 +116,7 @@ class ScriptedService:
                 await asyncio.Event().wait()
             finally:
                 self.left.set()
-        self.calls.append(ScriptedCall(f"r{len(self.calls)}", self.script))
+        self.calls.append(ScriptedCall(f"r{len(self.calls)}", self.script, call.sampling))
         return self.calls[-1]
 
     def ready(self) -> bool:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from epd.errors import BadMedia, InternalError, Overloaded, Unavailable
 from epd.types import FinishReason
 from tests.gateway.conftest import Serve
-from tests.gateway.scripted import Last, ScriptedService, Step
+from tests.gateway.scripted import NUM_CACHED, Last, ScriptedService, Step
 
 pytestmark = pytest.mark.anyio
 
@@ -58,6 +58,7 @@ async def test_an_answer_has_openais_form(serve: Serve, tokenizer: Tokenizer) ->
             "prompt_tokens": 7,
             "completion_tokens": num_tokens,
             "total_tokens": 7 + num_tokens,
+            "prompt_tokens_details": {"cached_tokens": NUM_CACHED},
         },
     }
     assert service.calls[0].num_cancels == 0
@@ -92,7 +93,12 @@ async def test_usage_comes_last_where_it_is_asked_for(serve: Serve, tokenizer: T
         *chunks, usage, done = events(await client.post("/v1/chat/completions", json=body))
     assert done == "[DONE]" and all(chunk["usage"] is None for chunk in chunks)
     assert usage["choices"] == []
-    assert usage["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    assert usage["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": NUM_CACHED},
+    }
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -113,7 +119,7 @@ async def test_a_stop_string_ends_the_request_on_the_cluster(
         [choice] = response.json()["choices"]
         text, reason = choice["message"]["content"], choice["finish_reason"]
     assert (text, reason) == ("one ", "stop")
-    assert service.calls[0].num_cancels == 1
+    assert (service.calls[0].ended, service.calls[0].num_cancels) == ([0], 0)
 
 
 async def test_a_stopping_token_that_is_plain_text_is_not_shown(

@@ -98,7 +98,7 @@ async def test_the_stock_client_gets_errors_by_their_status(
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(model="other", messages=MESSAGES)
         with pytest.raises(openai.BadRequestError) as caught:
-            await client.chat.completions.create(model="tiny", messages=MESSAGES, n=2)
+            await client.chat.completions.create(model="tiny", messages=MESSAGES, n=17)
         assert caught.value.param == "n"
         service.refusal = None
         service.script = [tokenizer.encode("a").ids, Unavailable("decode died")]

@@ -83,3 +83,14 @@ def test_a_stop_string_ends_the_text_and_the_count() -> None:
     assert detokenizer.add(ids[:4]) == "zzq"
     assert detokenizer.add(ids[4:]) == "" and detokenizer.finish() == ""
     assert detokenizer.stopped and detokenizer.num_tokens == 5
+
+
+@pytest.mark.parametrize("cut", range(9))
+def test_a_stop_string_counts_after_the_first_tokens_only(cut: int) -> None:
+    """However the tokens come; one that begins among the first ones is none."""
+    tokenizer = TOKENIZERS["byte level"]
+    ids = tokenizer.encode("zqzqzqzq").ids
+    assert len(ids) == 8
+    detokenizer = Detokenizer(tokenizer, stops=["zq"], min_tokens=3)
+    assert detokenizer.add(ids[:cut]) + detokenizer.add(ids[cut:]) == "zqzq"
+    assert detokenizer.stopped and detokenizer.num_tokens == 6
