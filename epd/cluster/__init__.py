@@ -4,11 +4,12 @@
 from its first job to its last token. Events in, instructions out; no sockets, no clock.
 """
 
-from epd.cluster.instructions import Accepted, Emit, Failed, Tell
+from epd.cluster.instructions import Accepted, Emit, Failed, Opening, Tell
 from epd.cluster.membership import Membership
 from epd.cluster.ownership import Ownership
 from epd.cluster.placement import Placement
-from epd.cluster.requests import ItemJob, Submission
+from epd.cluster.requests import asked_as
+from epd.cluster.submission import ItemJob, Submission
 
 __all__ = [
     "Accepted",
@@ -16,8 +17,10 @@ __all__ = [
     "Failed",
     "ItemJob",
     "Membership",
+    "Opening",
     "Ownership",
     "Placement",
     "Submission",
     "Tell",
+    "asked_as",
 ]

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from epd.errors import EpdError
-from epd.types import TokenRun
+from epd.types import TokenLogprobs, TokenRun
 
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Send a message; an EncodeItem without url goes with the item's bytes."""
+    """Send a message; an EncodeItem without url goes with the item's bytes.
+
+    Requests that the workers know may be parts of one that a client asked: see `asked_as`.
+    """
 
     to: str
     message: Any
@@ -26,11 +29,28 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """What is known of the prompt when the first token is there.
+
+    KV of `num_cached_tokens` of it was there when it was first admitted. `prompt_logprobs` are of
+    its tokens from the second on, if they were asked for.
+    """
+
+    num_cached_tokens: int
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Emit:
-    """The next tokens of the stream; with a finish reason, the last."""
+    """The next tokens of one choice's stream; with a finish reason, the last of it.
+
+    `opening` stands beside the first ones of all. `last`: every choice has ended.
+    """
 
     request_id: str
     run: TokenRun
+    opening: Opening | None = None
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,20 @@
-"""Which workers serve a request: the least loaded of those that can, inside one pool."""
+"""Which workers serve a request: of those with little load the one that has most of its prompt."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from epd.cluster.expected import Expected
 from epd.cluster.membership import Membership
 from epd.errors import Unavailable
 from epd.types import Member, Modality, Stage
+
+SLACK = 4
+"""What a longer prefix is worth: so many requests more, on both workers together."""
+
+Pair = tuple[Member, Member]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class Placement:
     """Counts what was sent where and has not ended; ties go to the worker used longest ago."""
 
     def __init__(self, membership: Membership) -> None:
+        self.expected = Expected(membership)
         self._membership = membership
         self._load: Counter[str] = Counter()
         self._used: dict[str, int] = {}
@@ -42,19 +49,40 @@ class Placement:
         return min(self._encoders(modality, pools), key=self._rank)
 
     def language(
-        self, num_tokens: int, refused_by: set[str], pools: set[str] | None = None
+        self,
+        num_tokens: int,
+        refused_by: set[str],
+        pools: set[str] | None = None,
+        blocks: Sequence[bytes] = (),
     ) -> Placed | None:
         """Workers for one prompt with KV for `num_tokens`, or None when all of them have refused.
 
-        Too small ones only where all are. Unavailable names the stage that nobody serves.
+        Too small ones only where all are. `blocks` are the prompt's hashes: among pairs with little
+        load the longest expected prefix wins, prefill's first, for it saves computing. Unavailable
+        names the stage that nobody serves.
         """
         pairs = self._pairs(pools)
         roomy = [pair for pair in pairs if min(m.kv_tokens for m in pair) >= num_tokens] or pairs
         willing = [pair for pair in roomy if refused_by.isdisjoint(m.name for m in pair)]
         if not willing:
             return None
-        prefill, decode = min(willing, key=lambda pair: [self._rank(m) for m in pair])
+        most = min(self._pair_load(pair) for pair in willing) + SLACK
+        light = [pair for pair in willing if self._pair_load(pair) <= most]
+        names = {member.name for pair in light for member in pair}
+        kept = {name: self.expected.tokens(name, blocks) for name in names}
+
+        def worth(pair: Pair) -> list[int]:
+            used = [self._used.get(m.name, 0) for m in pair]
+            return [*(-kept[m.name] for m in pair), self._pair_load(pair), *used]
+
+        prefill, decode = min(light, key=worth)
         return Placed(prefill.name, None if decode is prefill else decode.name)
+
+    def longest(self, blocks: Sequence[bytes], pools: set[str]) -> int:
+        """Tokens of the longest beginning of a prompt that some prefill worker should have."""
+        members = self._membership.serving(Stage.PREFILL)
+        found = (self.expected.tokens(m.name, blocks) for m in members if m.pool in pools)
+        return max(found, default=0)
 
     def _encoders(self, modality: Modality, pools: set[str] | None = None) -> list[Member]:
         members = self._membership.serving(Stage.ENCODE, modality)
@@ -63,7 +91,7 @@ class Placement:
             raise Unavailable(f"no encode worker serves {modality.value}")
         return found
 
-    def _pairs(self, pools: set[str] | None = None) -> list[tuple[Member, Member]]:
+    def _pairs(self, pools: set[str] | None = None) -> list[Pair]:
         """Every prefill worker with every decode worker it works with; a fused one with itself."""
         members = self._membership.serving(Stage.PREFILL)
         prefills = [m for m in members if pools is None or m.pool in pools]
@@ -76,6 +104,9 @@ class Placement:
 
     def _rank(self, member: Member) -> tuple[int, int]:
         return self._load[member.name], self._used.get(member.name, 0)
+
+    def _pair_load(self, pair: Pair) -> int:
+        return sum(self._load[member.name] for member in pair)
 
     def began(self, name: str) -> None:
         """Something was sent to this worker."""
@@ -93,3 +124,4 @@ class Placement:
         """The worker left; a successor of its name starts with nothing."""
         self._load.pop(name, None)
         self._used.pop(name, None)
+        self.expected.forget(name)

@@ -1,45 +1,43 @@
-"""The gateway's record of one request, and how its tokens become one gapless stream."""
+"""The gateway's record of one request as its client sees it and as workers see its parts.
+
+An `Answer` is what a client gets: a stream per choice. A `Request` is what workers run: all of its
+choices to begin with, one of them once an attempt was lost with tokens emitted.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from epd.cluster.instructions import Emit, Opening
 from epd.cluster.placement import Placed
+from epd.cluster.streams import Stream
+from epd.cluster.submission import ItemJob, Submission
+from epd.prefix import prefix_of
 from epd.types import (
-    FinishReason,
     ItemKey,
     ItemLayout,
-    Modality,
+    Prefix,
     Prompt,
     PromptItem,
     RequestKey,
     SamplingParams,
+    TokenLogprobs,
     TokenRun,
 )
 from epd.wire.messages import Admit
 
 HEADROOM = 64
-"""Tokens of output to hold KV for at admission; decode grows from there."""
+"""Tokens of output per choice to hold KV for at admission; decode grows from there."""
+
+PART = "/"
+"""Between a client's request and the choice that became a request of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemJob:
-    """One item of a submission. `url` None: the gateway keeps its bytes."""
-
-    modality: Modality
-    url: str | None
-    text_before: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """A validated request: text[0], items[0], text[1], ... as token ids without placeholders."""
-
-    request_id: str
-    text: tuple[tuple[int, ...], ...]
-    items: tuple[ItemJob, ...]
-    sampling: SamplingParams
+def asked_as(request_id: str) -> str:
+    """The request that the client asked, of which this one is a part."""
+    return request_id.partition(PART)[0]
 
 
 class Phase(Enum):
@@ -56,7 +54,8 @@ class Phase(Enum):
 class Item:
     """One item and the encoder that has it. `pending`: its layout is still to come.
 
-    `losses` counts how often this attempt of its request has lost it.
+    `held`: its tower waits for us. `dropped`: its encoder was told to let go of it. `losses` counts
+    how often this attempt of its request has lost it.
     """
 
     job: ItemJob
@@ -64,6 +63,8 @@ class Item:
     encoder: str
     layout: ItemLayout | None = None
     pending: bool = True
+    held: bool = False
+    dropped: bool = False
     losses: int = 0
 
     @property
@@ -73,38 +74,57 @@ class Item:
 
 
 @dataclass(slots=True)
-class Stream:
-    """Emits only the next index; buffers what is ahead and drops what is behind."""
+class Answer:
+    """What one client gets, and the requests that make it.
 
-    emitted: list[int] = field(default_factory=list)
-    _ahead: dict[int, int] = field(default_factory=dict)
-    _end: tuple[int, FinishReason] | None = None
+    `root` is the parent of its prompt's first block, None where no KV is to be reused. Runs that
+    come before the prompt's logprobs wait as `early`, with their senders.
+    """
 
-    def take(self, run: TokenRun) -> TokenRun | None:
-        """What can be emitted now that `run` is here, if anything."""
-        first = len(self.emitted)
-        for index, token in enumerate(run.token_ids, run.first_index):
-            if index >= first:
-                self._ahead[index] = token
-        if run.finish_reason is not None:
-            self._end = (run.first_index + len(run.token_ids), run.finish_reason)
-        while (token_id := self._ahead.pop(len(self.emitted), None)) is not None:
-            self.emitted.append(token_id)
-        ended = self._end is not None and self._end[0] == len(self.emitted)
-        reason = self._end[1] if ended and self._end is not None else None
-        if len(self.emitted) == first and reason is None:
-            return None
-        return replace(
-            run,
-            first_index=first,
-            token_ids=tuple(self.emitted[first:]),
-            finish_reason=reason,
-        )
+    submission: Submission
+    root: bytes | None
+    streams: dict[int, Stream]
+    parts: dict[str, Request] = field(default_factory=dict)
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int | None = None
+    early: list[tuple[str, TokenRun]] = field(default_factory=list)
+    _scores: dict[int, TokenLogprobs] = field(default_factory=dict)
+    _begun: bool = False
 
-    def restart(self) -> None:
-        """A new attempt begins after what was emitted; what was ahead will come again."""
-        self._ahead.clear()
-        self._end = None
+    @classmethod
+    def of(cls, submission: Submission, root: bytes | None) -> Answer:
+        """Nothing has come yet."""
+        sampling = submission.sampling
+        choices = range(sampling.first_choice, sampling.first_choice + sampling.n)
+        return cls(submission, root, {choice: Stream() for choice in choices})
+
+    @property
+    def request_id(self) -> str:
+        """As the client's side knows it."""
+        return self.submission.request_id
+
+    @property
+    def scored(self) -> bool:
+        """Nothing is missing of the prompt's logprobs; true where nobody asked."""
+        if self.submission.sampling.prompt_logprobs is None:
+            return True
+        return 0 < self.num_prompt_tokens <= len(self._scores) + 1
+
+    def score(self, first_token: int, logprobs: Sequence[TokenLogprobs]) -> None:
+        """Logprobs of some prompt tokens, maybe once more."""
+        for token, found in enumerate(logprobs, first_token):
+            if 1 <= token < self.num_prompt_tokens:
+                self._scores.setdefault(token, found)
+
+    def emit(self, run: TokenRun) -> Emit:
+        """The next tokens of a choice, the first ones with what is known of the prompt."""
+        opening = None
+        if not self._begun:
+            self._begun = True
+            scores = tuple(self._scores[token] for token in sorted(self._scores))
+            opening = Opening(self.num_cached_tokens or 0, scores)
+        last = all(stream.ended for stream in self.streams.values())
+        return Emit(self.request_id, run, opening, last)
 
 
 @dataclass(slots=True)
@@ -112,28 +132,34 @@ class Request:
     """One request, first job to last token. `aged`: it was refused and is not overtaken.
 
     `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
-    whose death was counted on another's word.
+    whose death was counted on another's word. `resumed` counts the emitted tokens that end the
+    current attempt's prompt.
     """
 
-    submission: Submission
+    request_id: str
+    answer: Answer
     order: int
+    choices: tuple[int, ...]
+    sampling: SamplingParams
     items: list[Item] = field(default_factory=list)
     pools: set[str] = field(default_factory=set)
-    sampling: SamplingParams = SamplingParams()
     phase: Phase = Phase.ENCODING
     attempt: int = 1
+    resumed: int = 0
     placed: Placed | None = None
     handed_over: bool = False
     refused_by: set[str] = field(default_factory=set)
     aged: bool = False
     deaths: int = 0
     mourned: str | None = None
-    stream: Stream = field(default_factory=Stream)
+    _hashed: tuple[int, Prefix] | None = None
+
+    # ---- its attempts
 
     @property
     def key(self) -> RequestKey:
         """The current attempt."""
-        return RequestKey(self.submission.request_id, self.attempt)
+        return RequestKey(self.request_id, self.attempt)
 
     @property
     def workers(self) -> list[str]:
@@ -143,14 +169,69 @@ class Request:
         names = [None if self.handed_over else self.placed.prefill, self.placed.decode]
         return [name for name in names if name is not None]
 
+    @property
+    def whole(self) -> bool:
+        """No choice has tokens or an end, so all of them may begin together once more."""
+        streams = map(self._stream, self.choices)
+        return not any(stream.emitted or stream.ended for stream in streams)
+
     def restart(self) -> None:
-        """Wait for the next attempt."""
+        """Wait for the next attempt, with the choice that is left, or with all of them."""
+        if not self.whole:
+            (choice,) = self.choices = self.live
+            self.resumed = len(self._stream(choice).emitted)
         self.attempt += 1
         self.phase = Phase.WAITING
         self.handed_over = False
-        self.stream.restart()
+        for choice in self.choices:
+            self._stream(choice).restart()
         for item in self.items:
             item.losses = 0
+
+    def part(self, choice: int) -> Request:
+        """One choice as a request of its own that goes on where this one was given up."""
+        stream = self._stream(choice)
+        stream.restart()
+        return Request(
+            request_id=f"{self.request_id}{PART}{choice}",
+            answer=self.answer,
+            order=self.order,
+            choices=(choice,),
+            sampling=self.sampling,
+            pools=set(self.pools),
+            phase=Phase.WAITING,
+            resumed=len(stream.emitted),
+            refused_by=set(self.refused_by),
+            aged=self.aged,
+            deaths=self.deaths,
+            mourned=self.mourned,
+        )
+
+    # ---- its choices
+
+    def _stream(self, choice: int) -> Stream:
+        return self.answer.streams[choice]
+
+    def stream(self, choice: int) -> Stream | None:
+        """Of a choice that this request still makes."""
+        stream = self._stream(choice) if choice in self.choices else None
+        return None if stream is None or stream.ended else stream
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """Choices that have not ended."""
+        return tuple(choice for choice in self.choices if not self._stream(choice).ended)
+
+    @property
+    def decoded(self) -> bool:
+        """No choice waits for its first token, which only prefill has."""
+        return all(self._stream(choice).emitted for choice in self.live)
+
+    def generated(self) -> list[list[int]]:
+        """Of each choice the tokens behind the current attempt's prompt that have KV."""
+        return [self._stream(choice).emitted[self.resumed : -1] for choice in self.choices]
+
+    # ---- its prompt
 
     @property
     def laid_out(self) -> bool:
@@ -159,7 +240,7 @@ class Request:
 
     def prompt(self) -> Prompt:
         """The resolved prompt of the current attempt, ending with what was emitted already."""
-        text = [list(part) for part in self.submission.text]
+        text = [list(part) for part in self.answer.submission.text]
         placed: list[PromptItem] = []
         for before, item in zip(text, self.items, strict=False):
             assert item.layout is not None
@@ -167,13 +248,39 @@ class Request:
                 del before[-item.layout.replaces_left :]
             encoder = "" if item.pending else item.encoder
             placed.append(PromptItem(item=item.key, encoder=encoder, layout=item.layout))
-        text[-1] += self.stream.emitted
+        text[-1] += self._stream(self.choices[0]).emitted[: self.resumed]
         return Prompt(text=tuple(map(tuple, text)), items=tuple(placed))
+
+    def row_ends(self) -> Iterator[tuple[Item, int]]:
+        """Each item with the number of prompt tokens up to its last row."""
+        for item, offset in zip(self.items, self.prompt().offsets, strict=True):
+            assert item.layout is not None
+            yield item, offset + max((end for _, end in item.layout.row_spans), default=0)
+
+    @property
+    def reuses_kv(self) -> bool:
+        """KV of its prompt may be cached, and then need not be computed to answer."""
+        return self.answer.root is not None and self.answer.scored
+
+    @property
+    def prefix(self) -> Prefix | None:
+        """Hashes of the current attempt's prompt, computed once."""
+        if self.answer.root is None:
+            return None
+        if self._hashed is None or self._hashed[0] != self.resumed:
+            self._hashed = self.resumed, prefix_of(self.prompt(), self.answer.root)
+        return self._hashed[1]
+
+    @property
+    def blocks(self) -> tuple[bytes, ...]:
+        """Of the prefix, if there is one."""
+        prefix = self.prefix
+        return () if prefix is None else prefix.blocks
 
     def needed_tokens(self, prompt: Prompt) -> int:
         """What to hold KV for at admission."""
-        left = self.sampling.max_tokens - len(self.stream.emitted)
-        return prompt.num_tokens + min(max(left, 1), HEADROOM)
+        left = self.sampling.max_tokens - self.resumed
+        return prompt.num_tokens + len(self.choices) * min(max(left, 1), HEADROOM)
 
     def admission(self, cached_tokens: int) -> Admit:
         """What the prefill, or fused, worker of the current attempt is to do."""
@@ -183,9 +290,20 @@ class Request:
         return Admit(
             request=self.key,
             prompt=prompt,
-            sampling=self.sampling,
+            sampling=self._asked(),
             decode=self.placed.decode,
             num_tokens=self.needed_tokens(prompt) if fused else prompt.num_tokens,
-            first_index=len(self.stream.emitted),
+            first_index=self.resumed,
             cached_tokens=cached_tokens,
+            prefix=self.prefix,
+        )
+
+    def _asked(self) -> SamplingParams:
+        """The current attempt's share of what the client wants."""
+        scores = None if self.answer.scored else self.sampling.prompt_logprobs
+        return replace(
+            self.sampling,
+            n=len(self.choices),
+            first_choice=self.choices[0],
+            prompt_logprobs=scores,
         )

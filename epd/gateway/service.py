@@ -13,11 +13,13 @@ from epd.types import SamplingParams, TokenRun
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallSpec:
     """A validated request. `sampling.max_tokens` may be more than the context has room for: the
-    service lowers it once the prompt's length is known. `deadline_s` counts from submission."""
+    service lowers it once the prompt's length is known. `deadline_s` counts from submission. KV is
+    shared with prompts of the same `cache_salt` only."""
 
     draft: Draft
     sampling: SamplingParams
     deadline_s: float
+    cache_salt: str = ""
 
 
 class Call(Protocol):

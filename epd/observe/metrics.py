@@ -25,6 +25,9 @@ class Metrics:
         self._requests = self._counter("requests", "requests ended, by HTTP status", "status")
         self._items = self._counter("items", "items that clients sent", "modality")
         self._prompt_tokens = self._counter("prompt_tokens", "tokens of prompts, expanded")
+        self._prompt_tokens_cached = self._counter(
+            "prompt_tokens_cached", "tokens of prompts whose KV was there already"
+        )
         self._tokens = self._counter("tokens", "tokens generated and sent on to clients")
         self._first_token = Histogram(
             "epd_first_token_seconds",
@@ -51,6 +54,10 @@ class Metrics:
     def prompt_tokens(self, num: int) -> None:
         """A prompt of this length was admitted."""
         self._prompt_tokens.inc(num)
+
+    def prompt_tokens_cached(self, num: int) -> None:
+        """A prompt needed no computing for so many tokens."""
+        self._prompt_tokens_cached.inc(num)
 
     def tokens(self, num: int) -> None:
         """So many tokens went to a client."""

@@ -6,11 +6,13 @@ The I/O thread delivers into the loop; all decisions are made there by `epd.clus
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from epd.cluster import (
@@ -23,6 +25,7 @@ from epd.cluster import (
     Placement,
     Submission,
     Tell,
+    asked_as,
 )
 from epd.cluster.membership import Rejected
 from epd.config import Config
@@ -30,7 +33,9 @@ from epd.errors import Cancelled, EpdError, InternalError, Overloaded, TooLarge,
 from epd.gateway.service import CallSpec
 from epd.models.spec import Checkpoint
 from epd.observe import Metrics
-from epd.types import Member, TokenRun
+from epd.prefix import prefix_root
+from epd.prompt import Draft
+from epd.types import Member, TokenLogprobs, TokenRun
 from epd.wire.links import Delivery, PeerLost
 from epd.wire.messages import (
     Admitted,
@@ -42,6 +47,7 @@ from epd.wire.messages import (
     LayoutReady,
     Leaving,
     Members,
+    PromptLogprobs,
     Refused,
     Register,
     RegisterRefused,
@@ -56,16 +62,25 @@ from epd.wire.zmq_links import ZmqLinks
 
 log = logging.getLogger(__name__)
 
+HASHED_AT_ONCE = 1 << 16
+"""Bytes of media that are hashed on the loop; more would stop it for too long."""
+
 
 @dataclass(eq=False)
 class LiveCall:
-    """One request as its HTTP handler sees it."""
+    """One request as its HTTP handler sees it. `live` has the choices that have not ended for it.
+
+    In `events`, None only says that `live` has changed.
+    """
 
     node: Node
     request_id: str
     media: tuple[bytes | None, ...]
+    live: set[int]
     num_prompt_tokens: int = 0
-    events: asyncio.Queue[TokenRun | EpdError] = field(default_factory=asyncio.Queue)
+    num_cached_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    events: asyncio.Queue[TokenRun | EpdError | None] = field(default_factory=asyncio.Queue)
     began: float = field(default_factory=time.monotonic)
     timer: asyncio.TimerHandle | None = None
 
@@ -75,14 +90,22 @@ class LiveCall:
         return sum(len(data) for data in self.media if data is not None)
 
     async def runs(self) -> AsyncIterator[TokenRun]:
-        """Tokens as they come, to the last; raises the error that ends the request."""
-        while True:
+        """Tokens as they come, to the last choice's last; raises the error that ends them."""
+        while self.live:
             event = await self.events.get()
             if isinstance(event, EpdError):
                 raise event
-            yield event
+            if event is None or event.choice not in self.live:
+                continue
             if event.finish_reason is not None:
-                return
+                self.live.discard(event.choice)
+            yield event
+
+    def end_choice(self, choice: int) -> None:
+        """No more tokens of this choice are wanted; the last one ends the request."""
+        self.live.discard(choice)
+        self.events.put_nowait(None)
+        self.node.end_choice(self.request_id, choice)
 
     async def cancel(self) -> None:
         """Nobody reads any more; every stage lets go. Harmless after the end."""
@@ -98,11 +121,15 @@ class Node:
         self.metrics_registry = metrics
         self._config = config
         self._loop = asyncio.get_running_loop()
-        self._membership = Membership(checkpoint.fingerprint())
+        fingerprint = checkpoint.fingerprint()
+        self._membership = Membership(fingerprint)
         limit = config.language.max_context or checkpoint.max_context
-        self._placement = Placement(self._membership)
+        self._reuses_kv = config.language.prefix_cache
         self._ownership = Ownership(
-            self._membership, self._placement, min(limit, checkpoint.max_context)
+            self._membership,
+            Placement(self._membership),
+            min(limit, checkpoint.max_context),
+            partial(prefix_root, fingerprint) if self._reuses_kv else None,
         )
         self.links = ZmqLinks(config.name or "gateway-0", config.listen, config.wire, self)
         self.broken: asyncio.Future[None] = self._loop.create_future()
@@ -122,6 +149,7 @@ class Node:
             Refused: lambda d: self._do(self._ownership.refused(d.sender, d.message)),
             Room: lambda d: self._do(self._ownership.room()),
             Tokens: lambda d: self._do(self._ownership.tokens(d.sender, d.message.runs)),
+            PromptLogprobs: lambda d: self._do(self._ownership.prompt_logprobs(d.message)),
             RequestFailed: lambda d: self._do(self._ownership.request_failed(d.sender, d.message)),
         }
 
@@ -129,17 +157,29 @@ class Node:
 
     async def submit(self, call: CallSpec) -> LiveCall:
         """Take a request, or refuse it at once."""
+        sources = await self._sources(call.draft)
         if len(self._calls) >= self._config.gateway.max_waiting:
             raise Overloaded(f"{len(self._calls)} requests are waiting already")
-        live = LiveCall(self, secrets.token_hex(12), tuple(p.data for p in call.draft.parts))
+        first, num = call.sampling.first_choice, call.sampling.n
+        media = tuple(part.data for part in call.draft.parts)
+        live = LiveCall(self, secrets.token_hex(12), media, set(range(first, first + num)))
         self._check_media(call, live)
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
         for part in call.draft.parts:
             self.metrics_registry.item(part.modality)
-        self._do(self._ownership.submit(_submission(live.request_id, call)))
+        self._do(self._ownership.submit(_submission(live.request_id, call, sources)))
         return live
+
+    async def _sources(self, draft: Draft) -> list[bytes]:
+        """A digest per item; of large files away from the loop."""
+        if not self._reuses_kv:
+            return [b""] * len(draft.parts)
+        data = [part.data if part.url is None else part.url.encode() for part in draft.parts]
+        if sum(len(one or b"") for one in data) <= HASHED_AT_ONCE:
+            return _digests(data)
+        return await asyncio.to_thread(_digests, data)
 
     def _check_media(self, call: CallSpec, live: LiveCall) -> None:
         limit = self._config.media.max_bytes
@@ -157,6 +197,13 @@ class Node:
         if request_id in self._calls:
             self._do(self._ownership.cancel(request_id))
             self._ended(request_id, error)
+
+    def end_choice(self, request_id: str, choice: int) -> None:
+        """Nobody wants more of one choice. Harmless when it has ended."""
+        if request_id in self._calls:
+            self._do(self._ownership.end_choice(request_id, choice))
+            if not self._ownership.owns(request_id):
+                self._answered(request_id)
 
     def _expire(self, request_id: str, timeout: float) -> None:
         self.cancel(request_id, Unavailable(f"no answer within {timeout:.0f} s"))
@@ -294,8 +341,8 @@ class Node:
                 case Accepted(request_id, num_prompt_tokens):
                     self._calls[request_id].num_prompt_tokens = num_prompt_tokens
                     self.metrics_registry.prompt_tokens(num_prompt_tokens)
-                case Emit(request_id, run):
-                    self._emit(request_id, run)
+                case Emit():
+                    self._emit(instruction)
                 case Failed(request_id, error):
                     self._ended(request_id, error)
                 case _:
@@ -304,22 +351,28 @@ class Node:
     def _tell(self, to: str, message: object) -> None:
         frame: bytes | None = None
         if isinstance(message, EncodeItem) and message.url is None:
-            frame = self._calls[message.item.request_id].media[message.item.index]
+            frame = self._calls[asked_as(message.item.request_id)].media[message.item.index]
         if not self.links.send(to, message, frame):
             member = self._membership.get(to)
             if member is not None:
                 reason = "cannot be reached"
                 self._loop.call_soon(self._lost, to, member.incarnation, reason)
 
-    def _emit(self, request_id: str, run: TokenRun) -> None:
-        call = self._calls[request_id]
-        call.events.put_nowait(run)
-        self.metrics_registry.tokens(len(run.token_ids))
-        if run.first_index == 0:
+    def _emit(self, emit: Emit) -> None:
+        call = self._calls[emit.request_id]
+        if emit.opening is not None:
+            call.num_cached_tokens = emit.opening.num_cached_tokens
+            call.prompt_logprobs = emit.opening.prompt_logprobs
+            self.metrics_registry.prompt_tokens_cached(call.num_cached_tokens)
             self.metrics_registry.first_token(time.monotonic() - call.began)
-        if run.finish_reason is not None:
-            self._close(request_id)
-            self.metrics_registry.request("200")
+        call.events.put_nowait(emit.run)
+        self.metrics_registry.tokens(len(emit.run.token_ids))
+        if emit.last:
+            self._answered(emit.request_id)
+
+    def _answered(self, request_id: str) -> None:
+        self._close(request_id)
+        self.metrics_registry.request("200")
 
     def _ended(self, request_id: str, error: EpdError) -> None:
         call = self._close(request_id)
@@ -334,11 +387,19 @@ class Node:
         return call
 
 
-def _submission(request_id: str, call: CallSpec) -> Submission:
+def _submission(request_id: str, call: CallSpec, sources: list[bytes]) -> Submission:
     items = tuple(
-        ItemJob(modality=part.modality, url=part.url, text_before=part.text_before)
-        for part in call.draft.parts
+        ItemJob(modality=part.modality, url=part.url, text_before=part.text_before, source=source)
+        for part, source in zip(call.draft.parts, sources, strict=True)
     )
     return Submission(
-        request_id=request_id, text=call.draft.text, items=items, sampling=call.sampling
+        request_id=request_id,
+        text=call.draft.text,
+        items=items,
+        sampling=call.sampling,
+        cache_salt=call.cache_salt,
     )
+
+
+def _digests(sources: Iterable[bytes | None]) -> list[bytes]:
+    return [hashlib.sha256(source or b"").digest() for source in sources]

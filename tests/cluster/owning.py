@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from epd.cluster import Emit, Failed, ItemJob, Ownership, Placement, Submission, Tell
+from epd.cluster.attempts import RootOf
 from epd.cluster.instructions import Instruction
 from epd.errors import EpdError
-from epd.types import ItemKey, ItemLayout, Member, Modality, RequestKey, SamplingParams
+from epd.prefix import prefix_root
+from epd.types import (
+    ItemKey,
+    ItemLayout,
+    Member,
+    Modality,
+    RequestKey,
+    SamplingParams,
+    TokenLogprobs,
+)
 from epd.wire import messages as m
 from tests.cluster.samples import decode, encode, layout, prefill
 from tests.cluster.test_membership import table
@@ -19,21 +29,35 @@ R = RequestKey("r", 1)
 class Gateway:
     """The table, the placement and the ownership of one gateway."""
 
-    def __init__(self, *members: Member, max_context: int = 100) -> None:
+    def __init__(
+        self, *members: Member, max_context: int = 100, root_of: RootOf | None = None
+    ) -> None:
         self.membership = table(*members)
         self.placement = Placement(self.membership)
-        self.owner = Ownership(self.membership, self.placement, max_context)
+        self.owner = Ownership(self.membership, self.placement, max_context, root_of)
 
     def submit(
-        self, request_id: str = "r", *, items: int = 0, max_tokens: int = 10, text: int = 4
+        self,
+        request_id: str = "r",
+        *,
+        items: int = 0,
+        max_tokens: int = 10,
+        text: int | tuple[int, ...] = 4,
+        n: int = 1,
+        prompt_logprobs: int | None = None,
+        source: bytes = b"",
+        salt: str = "",
     ) -> list[Instruction]:
-        """A prompt of `text` tokens and so many images."""
-        job = ItemJob(modality=Modality.IMAGE, url=None, text_before="")
+        """A prompt of `text` tokens (or these) and so many images."""
+        job = ItemJob(modality=Modality.IMAGE, url=None, text_before="", source=source)
+        ids = (1,) * text if isinstance(text, int) else text
+        sampling = SamplingParams(max_tokens=max_tokens, n=n, prompt_logprobs=prompt_logprobs)
         submission = Submission(
             request_id=request_id,
-            text=((1,) * text, *[()] * items),
+            text=(ids, *[()] * items),
             items=(job,) * items,
-            sampling=SamplingParams(max_tokens=max_tokens),
+            sampling=sampling,
+            cache_salt=salt,
         )
         return self.owner.submit(submission)
 
@@ -44,18 +68,23 @@ class Gateway:
         index: int = 0,
         attempt: int = 1,
         found: ItemLayout | None = None,
+        request_id: str = "r",
     ) -> list[Instruction]:
-        """LayoutReady for an item of request "r"."""
-        key = ItemKey("r", index, attempt)
+        """LayoutReady for an item of a request."""
+        key = ItemKey(request_id, index, attempt)
         return self.owner.layout(encoder, m.LayoutReady(item=key, layout=found or layout()))
 
-    def reserved(self, sender: str = "D", request: RequestKey = R) -> list[Instruction]:
+    def reserved(
+        self, sender: str = "D", request: RequestKey = R, *, cached: int = 0
+    ) -> list[Instruction]:
         """Decode holds the blocks."""
-        return self.owner.reserved(sender, m.Reserved(request=request, cached_tokens=0))
+        return self.owner.reserved(sender, m.Reserved(request=request, cached_tokens=cached))
 
-    def admitted(self, sender: str = "P", request: RequestKey = R) -> list[Instruction]:
+    def admitted(
+        self, sender: str = "P", request: RequestKey = R, *, cached: int = 0
+    ) -> list[Instruction]:
         """Prefill holds the blocks."""
-        return self.owner.admitted(sender, m.Admitted(request=request))
+        return self.owner.admitted(sender, m.Admitted(request=request, cached_tokens=cached))
 
     def refused(
         self, sender: str, request: RequestKey = R, *, never: bool = False
@@ -91,7 +120,13 @@ class Gateway:
         """Tokens come from a worker."""
         return self.owner.tokens(sender, runs)
 
-    def running(self, request_id: str = "r", **shape: int) -> RequestKey:
+    def scores(self, first: int, *logprobs: float, request: RequestKey = R) -> list[Instruction]:
+        """Prefill computed a chunk of a prompt whose logprobs are wanted."""
+        found = tuple(TokenLogprobs(logprob=logprob) for logprob in logprobs)
+        message = m.PromptLogprobs(request=request, first_token=first, logprobs=found)
+        return self.owner.prompt_logprobs(message)
+
+    def running(self, request_id: str = "r", **shape: Any) -> RequestKey:
         """A request on P and D that has been admitted by both."""
         key = RequestKey(request_id, 1)
         self.submit(request_id, **shape)
@@ -100,9 +135,26 @@ class Gateway:
         return key
 
 
-def split(*more: Member, max_context: int = 100) -> Gateway:
+def split(*more: Member, max_context: int = 100, root_of: RootOf | None = None) -> Gateway:
     """One worker per stage, and more."""
-    return Gateway(encode(), prefill(), decode(), *more, max_context=max_context)
+    members = (encode(), prefill(), decode(), *more)
+    return Gateway(*members, max_context=max_context, root_of=root_of)
+
+
+def root_of(salt: str) -> bytes:
+    """The parent of first blocks."""
+    return prefix_root({"weights": "w"}, salt)
+
+
+def part(choice: int, attempt: int = 1) -> RequestKey:
+    """A choice of request "r" that has become a request of its own."""
+    return RequestKey(f"r/{choice}", attempt)
+
+
+def one(instructions: Sequence[Instruction], kind: type[Any]) -> Any:
+    """The only message of a kind."""
+    ((_, message),) = told(instructions, kind)
+    return message
 
 
 def told(instructions: Sequence[Instruction], kind: type[Any]) -> list[tuple[str, Any]]:
@@ -125,9 +177,14 @@ def error(instructions: Sequence[Instruction]) -> EpdError:
     return found
 
 
-def emitted(instructions: Sequence[Instruction]) -> list[int]:
-    """The tokens that go to the client."""
-    return [t for i in instructions if isinstance(i, Emit) for t in i.run.token_ids]
+def emits(instructions: Sequence[Instruction]) -> list[Emit]:
+    """What goes to the client."""
+    return [i for i in instructions if isinstance(i, Emit)]
+
+
+def emitted(instructions: Sequence[Instruction], choice: int = 0) -> list[int]:
+    """The tokens of one choice that go to the client."""
+    return [t for e in emits(instructions) if e.run.choice == choice for t in e.run.token_ids]
 
 
 def cancels(*names: str, request: RequestKey = R) -> list[Instruction]:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from epd.types import FinishReason, ItemLayout, Member, Modality, RequestKey, Stage, TokenRun
+from epd.types import (
+    FinishReason,
+    ItemLayout,
+    Member,
+    Modality,
+    RequestKey,
+    Stage,
+    TokenLogprobs,
+    TokenRun,
+)
 
 FUSED = (Stage.PREFILL, Stage.DECODE)
 
@@ -69,6 +78,8 @@ def run(
     request: str = "r",
     attempt: int = 1,
     finish: FinishReason | None = None,
+    choice: int = 0,
+    logprobs: tuple[TokenLogprobs, ...] = (),
 ) -> TokenRun:
     """Tokens from index `first` on."""
     return TokenRun(
@@ -76,4 +87,6 @@ def run(
         first_index=first,
         token_ids=token_ids,
         finish_reason=finish,
+        choice=choice,
+        logprobs=logprobs,
     )

@@ -6,7 +6,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from epd.cluster.requests import Item, ItemJob, Request, Stream, Submission
+from epd.cluster.requests import Answer, Item, Request
+from epd.cluster.streams import Stream
+from epd.cluster.submission import ItemJob, Submission
 from epd.types import FinishReason, ItemKey, Modality, RequestKey, SamplingParams, TokenRun
 from tests.cluster.samples import layout, run
 
@@ -101,7 +103,8 @@ def request(*items: Item, text: tuple[tuple[int, ...], ...]) -> Request:
     """A record with its items in place."""
     jobs = tuple(item.job for item in items)
     submission = Submission(request_id="r", text=text, items=jobs, sampling=SamplingParams())
-    return Request(submission, 1, items=list(items))
+    answer = Answer.of(submission, None)
+    return Request("r", answer, 1, (0,), submission.sampling, items=list(items))
 
 
 def item(index: int, *, replaces_left: int = 0, pending: bool = False) -> Item:
@@ -127,8 +130,11 @@ def test_an_expansion_may_replace_text_left_of_it() -> None:
 def test_a_resumed_prompt_ends_with_what_was_emitted() -> None:
     """And only with that; the submission itself never changes."""
     record = request(item(0), text=((1,), (3,)))
-    record.stream.take(run(0, 10, 11))
-    record.stream.take(run(5, 15))
+    stream = record.answer.streams[0]
+    stream.take(run(0, 10, 11))
+    stream.take(run(5, 15))
+    record.restart()
+    stream.take(run(2, 12, attempt=2))
     assert record.prompt().token_ids() == [1, 9, 9, 3, 10, 11]
     assert record.prompt().token_ids() == [1, 9, 9, 3, 10, 11]
 

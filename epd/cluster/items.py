@@ -1,0 +1,138 @@
+"""The items of requests: who encodes them, whose tower waits, what is encoded again.
+
+An item whose source was admitted before may have its KV cached, so its tower is held back until
+that is known. Nothing waits for ever: admission runs or drops every held item, and so does the end
+of its request; a pull runs it in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from epd.cluster.instructions import Instruction, Tell
+from epd.cluster.placement import Placement
+from epd.cluster.recent import Recent
+from epd.cluster.requests import Item, Request
+from epd.cluster.submission import ItemJob
+from epd.errors import Unavailable
+from epd.types import ItemKey
+from epd.wire.messages import DropItem, EncodeItem, RunTower
+
+MAX_LOSSES = 3
+"""How often one attempt of a request may lose the same item."""
+
+SOURCES = 1 << 14
+"""Sources that are remembered."""
+
+
+class Items:
+    """Sends the jobs of all requests. Unavailable, from where it is raised, fails the request."""
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._admitted: Recent[tuple[str, bytes]] = Recent(SOURCES)
+
+    def dispatch(self, request: Request, jobs: Iterable[ItemJob]) -> list[Instruction]:
+        """Send the items of a new request; all of them to one pool."""
+        for job in jobs:
+            item = self._place(request, job)
+            item.held = request.reuses_kv and self._source(request, item) in self._admitted
+        return [self._send(item) for item in request.items]
+
+    def dispatch_again(self, request: Request, known: list[Item]) -> list[Instruction]:
+        """The same for a request that goes on with a prompt whose layouts are `known`."""
+        for old in known:
+            self._place(request, old.job).layout = old.layout
+        self._hold_cached(request)
+        return [self._send(item) for item in request.items]
+
+    def again(self, request: Request, item: Item, reason: str) -> list[Instruction]:
+        """Its encoder lost it."""
+        item.losses += 1
+        if item.losses > MAX_LOSSES:
+            raise Unavailable(f"{item.name}: could not be encoded, {reason}")
+        encoder = self._placement.encoder(item.job.modality, request.pools)
+        dropped = Tell(item.encoder, DropItem(item=item.key))
+        item.key = replace(item.key, attempt=item.key.attempt + 1)
+        item.encoder, item.pending, item.dropped = encoder.name, True, False
+        item.held = item.held and item.layout is None
+        self._placement.began(item.encoder)
+        return [dropped, self._send(item)]
+
+    def arrived(self, item: Item) -> None:
+        """Its layout is here."""
+        self._placement.ended(item.encoder)
+        item.pending = False
+
+    def run_needed(self, request: Request) -> list[Instruction]:
+        """All layouts are known: what no worker is expected to have KV of need not wait."""
+        cached = self._expected(request)
+        return [
+            instruction
+            for item, end in request.row_ends()
+            if end > cached
+            for instruction in self._run(item)
+        ]
+
+    def admitted(self, request: Request, cached_tokens: int) -> list[Instruction]:
+        """Prefill has KV of so many tokens, and will pull no row that only they take."""
+        told: list[Instruction] = []
+        for item, end in request.row_ends():
+            if item.job.source:
+                self._admitted.touch([self._source(request, item)])
+            told += self._run(item) if end > cached_tokens else self._drop(item)
+        return told
+
+    def end(self, request: Request) -> list[Instruction]:
+        """The request needs none of them any more."""
+        return [told for item in request.items for told in self._drop(item)]
+
+    def _place(self, request: Request, job: ItemJob) -> Item:
+        key = ItemKey(request.request_id, len(request.items), 1)
+        encoder = self._placement.encoder(job.modality, request.pools)
+        request.pools = {encoder.pool}
+        item = Item(job, key, encoder.name)
+        request.items.append(item)
+        self._placement.began(item.encoder)
+        return item
+
+    def _hold_cached(self, request: Request) -> None:
+        cached = self._expected(request)
+        for item, end in request.row_ends():
+            item.held = end <= cached
+
+    def _expected(self, request: Request) -> int:
+        """Tokens whose KV some worker should have that could prefill the request."""
+        if not request.reuses_kv:
+            return 0
+        return self._placement.longest(request.blocks, request.pools)
+
+    @staticmethod
+    def _send(item: Item) -> Tell:
+        job = EncodeItem(
+            item=item.key,
+            modality=item.job.modality,
+            url=item.job.url,
+            text_before=item.job.text_before,
+            wanted=item.layout is not None,
+            hold=item.held,
+        )
+        return Tell(item.encoder, job)
+
+    @staticmethod
+    def _run(item: Item) -> list[Instruction]:
+        if not item.held:
+            return []
+        item.held = False
+        return [Tell(item.encoder, RunTower(item=item.key))]
+
+    def _drop(self, item: Item) -> list[Instruction]:
+        if item.pending:
+            self.arrived(item)
+        item.held, item.dropped = False, True
+        return [Tell(item.encoder, DropItem(item=item.key))]
+
+    @staticmethod
+    def _source(request: Request, item: Item) -> tuple[str, bytes]:
+        return request.answer.submission.cache_salt, item.job.source

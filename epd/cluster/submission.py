@@ -1,0 +1,34 @@
+"""What a client asks for, once it is validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epd.types import Modality, SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemJob:
+    """One item of a submission. `url` None: the gateway keeps its bytes.
+
+    `source` is a digest of the bytes, or of the URL; b"" where nobody will ask for it.
+    """
+
+    modality: Modality
+    url: str | None
+    text_before: str
+    source: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A validated request: text[0], items[0], text[1], ... as token ids without placeholders.
+
+    KV is shared with prompts of the same `cache_salt` only.
+    """
+
+    request_id: str
+    text: tuple[tuple[int, ...], ...]
+    items: tuple[ItemJob, ...]
+    sampling: SamplingParams
+    cache_salt: str = ""
