@@ -96,7 +96,12 @@ class Engine:
         return self._pool.fits(num_tokens)
 
     def reserve(
-        self, key: RequestKey, num_tokens: int, prefix: Prefix | None = None, *, most_cached: int = 0
+        self,
+        key: RequestKey,
+        num_tokens: int,
+        prefix: Prefix | None = None,
+        *,
+        most_cached: int = 0,
     ) -> int | None:
         """Hold KV for `num_tokens` in all, at once or not at all.
 
@@ -115,7 +120,9 @@ class Engine:
         if prefix is not None and self._prefix_cache:
             self._prefixes[key] = prefix
         cached = found * self._pool.block_size
-        self._landings.expect(key, cached, self._pool.blocks_for(num_tokens) * self._pool.block_size)
+        self._landings.expect(
+            key, cached, self._pool.blocks_for(num_tokens) * self._pool.block_size
+        )
         return cached
 
     # ---- the life of a request

@@ -132,5 +132,7 @@ class Scheduler:
         page, rest = divmod(end, self._pool.block_size)
         if rest or choice.hashes is None:
             return
-        page_hash = choice.hashes.page(page - 1, lambda first, end: state.tokens(choice, first, end))
+        page_hash = choice.hashes.page(
+            page - 1, lambda first, end: state.tokens(choice, first, end)
+        )
         self._pool.publish(state.key, choice.number, page - 1, page_hash)

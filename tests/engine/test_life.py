@@ -143,9 +143,7 @@ class Life(RuleBasedStateMachine):
             return
         for asked in self.asked.values():
             self._land(asked, asked.num_rows)
-        left = sum(
-            PROMPT_TOKENS + a.request.sampling.n * MOST_TOKENS for a in self.asked.values()
-        )
+        left = sum(PROMPT_TOKENS + a.request.sampling.n * MOST_TOKENS for a in self.asked.values())
         steps = 0
         while self._pull() or self.house.scheduler.has_work:
             self._step()

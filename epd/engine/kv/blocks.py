@@ -71,9 +71,7 @@ class BlockPool:
         """Could an idle pool hold this many tokens of one request?"""
         return self.blocks_for(num_tokens) <= self.num_blocks
 
-    def reserve(
-        self, key: RequestKey, num_tokens: int, hashes: Sequence[bytes] = ()
-    ) -> int | None:
+    def reserve(self, key: RequestKey, num_tokens: int, hashes: Sequence[bytes] = ()) -> int | None:
         """Hold blocks for `num_tokens` in all. None: no room, and nothing changed.
 
         Else how many of the leading pages, whose hashes are given, were found and hold KV.
@@ -127,9 +125,7 @@ class BlockPool:
             self._pages.share(table[:common])
         self._pages.give_back(table[:common])
 
-    def extend(
-        self, key: RequestKey, lengths: Mapping[int, int]
-    ) -> list[tuple[int, int]] | None:
+    def extend(self, key: RequestKey, lengths: Mapping[int, int]) -> list[tuple[int, int]] | None:
         """Let each choice write its token number length - 1, one more than it has KV of.
 
         All or nothing. The copies (from, to) to make first; None: no room.

@@ -57,7 +57,9 @@ class KvCache:
             shape = self._pages.shape
             blocks = self._pages.view(*shape[:2], -1, self.block_size, *shape[3:])
             device = blocks.device
-            source, target = (torch.tensor(side).to(device) for side in zip(*move.pairs, strict=True))
+            source, target = (
+                torch.tensor(side).to(device) for side in zip(*move.pairs, strict=True)
+            )
             blocks.index_copy_(2, target, blocks.index_select(2, source))
             return
         host = self._host_pages()
