@@ -1,30 +1,19 @@
 """A whole cluster without sockets, clocks or tensors: the real state machines, stub engines.
 
 Messages wait in one queue per connection and lane; a test decides which queue moves next, what is
-repeated, who dies, who is cancelled and what arrives broken. A death is noticed by each peer in its
-own time, behind what the dead one had sent; some who live are taken for dead. Every message names the incarnation it is meant for,
-and one from a stranger waits until the table names its sender.
+repeated, who dies, who is taken for dead, who is cancelled and what arrives broken. A death is
+noticed by each peer in its own time, behind what the dead one had sent. Every message names the
+incarnation it is meant for, and one from a stranger waits until the table names its sender.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from epd.cluster import (
-    Accepted,
-    Emit,
-    Failed,
-    ItemJob,
-    Membership,
-    Ownership,
-    Placement,
-    Submission,
-    Tell,
-)
-from epd.errors import EpdError
+from epd.cluster import ItemJob, Submission, asked_as
 from epd.types import (
     FinishReason,
     ItemKey,
@@ -37,17 +26,13 @@ from epd.types import (
     TokenRun,
 )
 from epd.wire import messages as m
+from tests.handoff.stub_gateway import Outcome, SimGateway
 from tests.handoff.stub_workers import Labels, SimEncode, Worker
 
 BULK = (m.EmbeddingData, m.KvChunk)
 
 Lane = tuple[str, int, str, int, bool]
 """(sender, its incarnation, receiver, its incarnation, bulk)"""
-
-
-def token_of(request_id: str, index: int) -> int:
-    """The only right answer of the stub model."""
-    return sum(request_id.encode()) * 31 + index * 7
 
 
 @dataclass
@@ -58,115 +43,6 @@ class Letter:
     incarnation: int
     message: Any
     labels: Labels = ()
-
-
-@dataclass
-class Outcome:
-    """What the client has seen."""
-
-    gateway: str
-    layouts: list[ItemLayout]
-    wanted: int
-    prompt: int = 0
-    tokens: list[int] = field(default_factory=list)
-    finish: FinishReason | None = None
-    error: EpdError | None = None
-    given_up: bool = False  # cancelled, or its gateway died
-
-    @property
-    def ended(self) -> bool:
-        return self.finish is not None or self.error is not None or self.given_up
-
-
-class SimGateway:
-    """One gateway: its own table, its own requests."""
-
-    def __init__(self, sim: Simulation, name: str) -> None:
-        self.sim = sim
-        self.name = name
-        self.incarnation = sim.next_incarnation()
-        self.membership = Membership({})
-        self.ownership = Ownership(self.membership, Placement(self.membership), max_context=1000)
-
-    def knows(self, name: str, incarnation: int) -> bool:
-        member = self.membership.get(name)
-        return member is not None and member.incarnation == str(incarnation)
-
-    def handle(self, letter: Letter) -> None:
-        owner, sender, message = self.ownership, letter.sender, letter.message
-        match message:
-            case m.Register():
-                self.join(message.member)
-            case m.Leaving():
-                self.lose(sender, letter.incarnation)
-            case m.LayoutReady():
-                self.do(owner.layout(sender, message))
-            case m.RowsLost():
-                self.do(owner.rows_lost(sender, message))
-            case m.Reserved():
-                self.do(owner.reserved(sender, message))
-            case m.Admitted():
-                self.do(owner.admitted(sender, message))
-            case m.Refused():
-                self.do(owner.refused(sender, message))
-            case m.Room():
-                self.do(owner.room())
-            case m.Tokens():
-                self.do(owner.tokens(sender, message.runs))
-            case m.RequestFailed():
-                self.do(owner.request_failed(sender, message))
-            case m.Holding():
-                self.do(owner.holding(sender, message))
-            case _:
-                raise AssertionError(message)
-
-    def join(self, member: Member) -> None:
-        joined = self.membership.join(member, {"protocol": str(m.PROTOCOL_VERSION)})
-        self.publish()
-        if getattr(joined, "replaced", None) is not None:
-            self.do(self.ownership.worker_lost(member.name))
-        self.do(self.ownership.room())
-
-    def lose(self, name: str, incarnation: int) -> None:
-        if self.membership.leave(name, str(incarnation)) is not None:
-            self.publish()
-            self.do(self.ownership.worker_lost(name))
-
-    def publish(self) -> None:
-        table = m.Members(members=self.membership.members)
-        for member in table.members:
-            self.tell(member.name, table)
-
-    def tell(self, to: str, message: Any) -> None:
-        member = self.membership.get(to)
-        if member is not None:
-            number = int(member.incarnation)
-            self.sim.post(self.name, self.incarnation, to, number, message)
-
-    def held(self, message: Any) -> Any:
-        """Some items are to be held; their first pull, or nobody, asks for them."""
-        if isinstance(message, m.EncodeItem) and self.sim.chance(f"hold {message.item}"):
-            return replace(message, hold=True)
-        return message
-
-    def do(self, instructions: list[Any]) -> None:
-        for instruction in instructions:
-            match instruction:
-                case Tell(to, message):
-                    self.tell(to, self.held(message))
-                case Emit(request_id, run):
-                    outcome = self.sim.outcomes[request_id]
-                    assert not outcome.ended
-                    assert run.first_index == len(outcome.tokens)
-                    outcome.tokens += run.token_ids
-                    outcome.finish = run.finish_reason
-                case Failed(request_id, error):
-                    assert not self.sim.outcomes[request_id].ended
-                    self.sim.outcomes[request_id].error = error
-                case Accepted(request_id, num_prompt_tokens):
-                    self.sim.outcomes[request_id].prompt = num_prompt_tokens
-                case _:
-                    raise AssertionError(instruction)
 
 
 @dataclass
@@ -191,9 +67,9 @@ class Simulation:
         self.incarnations += 1
         return self.incarnations
 
-    @property
-    def layouts(self) -> dict[str, list[ItemLayout]]:
-        return {request_id: outcome.layouts for request_id, outcome in self.outcomes.items()}
+    def of(self, request_id: str) -> Outcome:
+        """What becomes of the client's request of which this one may be a part."""
+        return self.outcomes[asked_as(request_id)]
 
     # ---- what a test does
 
@@ -250,7 +126,9 @@ class Simulation:
             outcome.given_up |= outcome.gateway == name and not outcome.ended
         self.queues = {lane: letters for lane, letters in self.queues.items() if letters}
 
-    def submit(self, gateway: str, item_rows: list[int], num_tokens: int) -> None:
+    def submit(
+        self, gateway: str, item_rows: list[int], num_tokens: int, n: int = 1, scored: bool = False
+    ) -> None:
         """A client asks."""
         request_id = f"r{len(self.outcomes)}"
         layouts = [
@@ -264,16 +142,24 @@ class Simulation:
             )
             for index, rows in enumerate(item_rows)
         ]
-        self.outcomes[request_id] = Outcome(gateway, layouts, num_tokens)
-        job = ItemJob(modality=Modality.IMAGE, url=None, text_before="")
+        self.outcomes[request_id] = Outcome(gateway, layouts, num_tokens, n, scored)
+        job = ItemJob(modality=Modality.IMAGE, url=None, text_before="", source=b"picture")
+        scores = 0 if scored else None
         submission = Submission(
             request_id=request_id,
             text=((1, 2),) * (len(item_rows) + 1),
             items=(job,) * len(item_rows),
-            sampling=SamplingParams(max_tokens=num_tokens),
+            sampling=SamplingParams(max_tokens=num_tokens, n=n, prompt_logprobs=scores),
         )
         owner = self.gateways[gateway]
         owner.do(owner.ownership.submit(submission))
+
+    def stop(self, request_id: str, choice: int) -> None:
+        """The gateway sees a stop string in what has come of a choice."""
+        outcome = self.outcomes[request_id]
+        outcome.stopped.add(choice)
+        owner = self.gateways[outcome.gateway]
+        owner.do(owner.ownership.end_choice(request_id, choice))
 
     def cancel(self, request_id: str) -> None:
         """The client leaves."""
@@ -404,13 +290,18 @@ class Simulation:
                 return lane
         return None
 
-    def run(self, key: RequestKey, index: int, max_tokens: int) -> TokenRun:
+    def token(self, key: RequestKey, choice: int, index: int) -> int:
+        """The only right answer of the stub model."""
+        return sum(asked_as(key.request_id).encode()) * 31 + choice * 1000 + index * 7
+
+    def run(self, key: RequestKey, choice: int, index: int, max_tokens: int) -> TokenRun:
         last = index == max_tokens - 1
         return TokenRun(
             request=key,
             first_index=index,
-            token_ids=(token_of(key.request_id, index),),
+            token_ids=(self.token(key, choice, index),),
             finish_reason=FinishReason.LENGTH if last else None,
+            choice=choice,
         )
 
     # ---- what must hold
@@ -418,10 +309,12 @@ class Simulation:
     def check_streams(self) -> None:
         """Every client has seen a prefix of the right answer, and a finished one all of it."""
         for request_id, outcome in self.outcomes.items():
-            right = [token_of(request_id, i) for i in range(outcome.wanted)]
-            assert outcome.tokens == right[: len(outcome.tokens)]
-            if outcome.finish is not None and not self.faults:
-                assert len(outcome.tokens) >= min(len(right), self.context - outcome.prompt)
+            key = RequestKey(request_id, 0)
+            for choice, tokens in enumerate(outcome.tokens):
+                right = [self.token(key, choice, index) for index in range(outcome.wanted)]
+                assert tokens == right[: len(tokens)]
+                if choice in outcome.finished and not self.faults:
+                    assert len(tokens) >= min(len(right), self.context - outcome.prompt)
 
     def check_nothing_held(self) -> None:
         """Nobody holds anything for anybody."""

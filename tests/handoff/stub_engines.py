@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from epd.cluster import asked_as
 from epd.errors import InternalError, Overloaded
 from epd.handoff import (
     DropSends,
+    EndChoice,
     Free,
     KvReceiver,
     KvSender,
@@ -16,7 +18,7 @@ from epd.handoff import (
     StartDecode,
     first_rows,
 )
-from epd.types import RequestKey, Stage
+from epd.types import RequestKey, Stage, TokenLogprobs
 from epd.wire import messages as m
 from tests.handoff.stub_workers import PAYLOAD, Labels, Worker
 
@@ -27,20 +29,62 @@ LAYERS = 2
 ROW_BYTES = 4
 
 
-class SimPrefill(Worker):
+class Generating(Worker):
+    """A worker whose requests generate: every live choice gets a token per step."""
+
+    def __init__(
+        self, sim: Simulation, name: str, capacity: int, owner: KvSender | KvReceiver
+    ) -> None:
+        super().__init__(sim, name, capacity)
+        self.owner = owner
+        self.live: dict[RequestKey, dict[int, int]] = {}  # the index of each choice's last token
+
+    def generate(self, key: RequestKey, num_prompt: int, max_tokens: int) -> None:
+        """One step, for which KV grows where it has to, or the request is given back."""
+        self.sim.activity += 1
+        live = self.live[key]
+        while num_prompt + len(live) * max_tokens > self.pool.held[key]:
+            if not self.pool.grow(key):
+                self.do(self.owner.failed(key, Overloaded("no KV block is left")))
+                return
+        if self.emit(key, max_tokens):
+            self.do(self.owner.ended(key))
+
+    def emit(self, key: RequestKey, max_tokens: int) -> bool:
+        """The next token of every live choice. True: all of them have ended."""
+        live = self.live[key]
+        runs = [self.sim.run(key, choice, i + 1, max_tokens) for choice, i in live.items()]
+        for run in runs:
+            live[run.choice] = run.first_index
+            if run.finish_reason is not None:
+                del live[run.choice]
+        self.send(self.owner.gateway_of(key) or "", m.Tokens(runs=tuple(runs)))
+        return not live
+
+    def end_choice(self, end: EndChoice) -> None:
+        """As Engine.end_choice: unknown ones are ignored, a request ends with its last."""
+        live = self.live.get(end.request, {})
+        if live.pop(end.choice, None) is not None and not live:
+            self.do(self.owner.ended(end.request))
+
+    def do(self, instructions: list[Any]) -> None:
+        raise AssertionError(instructions)
+
+
+class SimPrefill(Generating):
     """Computes a few tokens of KV per step, up to the first row that has not landed."""
 
     stages: tuple[Stage, ...] = (Stage.PREFILL,)
 
     def __init__(self, sim: Simulation, name: str, capacity: int) -> None:
-        super().__init__(sim, name, capacity)
         self.kv = KvSender()
+        super().__init__(sim, name, capacity, self.kv)
         quota = sim.quota_rows * ROW_BYTES
         self.rows = RowReceiver(quota_bytes=quota, part_bytes=2 * ROW_BYTES)
         self.running: dict[RequestKey, m.Admit] = {}
         self.computed: dict[RequestKey, int] = {}
         self.landed: dict[RequestKey, set[tuple[int, int]]] = {}
-        self.decoding: dict[RequestKey, int] = {}  # fused: index of the last token
+        self.decoding: dict[RequestKey, None] = {}  # fused
 
     def receive(self, peer: str, message: Any, labels: Labels) -> None:
         match message:
@@ -60,6 +104,8 @@ class SimPrefill(Worker):
                 self.do(self.kv.peer_failed(peer, message.request))
             case m.Cancel():
                 self.do(self.kv.ended(message.request))
+            case m.StopChoice():
+                self.do(self.kv.stop_choice(message))
             case _:
                 raise AssertionError(message)
 
@@ -80,7 +126,11 @@ class SimPrefill(Worker):
             self.refuse(gateway, key, admit.num_tokens)
             return
         self.kv.admitted(gateway, key, admit.decode)
-        cached = self.cached(key, admit.prompt.num_tokens - 1)
+        scored = admit.sampling.prompt_logprobs is not None
+        cached = self.cached(key, 0 if scored else admit.prompt.num_tokens - 1, admit.prefix)
+        first = admit.sampling.first_choice
+        choices = range(first, first + admit.sampling.n)
+        self.live[key] = dict.fromkeys(choices, admit.first_index - 1)
         self.running[key], self.computed[key], self.landed[key] = admit, cached, set()
         self.send(gateway, m.Admitted(request=key, cached_tokens=cached))
         self.do(self.kv.computed(key, cached))
@@ -96,7 +146,7 @@ class SimPrefill(Worker):
             return
         index, first = part.item.index, part.first_row
         rows = range(first, first + part.num_rows)
-        assert labels == tuple((part.request.request_id, index, row) for row in rows)
+        assert labels == tuple((asked_as(part.request.request_id), index, row) for row in rows)
         spots = {(index, row) for row in rows}
         assert not spots & self.landed[part.request], "a row landed twice"
         self.landed[part.request] |= spots
@@ -105,7 +155,9 @@ class SimPrefill(Worker):
     def work(self) -> None:
         for key in list(self.decoding):
             if key in self.decoding:
-                self.decode(key)
+                admit = self.running[key]
+                own = admit.prompt.num_tokens - admit.first_index
+                self.generate(key, own, admit.sampling.max_tokens)
         for key in list(self.running):
             if self.advance(key):
                 return
@@ -118,6 +170,8 @@ class SimPrefill(Worker):
             return False
         self.computed[key] = end
         self.sim.activity += 1
+        if admit.sampling.prompt_logprobs is not None:
+            self.score(key, range(at + 1, min(end + 1, admit.prompt.num_tokens)))
         self.do(self.kv.computed(key, end))
         self.do(self.rows.consumed(key, admit.prompt.rows_before(end)))
         if end == admit.prompt.num_tokens:
@@ -133,38 +187,30 @@ class SimPrefill(Worker):
                 return (index, row) in self.landed[key]
         return True
 
+    def score(self, key: RequestKey, tokens: range) -> None:
+        """Logprobs of the tokens that a chunk tells about."""
+        if tokens:
+            scores = tuple(TokenLogprobs(logprob=-float(token)) for token in tokens)
+            told = m.PromptLogprobs(request=key, first_token=tokens[0], logprobs=scores)
+            self.send(self.kv.gateway_of(key) or "", told)
+
     def sample(self, key: RequestKey, admit: m.Admit) -> None:
-        run = self.sim.run(key, admit.first_index, admit.sampling.max_tokens)
-        self.send(self.kv.gateway_of(key) or "", m.Tokens(runs=(run,)))
-        if run.finish_reason is not None:
+        ended = self.emit(key, admit.sampling.max_tokens)
+        if ended:
             self.do(self.kv.ended(key))
         elif admit.decode is None:
-            self.decoding[key] = run.first_index
+            self.decoding[key] = None
         else:
+            tokens = {c: self.sim.token(key, c, index) for c, index in self.live[key].items()}
             state = m.HandOff(
                 request=key,
                 token_ids=tuple(admit.prompt.token_ids()),
-                choices=((run.choice, run.token_ids[0]),),
+                choices=tuple(tokens.items()),
                 position_delta=0,
                 sampling=admit.sampling,
-                first_index=run.first_index,
+                first_index=admit.first_index,
             )
             self.do(self.kv.sampled(state))
-
-    def decode(self, key: RequestKey) -> None:
-        """A fused worker goes on itself, and gives the youngest back when it is full."""
-        admit, index = self.running[key], self.decoding[key]
-        self.sim.activity += 1
-        used = admit.prompt.num_tokens + index - admit.first_index + 1
-        if used > self.pool.held[key] and not self.pool.grow(key):
-            youngest = list(self.decoding)[-1]
-            self.do(self.kv.failed(youngest, Overloaded("no KV block is left")))
-            return
-        run = self.sim.run(key, index + 1, admit.sampling.max_tokens)
-        self.decoding[key] = index + 1
-        self.send(self.kv.gateway_of(key) or "", m.Tokens(runs=(run,)))
-        if run.finish_reason is not None:
-            self.do(self.kv.ended(key))
 
     def do(self, instructions: list[Any]) -> None:
         for instruction in instructions:
@@ -177,6 +223,8 @@ class SimPrefill(Worker):
                     self.free(request)
                 case DropSends(key):
                     self.drop_sends(key)
+                case EndChoice():
+                    self.end_choice(instruction)
                 case _:
                     raise AssertionError(instruction)
 
@@ -198,7 +246,8 @@ class SimPrefill(Worker):
                 self.queue(kv.to, kv.request, chunk, tuple(labels))
 
     def free(self, request: RequestKey) -> None:
-        for held in (self.pool.held, self.running, self.computed, self.landed, self.decoding):
+        mine = (self.running, self.computed, self.landed, self.decoding)
+        for held in (self.pool.held, self.live, *mine):
             held.pop(request, None)
         self.do(self.rows.ended(request))
         self.given_back()
@@ -207,7 +256,7 @@ class SimPrefill(Worker):
         super().check_nothing_held()
         assert self.kv.num_requests == 0 and self.rows.num_requests == 0
         assert self.rows.held_bytes == 0
-        assert not self.landed
+        assert not self.landed and not self.live
 
 
 class SimFused(SimPrefill):
@@ -216,16 +265,16 @@ class SimFused(SimPrefill):
     stages = (Stage.PREFILL, Stage.DECODE)
 
 
-class SimDecode(Worker):
-    """Generates one token per request and step; grows its KV, or gives the youngest back."""
+class SimDecode(Generating):
+    """Takes KV and state, then generates."""
 
     stages = (Stage.DECODE,)
 
     def __init__(self, sim: Simulation, name: str, capacity: int) -> None:
-        super().__init__(sim, name, capacity)
         self.kv = KvReceiver(LAYERS, window_tokens=sim.window)
+        super().__init__(sim, name, capacity, self.kv)
         self.pages: dict[RequestKey, set[tuple[int, int]]] = {}
-        self.running: dict[RequestKey, tuple[m.HandOff, int]] = {}
+        self.running: dict[RequestKey, m.HandOff] = {}
 
     def receive(self, peer: str, message: Any, labels: Labels) -> None:
         match message:
@@ -241,6 +290,8 @@ class SimDecode(Worker):
                 self.do(self.kv.peer_failed(peer, message.request))
             case m.Cancel():
                 self.do(self.kv.ended(message.request))
+            case m.StopChoice():
+                self.do(self.kv.stop_choice(message))
             case _:
                 raise AssertionError(message)
 
@@ -260,7 +311,7 @@ class SimDecode(Worker):
         if not self.pool.reserve(key, message.num_tokens):
             self.refuse(gateway, key, message.num_tokens)
             return
-        cached = self.cached(key, self.sim.outcomes[key.request_id].prompt)
+        cached = self.cached(key, self.sim.of(key.request_id).prompt, message.prefix)
         self.pages[key] = {(t, layer) for t in range(cached) for layer in range(LAYERS)}
         self.kv.reserved(gateway, key, message.prefill, message.num_tokens, cached)
         self.send(gateway, m.Reserved(request=key, cached_tokens=cached))
@@ -281,21 +332,9 @@ class SimDecode(Worker):
     def work(self) -> None:
         for key in list(self.running):
             if key in self.running:
-                self.decode(key)
-
-    def decode(self, key: RequestKey) -> None:
-        state, index = self.running[key]
-        self.sim.activity += 1
-        used = len(state.token_ids) + index - state.first_index + 1
-        if used > self.pool.held[key] and not self.pool.grow(key):
-            youngest = list(self.running)[-1]
-            self.do(self.kv.failed(youngest, Overloaded("no KV block is left")))
-            return
-        run = self.sim.run(key, index + 1, state.sampling.max_tokens)
-        self.running[key] = (state, index + 1)
-        self.send(self.kv.gateway_of(key) or "", m.Tokens(runs=(run,)))
-        if run.finish_reason is not None:
-            self.do(self.kv.ended(key))
+                state = self.running[key]
+                own = len(state.token_ids) - state.first_index
+                self.generate(key, own, state.sampling.max_tokens)
 
     def do(self, instructions: list[Any]) -> None:
         for instruction in instructions:
@@ -305,18 +344,24 @@ class SimDecode(Worker):
                 case StartDecode(state):
                     want = {(t, i) for t in range(len(state.token_ids)) for i in range(LAYERS)}
                     assert self.pages[state.request] == want, "decode starts on missing KV"
-                    self.running[state.request] = (state, state.first_index)
+                    for choice, token in state.choices:
+                        assert token == self.sim.token(state.request, choice, state.first_index)
+                    self.running[state.request] = state
+                    live = {choice: state.first_index for choice, _ in state.choices}
+                    self.live[state.request] = live
+                case EndChoice():
+                    self.end_choice(instruction)
                 case Free(request):
                     self.free(request)
                 case _:
                     raise AssertionError(instruction)
 
     def free(self, request: RequestKey) -> None:
-        for held in (self.pool.held, self.pages, self.running):
+        for held in (self.pool.held, self.pages, self.running, self.live):
             held.pop(request, None)
         self.given_back()
 
     def check_nothing_held(self) -> None:
         super().check_nothing_held()
         assert self.kv.num_requests == 0
-        assert not self.pages
+        assert not self.pages and not self.live

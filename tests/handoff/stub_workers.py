@@ -10,8 +10,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from epd.cluster import asked_as
 from epd.handoff import DropSends, Pin, RowSender, Send, SendRows, Unpin
-from epd.types import ItemKey, RequestKey, Stage
+from epd.types import ItemKey, ItemLayout, Prefix, RequestKey, Stage
 from epd.wire import messages as m
 
 if TYPE_CHECKING:
@@ -155,8 +156,10 @@ class Worker:
         if not never:
             self.owed.add(gateway)
 
-    def cached(self, key: RequestKey, most: int) -> int:
+    def cached(self, key: RequestKey, most: int, prefix: Prefix | None) -> int:
         """Tokens whose KV happens to be here already."""
+        if prefix is None:
+            return 0
         found = self.sim.cached(f"{self.name} {key.request_id} {key.attempt}", most)
         assert 0 <= found <= most
         return found
@@ -253,14 +256,16 @@ class SimEncode(Worker):
         self.sim.activity += bool(self.jobs or self.towers)
         if self.jobs:
             owner, job = self.jobs.popleft()
-            layout = self.sim.layouts[job.item.request_id][job.item.index]
+            layout = self.layout(job.item)
             self.send(owner, m.LayoutReady(item=job.item, layout=layout))
             self.made[job.item] = job.wanted
             self.prepared(job.item)
         elif self.towers:
             item = self.towers.popleft()
-            layout = self.sim.layouts[item.request_id][item.index]
-            self.do(self.rows.encoded(item, layout.num_rows))
+            self.do(self.rows.encoded(item, self.layout(item).num_rows))
+
+    def layout(self, item: ItemKey) -> ItemLayout:
+        return self.sim.of(item.request_id).layouts[item.index]
 
     def prepared(self, item: ItemKey) -> None:
         """To the towers, or held until it is asked for."""
@@ -320,7 +325,9 @@ class SimEncode(Worker):
                 num_rows=num,
                 payload=PAYLOAD,
             )
-            labels = [(rows.item.request_id, rows.item.index, first + i) for i in range(num)]
+            labels = [
+                (asked_as(rows.item.request_id), rows.item.index, first + i) for i in range(num)
+            ]
             self.queue(rows.to, rows.item, part, tuple(labels))
 
     def check_nothing_held(self) -> None:

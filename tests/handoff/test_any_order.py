@@ -76,10 +76,33 @@ class AnyOrder(RuleBasedStateMachine):
         data=st.data(),
         rows=st.lists(st.integers(1, 4), max_size=2),
         tokens=st.integers(1, 9),
+        n=st.integers(1, 3),
+        scored=st.booleans(),
     )
-    def submit(self, data: st.DataObject, rows: list[int], tokens: int) -> None:
+    def submit(
+        self, data: st.DataObject, rows: list[int], tokens: int, n: int, scored: bool
+    ) -> None:
         gateway = data.draw(st.sampled_from(sorted(self.sim.gateways)))
-        self.sim.submit(gateway, rows, tokens)
+        self.sim.submit(gateway, rows, tokens, n, scored)
+
+    @precondition(lambda self: self.begun())
+    @rule(data=st.data())
+    def stop(self, data: st.DataObject) -> None:
+        self.sim.stop(*data.draw(st.sampled_from(self.begun())))
+
+    def begun(self) -> list[tuple[str, int]]:
+        """Choices that have tokens and go on."""
+        return [
+            (request_id, choice)
+            for request_id, outcome in self.sim.outcomes.items()
+            for choice, tokens in enumerate(outcome.tokens)
+            if tokens and not outcome.ended and choice not in outcome.finished | outcome.stopped
+        ]
+
+    @precondition(lambda self: self.sim.workers)
+    @rule(data=st.data())
+    def say_what_is_held(self, data: st.DataObject) -> None:
+        self.sim.workers[data.draw(st.sampled_from(sorted(self.sim.workers)))].tell_holding()
 
     @precondition(lambda self: self.sim.queues)
     @rule(data=st.data(), repeat=st.integers(0, 9), count=st.integers(1, 20))
@@ -170,7 +193,7 @@ class AnyOrder(RuleBasedStateMachine):
         for request_id, outcome in self.sim.outcomes.items():
             assert outcome.ended, f"{request_id} hangs"
             if not self.sim.faults and not outcome.given_up:
-                assert outcome.finish is not None, outcome.error
+                assert outcome.answered, outcome.error
         self.sim.check_streams()
         self.sim.check_nothing_held()
 

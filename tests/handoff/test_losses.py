@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from epd.errors import Unavailable
-from epd.types import FinishReason
 from tests.handoff.simulation import Simulation
 from tests.handoff.stub_engines import SimDecode, SimPrefill
 from tests.handoff.stub_workers import SimEncode
@@ -18,7 +17,7 @@ def running(num_tokens: int) -> Simulation:
     sim.start(SimDecode, "decode-0", sim.context)
     sim.settle()
     sim.submit("gateway", [2], 8)
-    while len(sim.outcomes["r0"].tokens) < num_tokens:
+    while len(sim.outcomes["r0"].tokens[0]) < num_tokens:
         sim.turn()
     return sim
 
@@ -27,7 +26,7 @@ def test_a_request_that_decode_has_taken_over_outlives_its_prefill_worker() -> N
     sim = running(2)
     sim.kill("prefill-0", keep=0)
     sim.settle()
-    assert sim.outcomes["r0"].finish is FinishReason.LENGTH
+    assert sim.outcomes["r0"].finished == {0}
     sim.check_streams()
     sim.check_nothing_held()
 
@@ -44,5 +43,5 @@ def test_an_encoder_that_has_given_its_rows_is_not_missed() -> None:
     sim = running(1)
     sim.kill("encode-0", keep=0)
     sim.settle()
-    assert sim.outcomes["r0"].finish is FinishReason.LENGTH
+    assert sim.outcomes["r0"].finished == {0}
     sim.check_nothing_held()
