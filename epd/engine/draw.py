@@ -21,6 +21,10 @@ from epd.types import SamplingParams
 
 _MOST_NARROW = 128  # the largest top_k for which only the largest scores are looked at
 _CANDIDATES = 2 * _MOST_NARROW  # so many of them: there may be more that equal the k-th
+_HEAD = 4096
+_BLOCK = 64
+_COLDEST = 1e-30  # a smaller temperature would be 0 in float32, and is as good as this one
+_LEAST = 1e-300
 
 
 class _Way(IntEnum):
@@ -99,43 +103,74 @@ def _way(sampling: SamplingParams) -> _Way:
 
 def _draw(way: int, scores: torch.Tensor, best: torch.Tensor, columns: _Columns) -> torch.Tensor:
     """[M, vocab] -> [M] ids, all rows going the same way. `best` [M, 1] are the largest scores."""
-    ids = None
+    floor = columns.min_p.log().float()
     if way == _Way.NARROW:
-        scores, ids = topk(scores, min(_CANDIDATES, scores.shape[-1]))
-    # Relative to the best, so that no temperature, however small, can overflow.
-    heated = (scores.double() - best.double()) / columns.temperature
-    if way == _Way.WIDE:
-        floor = columns.min_p.log()
-    else:
-        ordered = heated if ids is not None else heated.sort(-1, descending=True).values
-        floor = _floor(ordered, columns)
-    if ids is None:
-        return _walk(heated, floor, columns.points)[:, 0]
-    ids, order = ids.sort(-1)
-    found = _walk(heated.gather(-1, order), floor, columns.points)
-    return ids.gather(-1, found)[:, 0]
+        values, ids = topk(scores, min(_CANDIDATES, scores.shape[-1]))
+        ordered = _heated(values, best, columns)
+        floor = torch.maximum(floor, _floor_from(ordered, ordered, columns)[0])
+        ids, order = ids.sort(-1)
+        found = _walk(_chances(ordered.gather(-1, order), floor), columns.points)
+        return ids.gather(-1, found)[:, 0]
+    heated = _heated(scores, best, columns)
+    if way == _Way.ORDERED:
+        floor = torch.maximum(floor, _floor(heated, columns))
+    return _walk(_chances(heated, floor), columns.points)[:, 0]
 
 
-def _floor(ordered: torch.Tensor, columns: _Columns) -> torch.Tensor:
-    """[M, 1]: the smallest score that all filters keep. `ordered` has the largest first."""
-    num = ordered.shape[-1]
-    kth = ordered.gather(-1, columns.top_k.clamp(1, num) - 1)
-    floor = torch.where(columns.top_k > 0, kth, -torch.inf)
-    chances = _chances(ordered, floor)
-    cumulative = chances.cumsum(-1)
-    # The likeliest tokens until their sum reaches p, at least one.
-    short = cumulative - chances < columns.top_p * cumulative[:, -1:]
-    last = ordered.gather(-1, short.sum(-1, keepdim=True).clamp(min=1) - 1)
-    floor = torch.maximum(floor, torch.where(columns.top_p < 1.0, last, -torch.inf))
-    return torch.maximum(floor, columns.min_p.log())
-
-
-def _walk(heated: torch.Tensor, floor: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """[M, 1]: where the cumulative chances reach each row's point."""
-    cumulative = _chances(heated, floor).cumsum(-1)
-    found = torch.searchsorted(cumulative, points * cumulative[:, -1:])
-    return found.clamp(max=heated.shape[-1] - 1)
+def _heated(scores: torch.Tensor, best: torch.Tensor, columns: _Columns) -> torch.Tensor:
+    """Relative to the best, so that no temperature, however small, can overflow."""
+    relative = scores.float() - best.float()
+    return relative.div_(columns.temperature.float().clamp(min=_COLDEST))
 
 
 def _chances(heated: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """Not normalised: the best has 1. 0 below the floor."""
     return torch.where(heated >= floor, heated.exp(), 0.0)
+
+
+def _floor(heated: torch.Tensor, columns: _Columns) -> torch.Tensor:
+    """[M, 1]: the smallest score that top_k and top_p keep."""
+    if heated.device.type == "cpu" and heated.shape[-1] > _HEAD:
+        # There sorting is slow and looking at a result is free: mostly the largest scores tell.
+        floor, known = _floor_from(heated.topk(_HEAD).values, heated, columns)
+        if known.all():
+            return floor
+    return _floor_from(heated.sort(-1, descending=True).values, heated, columns)[0]
+
+
+def _floor_from(
+    ordered: torch.Tensor, heated: torch.Tensor, columns: _Columns
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """_floor() from the largest scores in order, and whether they are enough to know it."""
+    num = ordered.shape[-1]
+    kth = ordered.gather(-1, columns.top_k.clamp(1, num) - 1)
+    kth = torch.where(columns.top_k > 0, kth, -torch.inf)
+    total = _chances(heated, kth).sum(-1, keepdim=True, dtype=torch.float64)
+    # The likeliest tokens until their sum reaches p, at least one.
+    wanted = columns.top_p * total
+    chances = _chances(ordered, kth).double()
+    cumulative = chances.cumsum(-1)
+    short = cumulative - chances < wanted
+    last = ordered.gather(-1, short.sum(-1, keepdim=True).clamp(min=1) - 1)
+    limited = columns.top_p < 1.0
+    floor = torch.maximum(kth, torch.where(limited, last, -torch.inf))
+    return floor, (columns.top_k <= num) & (~limited | (cumulative[:, -1:] >= wanted))
+
+
+def _walk(chances: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """[M, 1]: where the sum of chances reaches each row's point. Block by block, then inside one.
+
+    Whatever rounding does, it is a place with a chance; where chances are NaN, any in bounds.
+    """
+    num = chances.shape[-1]
+    size = _BLOCK if num % _BLOCK == 0 else num
+    blocks = chances.reshape(len(chances), -1, size)
+    sums = blocks.sum(-1).double()
+    cumulative = sums.cumsum(-1)
+    target = points * cumulative[:, -1:]
+    at = torch.searchsorted(cumulative, target).clamp(max=num // size - 1)
+    target = target - (cumulative.gather(-1, at) - sums.gather(-1, at))
+    block = blocks.gather(1, at[:, :, None].expand(-1, -1, size))[:, 0]
+    inside = block.double().cumsum(-1)
+    target = torch.minimum(target.clamp(min=_LEAST), inside[:, -1:])
+    return at * size + torch.searchsorted(inside, target).clamp(max=size - 1)

@@ -9,7 +9,7 @@ A row depends on nothing but its own logits, parameters, tokens and index.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -71,6 +71,7 @@ class Sampler:
     ) -> None:
         """Take a request whose next token has index len(generated)."""
         assert name not in self._slots, f"{name} was added twice"
+        sampling = self._known(sampling)
         slot = self._slots[name] = self._seats.take()
         self._asked = fit(self._asked, slot + 1, 2)
         top = -1 if sampling.logprobs is None else min(sampling.logprobs, self._vocab_size)
@@ -106,11 +107,22 @@ class Sampler:
         measured = self._measure(logits, ids, asked)
         return Sampled(torch.where(finite, ids, BROKEN), asked.tolist(), measured)
 
+    def _known(self, sampling: SamplingParams) -> SamplingParams:
+        """Without ids outside of the vocabulary: they never come, and are no place to write to."""
+        ids = range(self._vocab_size)
+        return replace(
+            sampling,
+            stop_token_ids=tuple(token for token in sampling.stop_token_ids if token in ids),
+            logit_bias=tuple(entry for entry in sampling.logit_bias if entry[0] in ids),
+        )
+
     def _measure(
         self, logits: torch.Tensor, ids: torch.Tensor, asked: torch.Tensor
     ) -> torch.Tensor | None:
         places = asked.nonzero()[:, 0]
         if not len(places):
             return None
-        at = put(places, self._device)
-        return measure(logits[at], ids[at], int(asked.max()) - 1)
+        if len(places) < len(asked):
+            at = put(places, self._device)
+            logits, ids = logits[at], ids[at]
+        return measure(logits, ids, int(asked.max()) - 1)

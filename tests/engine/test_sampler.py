@@ -307,6 +307,24 @@ def test_the_cheap_way_draws_what_the_dear_one_does(monkeypatch: pytest.MonkeyPa
     assert len(rows) > 10
 
 
+def test_the_largest_scores_tell_where_top_p_ends_or_all_are_sorted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Peaked rows end among them, flat ones do not, and top_k may be larger too."""
+    fields: list[dict[str, Any]] = [{"top_p": 0.9}, {"top_p": 0.5, "top_k": 5000}, {"top_k": 900}]
+    rows = [
+        Row(str(n), SamplingParams(temperature=1.0, seed=n, **fields[n % 3]), (1,))
+        for n in range(30)
+    ]
+    for spread in (8.0, 0.5):
+        logits = torch.randn(30, LARGE, generator=seeded(1)) * spread
+        found = sample(logits, rows)
+        assert found == [plain(line, row) for line, row in zip(logits, rows, strict=True)]
+        with monkeypatch.context() as patch:
+            patch.setattr(draw, "_HEAD", LARGE)
+            assert sample(logits, rows) == found
+
+
 # ---- broken logits and extreme parameters
 
 
@@ -334,6 +352,14 @@ def test_extreme_parameters_stay_inside_the_vocabulary() -> None:
     ]
     logits = make_logits(3)
     assert sample(logits, rows) == [int(logits[0].argmax()), BROKEN, BROKEN]
+
+
+def test_ids_outside_of_the_vocabulary_change_nothing() -> None:
+    """They come from another process, and would be written outside of a tensor."""
+    fields: dict[str, Any] = {"stop_token_ids": (VOCAB, -1), "logit_bias": ((VOCAB, 9.0), (-1, 9))}
+    rows = [Row("r", SamplingParams(min_tokens=3, **fields), (1,))]
+    logits = make_logits(1)
+    assert sample(logits, rows) == [int(logits[0].argmax())]
 
 
 def test_half_precision_logits_are_sampled_in_full() -> None:
