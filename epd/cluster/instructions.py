@@ -22,10 +22,14 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The prompt's length is known and within the limits."""
+    """The prompt's length is known and within the limits.
+
+    `token_ids` are the prompt's where its logprobs were asked for, else none.
+    """
 
     request_id: str
     num_prompt_tokens: int
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,8 @@ class Ownership:
     def _laid_out(self, request: Request) -> list[Instruction]:
         if not request.laid_out or request.phase is not Phase.ENCODING:
             return []
-        num_tokens = request.prompt().num_tokens
+        prompt = request.prompt()
+        num_tokens = prompt.num_tokens
         limit = self.context_limit()
         if num_tokens >= limit:
             text = f"the prompt has {num_tokens} tokens, prompt and answer may have {limit}"
@@ -155,8 +156,10 @@ class Ownership:
         request.sampling = replace(request.sampling, max_tokens=room)
         request.phase = Phase.WAITING
         request.answer.num_prompt_tokens = num_tokens
+        scored = request.sampling.prompt_logprobs is not None
+        token_ids = tuple(prompt.token_ids()) if scored else ()
         return [
-            Accepted(request.request_id, num_tokens),
+            Accepted(request.request_id, num_tokens, token_ids),
             *self._items.run_needed(request),
             *self._part_choices(request),
             *self._attempts.admit(),

@@ -80,6 +80,7 @@ class LiveCall:
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_token_ids: tuple[int, ...] = ()
     events: asyncio.Queue[TokenRun | EpdError | None] = field(default_factory=asyncio.Queue)
     began: float = field(default_factory=time.monotonic)
     timer: asyncio.TimerHandle | None = None
@@ -338,8 +339,9 @@ class Node:
             match instruction:
                 case Tell(to, message):
                     self._tell(to, message)
-                case Accepted(request_id, num_prompt_tokens):
-                    self._calls[request_id].num_prompt_tokens = num_prompt_tokens
+                case Accepted(request_id, num_prompt_tokens, token_ids):
+                    call = self._calls[request_id]
+                    call.num_prompt_tokens, call.prompt_token_ids = num_prompt_tokens, token_ids
                     self.metrics_registry.prompt_tokens(num_prompt_tokens)
                 case Emit():
                     self._emit(instruction)
