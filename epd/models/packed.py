@@ -140,7 +140,8 @@ def has_bf16_instructions() -> bool:
 
 def _can_pack() -> bool:
     """Measured on x86; other processors keep what torch does there."""
-    return torch._C.has_mkldnn and torch.cpu._is_avx2_supported()
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and torch.cpu._is_avx2_supported()
 
 
 def _packable(linear: nn.Linear) -> bool:
