@@ -43,6 +43,7 @@ class Decodes:
         self._states: dict[RequestKey, RequestState] = {}
         self._turns: dict[tuple[RequestKey, int], tuple[RequestState, Choice]] = {}
         self._away: dict[RequestKey, _Away] = {}
+        self.num_preempted = 0
 
     # ---- who is here
 
@@ -164,6 +165,7 @@ class Decodes:
         if slots is None:
             plan.lost.append(state)
             return
+        self.num_preempted += 1
         plan.moves.append(Move(MoveKind.SAVE, tuple(zip(pages.blocks, slots, strict=True))))
         self._away[state.key] = _Away(state, pages)
 

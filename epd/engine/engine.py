@@ -87,6 +87,11 @@ class Engine:
         return self._host.num_used
 
     @property
+    def num_preempted(self) -> int:
+        """How often a request moved to host memory, since the start."""
+        return self._scheduler.num_preempted
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Where the time of all steps went, by phase."""
         return self._phases.seconds

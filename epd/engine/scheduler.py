@@ -74,6 +74,11 @@ class Scheduler:
         return self._decodes.any_away
 
     @property
+    def num_preempted(self) -> int:
+        """How often a request moved to host memory."""
+        return self._decodes.num_preempted
+
+    @property
     def has_work(self) -> bool:
         """Would a step do something?"""
         return self._decodes.has_work or self._prefills.has_work

@@ -156,6 +156,7 @@ class LanguageCore:
             "kv_blocks_used": self._engine.used_blocks,
             "kv_blocks_cached": self._engine.cached_blocks,
             "host_blocks_used": self._engine.host_blocks_used,
+            "preempted": self._engine.num_preempted,
             "requests": self._held.num_requests,
             **{f"engine_{k}_ms": int(1000 * s) for k, s in self._engine.seconds.items()},
         }

@@ -83,4 +83,4 @@ def answer(client: Client, case: Case) -> list[int]:
 def preemptions(cluster: Cluster) -> float:
     """How often a request gave its KV up to the host."""
     samples = cluster.metrics()
-    return sum(value for name, value in samples.items() if "epd_worker_preemptions" in name)
+    return sum(value for name, value in samples.items() if name.startswith("epd_worker_preempted{"))

@@ -68,10 +68,13 @@ def test_a_silent_request_samples_with_the_checkpoints_defaults(
 def test_every_control_changes_the_tokens_as_it_should(
     client: Client, expected: Expected, name: str
 ) -> None:
+    """Some ids are likely enough to come again and again, so that penalties have something to do."""
+    bias = {str(token): 8.0 for token in range(100, 104)}
+    pairs = tuple((int(token), value) for token, value in bias.items())
     wanted = {**NEUTRAL, **CONTROLS[name]}
-    right = expected.sampled(PAIR, seed=5, **wanted)
-    assert client.ask(PAIR.asked(), seed=5, **wanted).token_ids == right
-    assert right != expected.sampled(PAIR, seed=5, **NEUTRAL)
+    right = expected.sampled(PAIR, seed=5, logit_bias=pairs, **wanted)
+    assert client.ask(PAIR.asked(), seed=5, logit_bias=bias, **wanted).token_ids == right
+    assert right != expected.sampled(PAIR, seed=5, logit_bias=pairs, **NEUTRAL)
 
 
 def test_a_bias_bans_and_forces_tokens(client: Client, expected: Expected) -> None:
