@@ -69,34 +69,36 @@ class PackedLinear(nn.Module):
 
 
 class JointLinear(nn.Module):
-    """One of several linear modules that share a product.
-
-    Whichever is called first with an input computes for all of them; the rest take their columns.
-    """
+    """One of several linear modules that share a product."""
 
     def __init__(self, product: JointProduct, index: int) -> None:
         super().__init__()
-        self.product = product
+        self.linear = product.linear
+        self._product = product
         self._index = index
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out], a view of the shared product."""
-        return self.product.take(self._index, x)
+        return self._product.take(self._index, x)
 
 
-class JointProduct(nn.Module):
-    """Computed once per input, and forgotten when every module has taken its part."""
+class JointProduct:
+    """What several linear modules make of one input, computed for all of them by the first call.
+
+    Each takes its columns once; then the result is forgotten.
+    """
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
-        super().__init__()
         self.linear = PackedLinear(linears)
         self._sizes = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
 
     def take(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """The columns of module `index` for this input."""
         if x is not self._input or index not in self._parts:
-            self._parts = dict(enumerate(self.linear(x).split(self._sizes, -1)))
+            out = self.linear.forward(x)
+            self._parts = dict(enumerate(out.split_with_sizes(self._sizes, -1)))
             self._input = x
         part = self._parts.pop(index)
         if not self._parts:

@@ -76,13 +76,13 @@ def test_large_groups_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound on gathered tokens changes how many calls are made, not the result."""
     monkeypatch.setattr(sdpa, "MAX_GATHERED", 40)
     pages = Pages([(20 + n, 1) for n in range(9)], unwritten=torch.nan)
-    assert len(SdpaBackend().plan(pages.batch).decodes) > 4
+    assert len(SdpaBackend().plan(pages.batch).parts) > 4
     torch.testing.assert_close(pages.attend(), pages.expected(), atol=2e-6, rtol=1e-5)
 
 
 def test_similar_lengths_share_one_call() -> None:
     pages = Pages([(33 + n, 1) for n in range(8)], unwritten=0.0)
-    assert len(SdpaBackend().plan(pages.batch).decodes) == 1
+    assert len(SdpaBackend().plan(pages.batch).parts) == 1
 
 
 def test_new_keys_and_values_reach_their_pages_only() -> None:
