@@ -16,11 +16,11 @@ class RmsNorm(nn.Module):
     def __init__(self, weight: nn.Parameter, eps: float) -> None:
         super().__init__()
         self.weight = weight
-        self._eps = eps
+        self._eps = torch.tensor(eps)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., n] -> [..., n], normalised in float32."""
         wide = hidden.to(torch.float32, copy=True)
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scale = norm.square_().mul_(1 / hidden.shape[-1]).add_(self._eps).rsqrt_()
+        scale = torch.add(self._eps, norm.square_(), alpha=1 / hidden.shape[-1]).rsqrt_()
         return self.weight * wide.mul_(scale).to(hidden.dtype)
