@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from epd.models.adapter import Adapter, load_adapter
-from epd.models.packed import pack, weight_bytes
+from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
@@ -109,5 +109,5 @@ def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> Languag
     adapter = load_adapter(checkpoint)
     model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)
     adapter.decoder(model).config._attn_implementation = ATTENTION
-    pack(model)
+    replace_leaves(model)
     return LanguageModel(adapter, model)

@@ -1,48 +1,37 @@
-"""Weights of matrix products in the layout that this machine's CPU multiplies fastest.
+"""Matrix products with weights in the layout that this machine's CPU multiplies fastest.
 
-`pack` replaces the `nn.Linear` modules of a loaded Hugging Face model; the classes around them and
-what they compute stay as they are. On CUDA, and where oneDNN is missing, it changes nothing.
-
-* Products of one input (q, k and v; gate and up) become one product.
-* A CPU with bfloat16 instructions multiplies packed bfloat16. One without them is several times
-  slower in bfloat16 than in float32 as soon as there is more than one row, so there a second,
-  float32 copy is packed: the same weights, every product summed in float32, rounded once at the
-  end. A single row is bound by reading weights, and reads the bfloat16 copy.
-
-Original weights are freed module by module, except where an embedding table shares them.
+A CPU with bfloat16 instructions multiplies packed bfloat16. One without them is several times
+slower in bfloat16 than in float32 as soon as there is more than one row, so there a second,
+float32 copy is packed: the same weights, every product summed in float32, rounded once at the
+end. A single row is bound by reading weights, and reads the bfloat16 copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import nn
 
-# Siblings that transformers' layers call one after the other with the same input.
-SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 # oneDNN chooses a layout for a number of rows. This one serves all: from 8 rows on it hardly
 # changes, and for one row it is the fastest too, except in products that make fewer values than
 # they take.
 USUAL_ROWS = 16
 
 
-def pack(model: nn.Module) -> None:
-    """Pack every linear module under `model` in place. Their results stay, up to rounding."""
-    if not _can_pack():
-        return
-    for parent in list(model.modules()):
-        for names in SIBLINGS:
-            _join(parent, names)
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and _packable(child):
-                setattr(parent, name, PackedLinear([child]))
+def can_pack(linear: object) -> TypeGuard[nn.Linear]:
+    """Is this a plain linear module on an x86 CPU? Elsewhere torch's own products stay."""
+    if type(linear) is not nn.Linear or linear.weight.device.type != "cpu":
+        return False
+    known = linear.weight.dtype in {torch.float32, torch.bfloat16}
+    return known and bool(torch._C._has_mkldnn and torch.cpu._is_avx2_supported())
 
 
-def weight_bytes(model: nn.Module) -> int:
-    """Memory of all weights under `model`, in every copy that is held."""
-    plain = sum(weight.nbytes for weight in model.parameters())
-    return plain + sum(m.nbytes for m in model.modules() if isinstance(m, PackedLinear))
+def has_bf16_instructions() -> bool:
+    """Can this CPU multiply bfloat16 without widening it first?"""
+    cpu = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
 class PackedLinear(nn.Module):
@@ -80,34 +69,36 @@ class PackedLinear(nn.Module):
 
 
 class JointLinear(nn.Module):
-    """One of several linear modules that share a product.
+    """One of several linear modules that share a product."""
 
-    Whichever is called first with an input computes for all of them; the rest take their columns.
-    """
-
-    def __init__(self, product: _JointProduct, index: int) -> None:
+    def __init__(self, product: JointProduct, index: int) -> None:
         super().__init__()
-        self.product = product
+        self.linear = product.linear
+        self._product = product
         self._index = index
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out], a view of the shared product."""
-        return self.product.take(self._index, x)
+        return self._product.take(self._index, x)
 
 
-class _JointProduct(nn.Module):
-    """Computed once per input, and forgotten when every module has taken its part."""
+class JointProduct:
+    """What several linear modules make of one input, computed for all of them by the first call.
+
+    Each takes its columns once; then the result is forgotten.
+    """
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
-        super().__init__()
         self.linear = PackedLinear(linears)
         self._sizes = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
 
     def take(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """The columns of module `index` for this input."""
         if x is not self._input or index not in self._parts:
-            self._parts = dict(enumerate(self.linear(x).split(self._sizes, -1)))
+            out = self.linear.forward(x)
+            self._parts = dict(enumerate(out.split_with_sizes(self._sizes, -1)))
             self._input = x
         part = self._parts.pop(index)
         if not self._parts:
@@ -130,32 +121,3 @@ class _Packed:
             x, self._weight, self._bias, "none", [], ""
         )
         return out
-
-
-def has_bf16_instructions() -> bool:
-    """Can this CPU multiply bfloat16 without widening it first?"""
-    cpu = torch.cpu
-    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
-
-
-def _can_pack() -> bool:
-    """Measured on x86; other processors keep what torch does there."""
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and torch.cpu._is_avx2_supported()
-
-
-def _packable(linear: nn.Linear) -> bool:
-    weight = linear.weight
-    return weight.device.type == "cpu" and weight.dtype in {torch.float32, torch.bfloat16}
-
-
-def _join(parent: nn.Module, names: tuple[str, ...]) -> None:
-    linears = [getattr(parent, name, None) for name in names]
-    if not all(type(linear) is nn.Linear and _packable(linear) for linear in linears):
-        return
-    found = [linear for linear in linears if linear is not None]
-    if len({(one.in_features, one.weight.dtype, one.bias is None) for one in found}) > 1:
-        return
-    product = _JointProduct(found)
-    for index, name in enumerate(names):
-        setattr(parent, name, JointLinear(product, index))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.attention.bias import causal_lower_right
 
 from epd.attention import PagedBatch, PagedSequence, SdpaBackend, attend, sdpa
 from epd.errors import UnsupportedModel
@@ -19,22 +21,24 @@ RAGGED = [(1, 1), (16, 1), (17, 1), (70, 1), (5, 5), (40, 40), (64, 13), (33, 32
 class Pages:
     """Random dense keys and values per sequence, and the same in scattered pages."""
 
-    def __init__(self, shapes: list[tuple[int, int]], *, unwritten: float) -> None:
+    def __init__(
+        self, shapes: list[tuple[int, int]], *, unwritten: float, blocks: int = BLOCKS
+    ) -> None:
         generator = torch.Generator().manual_seed(len(shapes))
 
         def rand(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator)
 
-        free = torch.randperm(BLOCKS, generator=generator).tolist()
-        pages = torch.full((2, 1, BLOCKS * BLOCK, KV_HEADS, DIM), unwritten)
+        free = torch.randperm(blocks, generator=generator).tolist()
+        pages = torch.full((2, 1, blocks * BLOCK, KV_HEADS, DIM), unwritten)
         self.queries = [rand(HEADS, num, DIM) for _, num in shapes]
         self.dense = [rand(2, KV_HEADS, kv_len, DIM) for kv_len, _ in shapes]
         sequences = []
         for (kv_len, num), dense in zip(shapes, self.dense, strict=True):
-            blocks = [free.pop() for _ in range(-(-kv_len // BLOCK))]
-            sequences.append(PagedSequence(num, kv_len, blocks))
+            own = [free.pop() for _ in range(-(-kv_len // BLOCK))]
+            sequences.append(PagedSequence(num, kv_len, own))
             for token in range(kv_len - num):
-                slot = blocks[token // BLOCK] * BLOCK + token % BLOCK
+                slot = own[token // BLOCK] * BLOCK + token % BLOCK
                 pages[:, 0, slot] = dense[:, :, token]
         self.batch = PagedBatch(tuple(sequences), pages[0], pages[1], BLOCK)
         new = [
@@ -76,13 +80,40 @@ def test_large_groups_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound on gathered tokens changes how many calls are made, not the result."""
     monkeypatch.setattr(sdpa, "MAX_GATHERED", 40)
     pages = Pages([(20 + n, 1) for n in range(9)], unwritten=torch.nan)
-    assert len(SdpaBackend().plan(pages.batch).decodes) > 4
+    assert len(SdpaBackend().plan(pages.batch).parts) > 4
     torch.testing.assert_close(pages.attend(), pages.expected(), atol=2e-6, rtol=1e-5)
 
 
-def test_similar_lengths_share_one_call() -> None:
-    pages = Pages([(33 + n, 1) for n in range(8)], unwritten=0.0)
-    assert len(SdpaBackend().plan(pages.batch).decodes) == 1
+@pytest.mark.parametrize(
+    ("lengths", "calls"),
+    [([33, 40, 35, 34], 1), ([40, 9, 100, 33], 1), ([40] * 3, 1), ([600, 10, 5, 3], 2)],
+)
+def test_decodes_share_a_call_while_padding_is_cheap(lengths: list[int], calls: int) -> None:
+    pages = Pages([(num, 1) for num in lengths], unwritten=torch.nan, blocks=60)
+    assert len(SdpaBackend().plan(pages.batch).parts) == calls
+    torch.testing.assert_close(pages.attend(), pages.expected(), atol=2e-6, rtol=1e-5)
+
+
+def test_decodes_that_share_a_call_may_stand_apart() -> None:
+    """A chunk between two decodes: their rows are no slice of the batch."""
+    pages = Pages([(20, 1), (30, 4), (25, 1)], unwritten=torch.nan)
+    assert len(SdpaBackend().plan(pages.batch).parts) == 2
+    torch.testing.assert_close(pages.attend(), pages.expected(), atol=2e-6, rtol=1e-5)
+
+
+def test_the_mask_that_cuda_kernels_know_by_name_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def named(num: int, kv_len: int, pages: torch.Tensor) -> torch.Tensor:
+        bias: torch.Tensor = causal_lower_right(num, kv_len)
+        return bias
+
+    monkeypatch.setattr(sdpa, "_lower_right", named)
+    pages = Pages([(64, 13), (33, 32)], unwritten=torch.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the CPU has none of these kernels
+        out = pages.attend()
+    torch.testing.assert_close(out, pages.expected(), atol=2e-6, rtol=1e-5)
 
 
 def test_new_keys_and_values_reach_their_pages_only() -> None:

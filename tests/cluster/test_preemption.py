@@ -17,7 +17,7 @@ from tests.cluster.cases import CASES, Case, Client
 from tests.cluster.expected import Expected
 from tests.cluster.running import Cluster
 
-MAX_TOKENS = 260
+MAX_TOKENS = 160
 IN_FLIGHT = 8
 NAMES = ("1 pictures", "2 pictures", "plain string", "picture alone")
 
@@ -46,12 +46,25 @@ def pressure(expected_of: Callable[[str], Expected]) -> Pressure:
     return Pressure(cases, tuple(new for _, new in answers), kv_tokens)
 
 
-@pytest.mark.parametrize("host_bytes", [64 << 20, 0], ids=["kept by the host", "placed again"])
-@pytest.mark.parametrize("prefix_cache", ["true", "false"], ids=["cached", "not cached"])
-@pytest.mark.parametrize("topology", ["EPD", "1E1P1D"])
+HOST = 64 << 20
+FAST = [("EPD", "true", HOST), ("1E1P1D", "true", 0), ("1E1P1D", "false", HOST)]
+SLOW = [
+    (topology, cache, host)
+    for topology in ("EPD", "1E1PD", "1E1P1D", "2E2P2D")
+    for cache in ("true", "false")
+    for host in (HOST, 0)
+    if (topology, cache, host) not in FAST
+]
+
+
+@pytest.mark.parametrize(
+    ("topology", "prefix_cache", "host_bytes"),
+    [*FAST, *(pytest.param(*setting, marks=pytest.mark.slow) for setting in SLOW)],
+)
 def test_eight_in_flight_with_memory_for_one_end_as_generate_says(
     path: Path, pressure: Pressure, topology: str, prefix_cache: str, host_bytes: int
 ) -> None:
+    """Kept by the host where it has room, else placed again."""
     cluster = Cluster(
         path,
         topology,

@@ -68,7 +68,7 @@ def test_a_silent_request_samples_with_the_checkpoints_defaults(
 def test_every_control_changes_the_tokens_as_it_should(
     client: Client, expected: Expected, name: str
 ) -> None:
-    """Some ids are likely enough to come again and again, so that penalties have something to do."""
+    """Some ids are likely enough to come again, so that penalties have something to do."""
     bias = {str(token): 8.0 for token in range(100, 104)}
     pairs = tuple((int(token), value) for token, value in bias.items())
     wanted = {**NEUTRAL, **CONTROLS[name]}

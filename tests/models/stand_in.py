@@ -47,7 +47,7 @@ def _attend(
     return torch.cat(outs, dim=2).transpose(1, 2), None
 
 
-def _register() -> None:
+def register() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attend)
@@ -58,6 +58,6 @@ def attention() -> Iterator[None]:
     """While a language model is loaded: it gets this attention instead of the paged one."""
     with (
         patch("epd.attention.ATTENTION", NAME, create=True),
-        patch("epd.attention.register", _register, create=True),
+        patch("epd.attention.register", register, create=True),
     ):
         yield

@@ -1,0 +1,67 @@
+"""The leaf modules of Hugging Face's models that ours replace on a CPU; all of them are here.
+
+transformers' classes around them stay as they are, and so does what they compute:
+
+* Linear modules get packed weights. Siblings that are given the same input (q, k and v; gate and
+  up) become one product.
+* RMSNorm makes fewer passes.
+
+Original weights are freed, except an embedding table that a packed head shared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from epd.models.packed import JointLinear, JointProduct, PackedLinear, can_pack
+from epd.models.rms_norm import RmsNorm
+
+# What transformers' layers call one after the other with the same input.
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+def replace_leaves(model: nn.Module) -> None:
+    """In place. On another device than a CPU nothing changes."""
+    if any(weight.device.type != "cpu" for weight in model.parameters()):
+        return
+    parents: list[Any] = list(model.modules())
+    for parent in parents:
+        for names in SIBLINGS:
+            _join(parent, names)
+        for name, child in list(parent.named_children()):
+            if can_pack(child):
+                setattr(parent, name, PackedLinear([child]))
+            elif _is_rms_norm(child):
+                setattr(parent, name, RmsNorm(child.weight, child.variance_epsilon))
+    # What is left may be a view of the mapped file: a copy lets go of all the rest of it.
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Memory of all weights under `model`, in every copy that is held."""
+    plain = sum(weight.nbytes for weight in model.parameters())
+    return plain + sum(m.nbytes for m in model.modules() if isinstance(m, PackedLinear))
+
+
+def _join(parent: nn.Module, names: tuple[str, ...]) -> None:
+    linears = [getattr(parent, name, None) for name in names]
+    found = [linear for linear in linears if linear is not None and can_pack(linear)]
+    if len(found) < len(names) or len({_kind(linear) for linear in found}) > 1:
+        return
+    product = JointProduct(found)
+    for index, name in enumerate(names):
+        setattr(parent, name, JointLinear(product, index))
+
+
+def _kind(linear: nn.Linear) -> tuple[object, ...]:
+    """Only equals can be laid side by side."""
+    return linear.in_features, linear.weight.dtype, linear.bias is None
+
+
+def _is_rms_norm(module: Any) -> bool:
+    """The classes that follow Llama's: float32 inside, a plain factor, this name for epsilon."""
+    names = {"weight", "variance_epsilon"}
+    return type(module).__name__.endswith("RMSNorm") and all(hasattr(module, n) for n in names)

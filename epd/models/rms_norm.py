@@ -1,0 +1,26 @@
+"""Root mean square normalisation in fewer passes over the hidden states."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class RmsNorm(nn.Module):
+    """What transformers' RMSNorm classes of the Llama kind compute, with the same roundings.
+
+    Only the squares are summed in another order: one operation makes the norm, without a tensor of
+    squares, and the others work in place.
+    """
+
+    def __init__(self, weight: nn.Parameter, eps: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self._eps = torch.tensor(eps)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., n] -> [..., n], normalised in float32."""
+        wide = hidden.to(torch.float32, copy=True)
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = torch.add(self._eps, norm.square_(), alpha=1 / hidden.shape[-1]).rsqrt_()
+        return self.weight * wide.mul_(scale).to(hidden.dtype)
