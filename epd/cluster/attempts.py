@@ -198,8 +198,10 @@ class Attempts:
 
     def remember(self, request: Request) -> None:
         """The worker that decoded it should have the KV of its answer, too."""
+        if request.placed is None or request.phase is not Phase.RUNNING:
+            return
         prefix = request.prefix
-        if prefix is None or request.placed is None or request.phase is not Phase.RUNNING:
+        if prefix is None:
             return
         name = request.placed.decode or request.placed.prefill
         tail = request.prompt().token_ids()[len(prefix.blocks) * PREFIX_TOKENS :]
