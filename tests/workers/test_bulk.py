@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from epd.transfer.outgoing import Outgoing
+from epd.transfer.segments import STAMP_BYTES
 from epd.types import RequestKey
 from epd.wire.links import Buffer
 from epd.workers.bulk import BulkSender, Chunk
 
 R, OTHER = RequestKey("r", 1), RequestKey("other", 1)
 CHUNK_BYTES = 1 << 12
+SLOT_BYTES = CHUNK_BYTES + STAMP_BYTES
 
 
 class Links:
@@ -36,7 +38,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.links = Links()
-        self.outgoing = Outgoing(arena_bytes=2 * CHUNK_BYTES)
+        self.outgoing = Outgoing(arena_bytes=2 * SLOT_BYTES)
         self.bulk = BulkSender(self.links, self.outgoing, lambda name: True)  # type: ignore[arg-type]
         self.reads: list[int] = []
 
@@ -77,7 +79,7 @@ def test_a_chunk_that_its_link_refuses_is_staged_once(bench: Bench) -> None:
     for _ in range(3):
         bench.bulk.pump()
         assert bench.bulk.refused
-    assert bench.reads == [0] and bench.outgoing.in_use == CHUNK_BYTES
+    assert bench.reads == [0] and bench.outgoing.in_use == SLOT_BYTES
     bench.links.full = False
     bench.bulk.pump()
     assert len(bench.links.sent) == 1 and not bench.bulk.refused

@@ -144,11 +144,7 @@ def test_prompt_logprobs_come_before_the_first_token_and_need_every_logit(stage:
     key = stage.ask(case, asked)
     stage.run()
     assert stage.answers(m.Admitted)[-1].cached_tokens == 0
-    mine = [
-        message
-        for message in stage.told
-        if isinstance(message, m.PromptLogprobs | m.Tokens)
-    ]
+    mine = [message for message in stage.told if isinstance(message, m.PromptLogprobs | m.Tokens)]
     scores = [message for message in mine if isinstance(message, m.PromptLogprobs)]
     places = [s.first_token + i for s in scores for i in range(len(s.logprobs))]
     assert places == list(range(1, 60))
