@@ -197,7 +197,7 @@ class CountPenalties(Adjustment):
     def adjust(self, scores: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) -> None:
         generated = self._generated.get(rows)
         at, rows = put(torch.stack([places, rows]), self._device)[:, :, None]
-        presence, frequency = self._penalties[rows[:, 0]].split(1, -1)
+        presence, frequency = self._penalties[rows[:, 0]].chunk(2, -1)
         # An empty list names ids that were not generated: their count is 0, nothing changes.
         counts = self._counts[rows, generated]
         taken = torch.where(counts > 0, presence, 0.0) + counts * frequency

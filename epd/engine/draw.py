@@ -15,7 +15,7 @@ from enum import IntEnum
 import torch
 
 from epd.engine.largest import topk
-from epd.engine.randomness import uniforms
+from epd.engine.randomness import signed, uniforms
 from epd.engine.tables import fit, put
 from epd.types import SamplingParams
 
@@ -59,7 +59,7 @@ class Draws:
         self._ints = fit(self._ints, slot + 1, 3)
         self._ways[slot] = _way(sampling)
         floats = [sampling.temperature, sampling.top_p, sampling.min_p]
-        ints = [sampling.top_k, sampling.seed, choice]
+        ints = [sampling.top_k, signed(sampling.seed), choice]
         self._floats[slot] = put(torch.tensor(floats, dtype=torch.float64), self._device)
         self._ints[slot] = put(torch.tensor(ints, dtype=torch.int64), self._device)
 
@@ -71,7 +71,7 @@ class Draws:
         `slots` and the `index` of their next tokens are on the host. In bounds whatever the scores.
         """
         ways = self._ways[slots, 0]
-        for way in ways.unique().tolist():
+        for way in set(ways.tolist()):
             if way != _Way.GREEDY:
                 places = (ways == way).nonzero()[:, 0]
                 rows = torch.stack([places, slots[places], index[places]])
@@ -83,8 +83,8 @@ class Draws:
         return ids
 
     def _columns(self, slots: torch.Tensor, indices: torch.Tensor) -> _Columns:
-        temperature, top_p, min_p = self._floats[slots].split(1, -1)
-        top_k, seeds, choices = self._ints[slots].split(1, -1)
+        temperature, top_p, min_p = self._floats[slots].chunk(3, -1)
+        top_k, seeds, choices = self._ints[slots].chunk(3, -1)
         points = uniforms(seeds, choices, indices[:, None])
         return _Columns(temperature, top_k, top_p, min_p, points)
 

@@ -53,7 +53,7 @@ class Engine:
             max_step_tokens=config.max_step_tokens,
             max_running=config.max_running,
         )
-        # Of reservations that have not started: what was written, and what their pages are known by.
+        # Of reservations that have not started: what was written, what their pages are known by.
         self._landings = Landings(model.num_layers)
         self._prefixes: dict[RequestKey, Prefix] = {}
         # Requests whose last choice was ended from outside, until a step says so.

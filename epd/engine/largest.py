@@ -15,7 +15,7 @@ def argmax(scores: torch.Tensor) -> torch.Tensor:
     """[N, vocab] -> [N] ids. A NaN is the largest."""
     if scores.shape[-1] % _BLOCK:
         return scores.argmax(-1)
-    blocks = scores.unflatten(-1, (-1, _BLOCK))
+    blocks = scores.reshape(len(scores), -1, _BLOCK)
     at = blocks.amax(-1).argmax(-1)
     return at * _BLOCK + _gather(blocks, at[:, None]).argmax(-1)
 
@@ -25,7 +25,7 @@ def topk(scores: torch.Tensor, num: int) -> tuple[torch.Tensor, torch.Tensor]:
     if scores.shape[-1] % _BLOCK or num * _BLOCK >= scores.shape[-1]:
         found = scores.topk(num)
         return found.values, found.indices
-    blocks = scores.unflatten(-1, (-1, _BLOCK))
+    blocks = scores.reshape(len(scores), -1, _BLOCK)
     at = blocks.amax(-1).topk(num, sorted=False).indices
     ids = at[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=scores.device)
     found = _gather(blocks, at).topk(num)

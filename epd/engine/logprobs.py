@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from epd.engine.largest import topk
 from epd.types import TokenLogprobs
 
 _ROWS_AT_ONCE = 64  # the sum of exponentials makes a copy of its rows
@@ -16,7 +17,9 @@ def measure(logits: torch.Tensor, ids: torch.Tensor, top: int) -> torch.Tensor:
 
     In float64, which holds every id exactly. No wait for the device.
     """
-    return torch.cat([_measure(*rows, top) for rows in _slices(logits, ids)])
+    firsts = range(0, len(ids), _ROWS_AT_ONCE)
+    parts = [slice(first, first + _ROWS_AT_ONCE) for first in firsts]
+    return torch.cat([_measure(logits[part], ids[part], top) for part in parts])
 
 
 def read(measured: torch.Tensor, tops: Iterable[int]) -> list[TokenLogprobs]:
@@ -46,9 +49,5 @@ def _measure(logits: torch.Tensor, ids: torch.Tensor, top: int) -> torch.Tensor:
     logits = logits.float()
     total = logits.logsumexp(-1, keepdim=True)
     own = logits.gather(-1, ids[:, None]) - total
-    likeliest = logits.topk(top)
-    return torch.cat([own, likeliest.indices.double(), likeliest.values - total], -1)
-
-
-def _slices(logits: torch.Tensor, ids: torch.Tensor) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-    return zip(logits.split(_ROWS_AT_ONCE), ids.split(_ROWS_AT_ONCE), strict=True)
+    values, likeliest = topk(logits, top)
+    return torch.cat([own, likeliest.double(), values - total], -1)

@@ -1,4 +1,4 @@
-"""Counter-based randomness: f(seed, choice, token index), the same on every worker and in any batch.
+"""Counter-based randomness: f(seed, choice, token index), on every worker and in any batch.
 
 Pure 64-bit integer arithmetic, so no device, library version or batch shape can change it. One form
 for one number on the host, one for a column of them on a device; both give the same bits.
@@ -24,9 +24,15 @@ def uniform(seed: int, choice: int, index: int) -> float:
 
 def uniforms(seeds: torch.Tensor, choices: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """uniform() of int64 tensors of one shape, as float64, on their device."""
-    counters = (indices + 1) * _signed(_INDEX_STEP) + choices * _signed(_CHOICE_STEP)
+    counters = (indices + 1) * signed(_INDEX_STEP) + choices * signed(_CHOICE_STEP)
     mixed = _mix_tensor(_mix_tensor(seeds) + counters)
     return (_shift(mixed, 12).double() + 0.5) * 2.0**-52
+
+
+def signed(value: int) -> int:
+    """The int64 with the same lowest 64 bits."""
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
 
 
 def _mix(value: int) -> int:
@@ -39,17 +45,12 @@ def _mix(value: int) -> int:
 
 def _mix_tensor(value: torch.Tensor) -> torch.Tensor:
     """_mix() in int64, where sums and products wrap around as unsigned ones do."""
-    value = value + _signed(_INDEX_STEP)
-    value = (value ^ _shift(value, 30)) * _signed(_FACTORS[0])
-    value = (value ^ _shift(value, 27)) * _signed(_FACTORS[1])
+    value = value + signed(_INDEX_STEP)
+    value = (value ^ _shift(value, 30)) * signed(_FACTORS[0])
+    value = (value ^ _shift(value, 27)) * signed(_FACTORS[1])
     return value ^ _shift(value, 31)
 
 
 def _shift(value: torch.Tensor, bits: int) -> torch.Tensor:
     """To the right with zeros coming in; int64's own shift repeats the sign."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(value: int) -> int:
-    """The int64 with the same bits."""
-    return value - (1 << 64) if value >> 63 else value

@@ -19,7 +19,9 @@ from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
 from epd.engine.logprobs import prompt_logprobs
 from epd.engine.phases import Phases
+from epd.engine.request import Choice
 from epd.engine.sampler import Sampler
+from epd.engine.tables import put
 from epd.types import RequestKey, TokenLogprobs
 
 # Logits that exist at once for log-probabilities of a prompt: bounds their memory.
@@ -103,7 +105,9 @@ class Runner:
 
     def _pack(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> _Packed:
         ids: list[int] = []
-        places, lasts, copies = [], [], []
+        places: list[torch.Tensor] = []
+        lasts: list[int] = []
+        copies: list[int] = []
         for chunk, rows in chunks:
             if rows is not None:
                 places.append(rows.places + len(ids))
@@ -119,7 +123,7 @@ class Runner:
             torch.tensor(lasts, dtype=torch.int64),
             torch.tensor(copies, dtype=torch.int64),
         ]
-        sent = _send(torch.cat(parts), self._model.device).split([len(part) for part in parts])
+        sent = torch.split(put(torch.cat(parts), self._model.device), [len(part) for part in parts])
         return _Packed(sent[0], sent[1].view(positions.shape), *sent[2:])
 
     def _embeds(
@@ -132,7 +136,9 @@ class Runner:
         embeds = self._model.embed(packed.ids)
         if not rows:
             return embeds, None
-        found = _send(torch.cat([each.rows for each in rows]), self._model.device)
+        found = torch.cat([each.rows for each in rows])
+        if found.device != embeds.device:
+            found = put(found, embeds.device)
         levels = self._model.deepstack_levels
         first, *deeper = found.chunk(1 + levels, dim=1)
         embeds = embeds.index_copy(0, packed.places, first)
@@ -147,7 +153,7 @@ class Runner:
             return logits
         return logits.index_select(0, packed.copies)
 
-    def _sample(self, logits: torch.Tensor | None, choices: Sequence[Any]) -> Outcome:
+    def _sample(self, logits: torch.Tensor | None, choices: Sequence[Choice]) -> Outcome:
         if logits is None:
             return Outcome()
         sampled = self._sampler.sample(logits, [choice.name for choice in choices])
@@ -168,7 +174,7 @@ class Runner:
                 continue
             found: list[TokenLogprobs] = []
             most = max(1, MAX_LOGITS // self._model.vocab_size)
-            next_ids = _send(torch.tensor(state.prompt[first : first + num]), self._model.device)
+            next_ids = put(torch.tensor(state.prompt[first : first + num]), self._model.device)
             for part in range(0, num, most):
                 size = min(most, num - part)
                 logits = self._model.logits(hidden[start + part : start + part + size])
@@ -188,10 +194,3 @@ def _positions(chunks: Sequence[Chunk]) -> torch.Tensor:
     if any(part.ndim == 2 for part in parts):
         parts = [part.expand(3, -1) for part in parts]
     return torch.cat(parts, -1)
-
-
-def _send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """To the model's device; to a CUDA device without waiting for it."""
-    if device.type != "cuda" or tensor.is_cuda:
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)

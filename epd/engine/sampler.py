@@ -98,7 +98,8 @@ class Sampler:
         scores = self._adjustments.apply(logits, slots, index)
         ids = argmax(scores)
         # A sum tells of any number that is not finite, the best of one that adjusting made so.
-        finite = logits.sum(-1).isfinite() & scores.gather(-1, ids[:, None])[:, 0].isfinite()
+        sums = logits.sum(-1, dtype=torch.float32)
+        finite = sums.isfinite() & scores.gather(-1, ids[:, None])[:, 0].isfinite()
         ids = self._draws.draw(scores, ids, slots, index)
         self._adjustments.accept(slots, index, ids)
         self._asked[slots, 0] += 1

@@ -46,9 +46,11 @@ def make_item(num_rows: int, *, atomic: bool = False, content: bytes = b"") -> P
     return PromptItem(item=ItemKey("r", 0, 0), encoder="encode-0", layout=layout)
 
 
-def make_rows(before: int, num_rows: int, after: int, **item: bool) -> MultiModalEmbeddingData:
+def make_rows(
+    before: int, num_rows: int, after: int, *, atomic: bool = False
+) -> MultiModalEmbeddingData:
     """One item between two texts, one value per row."""
-    prompt = Prompt(text=((1,) * before, (1,) * after), items=(make_item(num_rows, **item),))
+    prompt = Prompt(text=((1,) * before, (1,) * after), items=(make_item(num_rows, atomic=atomic),))
     return MultiModalEmbeddingData(prompt)
 
 

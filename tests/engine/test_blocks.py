@@ -96,10 +96,9 @@ def test_unpublished_pages_are_not_kept(pool: BlockPool) -> None:
 
 
 def test_cached_pages_are_room_and_go_least_recently_used_first(pool: BlockPool) -> None:
-    """A's two pages, then B's one; A is used again; C needs three blocks: B's page goes first,
-    then the second of A's: a prefix without its beginning is worth nothing."""
+    """A's two pages, then B's one; A is used again; C needs three blocks: B's page goes first."""
     pool.reserve(A, 32)
-    first, _ = publish(pool, A, 2)
+    publish(pool, A, 2)
     pool.reserve(B, 16)
     pool.publish(B, -1, 0, HASHES[2])
     pool.release(A)
@@ -109,7 +108,16 @@ def test_cached_pages_are_room_and_go_least_recently_used_first(pool: BlockPool)
     assert (pool.num_free, pool.num_cached) == (4, 3)
     assert pool.reserve(C, 48) == 0
     assert pool.num_cached == 1 and pool.num_free == 1
-    assert pool.reserve(B, 1, HASHES[:1]) == 1 and pool.table(B) == [first]
+    assert pool.reserve(B, 1, HASHES[2:]) == 0, "what was given out again is not found"
+    pool.release(B)
+
+
+def test_the_beginning_of_a_prefix_outlives_its_end(pool: BlockPool) -> None:
+    pool.reserve(A, 64)
+    first, *_ = publish(pool, A, 4)
+    pool.release(A)
+    pool.reserve(B, 48)
+    assert pool.reserve(C, 16, HASHES) == 1 and pool.table(C) == [first]
 
 
 def test_pages_in_use_are_pinned(pool: BlockPool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -94,6 +95,28 @@ def test_dropping_before_landing_frees_nothing_that_is_to_come() -> None:
     assert data.ready_tokens == 5
     data.add(0, 0, ROWS[0])
     assert data.ready_tokens == 16
+
+
+def test_skipped_rows_are_not_waited_for() -> None:
+    """KV of the first 11 tokens was cached: rows 0 to 3 of item 0 may come all the same."""
+    data = MultiModalEmbeddingData(PROMPT)
+    data.add(0, 4, ROWS[0][4:].clone())
+    data.skip_before(11)
+    assert data.ready_tokens == 16 and data.held_bytes == 2 * 4 * WIDTH
+    data.add(0, 0, ROWS[0])
+    assert data.held_bytes == 2 * 4 * WIDTH
+    found = data.gather(11, 5)
+    assert found is not None and torch.equal(found[1], ROWS[0][4:])
+    data.skip_before(22)
+    assert data.ready_tokens == 22 and data.held_bytes == 0
+
+
+def test_atomic_spans_are_those_of_items_that_ask_for_it() -> None:
+    first, second = PROMPT.items
+    atomic = replace(first, layout=replace(first.layout, atomic=True))
+    data = MultiModalEmbeddingData(replace(PROMPT, items=(atomic, second)))
+    assert data.atomic_spans == [(5, 8), (10, 13)]
+    assert MultiModalEmbeddingData(PROMPT).atomic_spans == []
 
 
 def test_closed_data_holds_nothing_and_takes_nothing() -> None:

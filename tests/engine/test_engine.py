@@ -12,12 +12,12 @@ import torch
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
 from epd.errors import EpdError, Overloaded
-from epd.types import FinishReason, Prompt, SamplingParams
+from epd.types import FinishReason, SamplingParams
 from tests.engine.tiny import (
     VOCAB,
-    Case,
     TinyLanguage,
     collect,
+    extend,
     finish,
     generate,
     greedy,
@@ -134,7 +134,7 @@ def test_resumed_request_continues_exactly(role: Role) -> None:
     """Attempt 2: the prompt plus what was emitted, randomness by token index, same max_tokens."""
     sampling = SamplingParams(temperature=1.0, repetition_penalty=1.2, seed=5, max_tokens=18)
     whole = run_alone(make_request("r", IMAGE, sampling))
-    again = make_request("r", extended(IMAGE, whole[:7]), sampling)
+    again = make_request("r", extend(IMAGE, whole[:7]), sampling)
     again = replace(again, first_index=7)
     if role is Role.FULL:
         assert run_alone(again) == whole[7:]
@@ -144,15 +144,6 @@ def test_resumed_request_continues_exactly(role: Role) -> None:
     first = finish(prefill)["r"]
     hand_over(prefill, decode, again, [(0, first[0])])
     assert first + finish(decode)["r"] == whole[7:]
-
-
-def extended(case: Case, tokens: list[int]) -> Case:
-    """The prompt of a later attempt: emitted tokens are the tail of the last text."""
-    text = (*case.prompt.text[:-1], case.prompt.text[-1] + tuple(tokens))
-    prompt = Prompt(text=text, items=case.prompt.items)
-    tail = torch.arange(len(case.token_ids), prompt.num_tokens) + case.delta
-    positions = torch.cat([case.positions, tail.expand(3, -1)], -1)
-    return Case(prompt, case.rows, positions, case.delta)
 
 
 # ---- negative controls: what the equalities above would miss if they were vacuous

@@ -52,6 +52,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(
         role=st.sampled_from(Role),
+        word=st.sampled_from([1, 5]),
         before=st.integers(1, 34),
         num_rows=st.integers(0, 20),
         content=st.sampled_from([b"cat", b"dog"]),
@@ -64,6 +65,7 @@ class Life(RuleBasedStateMachine):
     def arrive(
         self,
         role: Role,
+        word: int,
         before: int,
         num_rows: int,
         content: bytes,
@@ -80,7 +82,7 @@ class Life(RuleBasedStateMachine):
         token = 3 if content == b"cat" else 4
         item = make_item(num_rows, atomic=atomic, content=content)
         item = replace(item, layout=replace(item.layout, token_ids=(token,) * num_rows))
-        text = ((1,) * before, (1, 1)) if num_rows else ((1,) * (before + 2),)
+        text = ((word,) * before, (1, 1)) if num_rows else ((word,) * (before + 2),)
         prompt = Prompt(text=text, items=(item,) if num_rows else ())
         with_rows = num_rows and role is not Role.DECODE
         request = make_request(

@@ -1,189 +1,391 @@
-"""The sampler against transformers' logits processors."""
+"""The sampler against a plain reference and against transformers, alone and in any company."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 
+from epd.engine import draw
 from epd.engine.randomness import uniform
-from epd.engine.sampler import BROKEN, Sampler, SampleRow
+from epd.engine.sampler import BROKEN, Sampler
 from epd.models.torchvision_shim import prepare_torchvision
-from epd.types import RequestKey, SamplingParams
+from epd.types import SamplingParams, TokenLogprobs
+from tests.engine import plain_sampling
 
 VOCAB = 97
+LARGE = 64 * 300  # so large that the largest scores are found in two stages
+
+CONTROLS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "temperature": {"temperature": 0.7},
+    "hot": {"temperature": 2.5},
+    "top_k": {"temperature": 1.0, "top_k": 7},
+    "top_k 1": {"temperature": 1.0, "top_k": 1},
+    "top_k beyond the vocabulary": {"temperature": 1.0, "top_k": VOCAB + 9},
+    "top_p": {"temperature": 1.3, "top_p": 0.8},
+    "top_p next to nothing": {"temperature": 1.3, "top_p": 1e-9},
+    "min_p": {"temperature": 1.5, "min_p": 0.1},
+    "min_p 1": {"temperature": 1.5, "min_p": 1.0},
+    "all filters": {"temperature": 2.0, "top_k": 30, "top_p": 0.9, "min_p": 0.05},
+    "top_p and min_p": {"temperature": 2.0, "top_p": 0.9, "min_p": 0.05},
+    "repetition": {"repetition_penalty": 1.7},
+    "rewarded repetition": {"repetition_penalty": 0.6, "temperature": 0.8},
+    "presence": {"presence_penalty": 2.0, "temperature": 1.5},
+    "frequency": {"frequency_penalty": 0.7, "temperature": 0.5},
+    "rewarded frequency": {"frequency_penalty": -0.8},
+    "both counts": {"presence_penalty": -1.0, "frequency_penalty": 0.9},
+    "bias": {"logit_bias": ((3, 6.5), (0, -100.0), (96, 2.0))},
+    "forced": {"logit_bias": ((11, 100.0),), "temperature": 1.0},
+    "min_tokens": {"min_tokens": 4, "stop_token_ids": tuple(range(60))},
+    "everything": {
+        "temperature": 0.9,
+        "top_k": 40,
+        "top_p": 0.95,
+        "min_p": 0.02,
+        "repetition_penalty": 1.2,
+        "presence_penalty": 0.4,
+        "frequency_penalty": 0.3,
+        "logit_bias": ((5, 3.0), (6, -3.0)),
+        "min_tokens": 2,
+        "stop_token_ids": (1, 2, 5),
+    },
+}
 
 
-def make_row(number: int, sampling: SamplingParams, *, index: int = 0) -> SampleRow:
-    generator = torch.Generator().manual_seed(number)
-    tokens = torch.randint(0, VOCAB, (number % 7 + 1,), generator=generator).tolist()
-    return SampleRow(RequestKey(f"r{number}", 0), sampling, index, tokens)
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch: a choice of a request that has generated something already."""
+
+    name: str
+    params: SamplingParams
+    prompt: tuple[int, ...]
+    generated: tuple[int, ...] = ()
+    choice: int = 0
 
 
-def make_rows() -> list[SampleRow]:
-    """Every combination of parameters, each with a few seeds."""
-    combinations = [
-        SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=again)
-        for temperature in (0.0, 0.3, 1.0, 2.5)
-        for top_p in (0.0, 0.4, 0.95, 1.0)
-        for top_k in (0, 1, 7, VOCAB, VOCAB + 9)
-        for again in (1.0, 0.8, 1.7)
-    ]
-    return [
-        make_row(
-            number,
-            SamplingParams(
-                temperature=params.temperature,
-                top_p=params.top_p,
-                top_k=params.top_k,
-                repetition_penalty=params.repetition_penalty,
-                seed=number * 7919,
-            ),
-            index=number % 5,
-        )
-        for number, params in enumerate(combinations * 3)
-    ]
+def make_rows(vocab: int = VOCAB, times: int = 6) -> list[Row]:
+    """Every control several times, with other tokens, seeds, choices and indices."""
+    rows = []
+    for number in range(times):
+        for place, (name, fields) in enumerate(CONTROLS.items()):
+            seed = 1000 * number + place
+            tokens = torch.randint(0, vocab, (24,), generator=seeded(seed)).tolist()
+            # Few different ones, so that some come up again and counts go beyond 1.
+            generated = [tokens[at % 3] for at in range((number + place) % 7)]
+            params = SamplingParams(**fields, seed=seed * 7919)
+            row = Row(f"{name} {number}", params, tuple(tokens[:9]), tuple(generated), number % 3)
+            rows.append(row)
+    return rows
 
 
-def make_sampler() -> Sampler:
-    return Sampler(vocab_size=VOCAB, device=torch.device("cpu"))
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
-def make_logits(num: int) -> torch.Tensor:
-    return torch.randn(num, VOCAB, generator=torch.Generator().manual_seed(num)) * 3
+def make_logits(num: int, vocab: int = VOCAB) -> torch.Tensor:
+    return torch.randn(num, vocab, generator=seeded(num)) * 3
 
 
-def expected(logits: torch.Tensor, row: SampleRow) -> int:
-    """One row through transformers' processors in the order of generate()."""
+def make_sampler(rows: Sequence[Row], vocab: int = VOCAB) -> Sampler:
+    sampler = Sampler(vocab_size=vocab, device=torch.device("cpu"))
+    for row in rows:
+        sampler.add(row.name, row.params, row.choice, row.prompt, row.generated)
+    return sampler
+
+
+def sample(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
+    sampler = make_sampler(rows, logits.shape[-1])
+    found: list[int] = sampler.sample(logits, [row.name for row in rows]).ids.tolist()
+    return found
+
+
+def plain(logits: torch.Tensor, row: Row) -> int:
+    return plain_sampling.choose(logits.tolist(), row.params, row.prompt, row.generated, row.choice)
+
+
+# ---- what is chosen
+
+
+def test_every_control_equals_the_plain_reference() -> None:
+    """All of them in one batch."""
+    rows = make_rows()
+    logits = make_logits(len(rows))
+    want = {row.name: plain(line, row) for line, row in zip(logits, rows, strict=True)}
+    assert dict(zip(want, sample(logits, rows), strict=True)) == want
+    assert len(set(want.values())) > 40
+
+
+def test_a_large_vocabulary_makes_no_difference() -> None:
+    """Two stages find the same largest scores."""
+    rows = make_rows(LARGE, times=1)
+    logits = make_logits(len(rows), LARGE)
+    want = {row.name: plain(line, row) for line, row in zip(logits, rows, strict=True)}
+    assert dict(zip(want, sample(logits, rows), strict=True)) == want
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "min_tokens",
+    ],
+)
+def test_every_control_makes_a_difference(field: str) -> None:
+    """Without it some row comes out otherwise, so the equality above is not empty."""
+    rows = make_rows(times=20)
+    logits = make_logits(len(rows))
+    neutral = getattr(SamplingParams(), field)
+    without = [replace(row, params=replace(row.params, **{field: neutral})) for row in rows]
+    assert sample(logits, without) != sample(logits, rows)
+
+
+def test_generated_tokens_count_step_by_step() -> None:
+    """What was sampled here is treated as what was generated elsewhere."""
+    rows = make_rows(times=2)
+    sampler = make_sampler(rows)
+    names = [row.name for row in rows]
+    for step in range(6):
+        logits = make_logits(len(rows)) + step
+        want = [plain(line, row) for line, row in zip(logits, rows, strict=True)]
+        assert sampler.sample(logits, names).ids.tolist() == want
+        rows = [
+            replace(row, generated=(*row.generated, token))
+            for row, token in zip(rows, want, strict=True)
+        ]
+
+
+def processors(row: Row) -> Any:
+    """transformers' processors in the order of generate()."""
     from transformers import (
         LogitsProcessorList,
+        MinNewTokensLengthLogitsProcessor,
+        MinPLogitsWarper,
         RepetitionPenaltyLogitsProcessor,
+        SequenceBiasLogitsProcessor,
         TemperatureLogitsWarper,
         TopKLogitsWarper,
         TopPLogitsWarper,
     )
 
-    params = row.sampling
+    params = row.params
     chain = LogitsProcessorList()
-    if params.repetition_penalty != 1.0:
-        chain.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
+    if params.logit_bias:
+        bias = {(token,): value for token, value in params.logit_bias}
+        chain.append(SequenceBiasLogitsProcessor(bias))
+    chain.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
+    if params.min_tokens:
+        stops = list(params.stop_token_ids)
+        num = len(row.prompt)
+        chain.append(MinNewTokensLengthLogitsProcessor(num, params.min_tokens, stops, "cpu"))
     if params.temperature > 0:
         chain.append(TemperatureLogitsWarper(params.temperature))
-        if params.top_k:
-            chain.append(TopKLogitsWarper(params.top_k))
-        if params.top_p < 1:
-            chain.append(TopPLogitsWarper(params.top_p))
-    scores = chain(torch.tensor([row.token_ids]), logits.double()[None])[0]
-    if params.temperature == 0:
+        chain.append(TopKLogitsWarper(params.top_k or VOCAB))
+        chain.append(TopPLogitsWarper(params.top_p))
+        chain.append(MinPLogitsWarper(params.min_p))
+    return chain
+
+
+def transformers_says(logits: torch.Tensor, row: Row) -> int:
+    tokens = torch.tensor([[*row.prompt, *row.generated]])
+    scores = processors(row)(tokens, logits.double()[None])[0]
+    if row.params.temperature == 0.0:
         return int(scores.argmax())
-    point = uniform(params.seed, row.index)
-    total = 0.0
-    chances = scores.softmax(-1).tolist()
-    for token, chance in enumerate(chances):
-        total += chance
-        if total >= point:
-            return token
-    raise AssertionError("unreachable but for rounding")
+    point = uniform(row.params.seed, row.choice, len(row.generated))
+    return plain_sampling.walk(scores.softmax(-1).tolist(), point)
 
 
-def sample(logits: torch.Tensor, rows: Sequence[SampleRow]) -> list[int]:
-    found: list[int] = make_sampler().sample(logits, rows).tolist()
-    return found
-
-
-def test_batch_equals_transformers_row_by_row() -> None:
-    """All combinations in one batch."""
+def test_what_transformers_has_too_equals_it() -> None:
+    """Everything but presence and frequency penalties."""
     prepare_torchvision()
-    rows = make_rows()
+    rows = [
+        replace(row, params=replace(row.params, presence_penalty=0.0, frequency_penalty=0.0))
+        for row in make_rows(times=12)
+    ]
     logits = make_logits(len(rows))
-    want = [expected(line, row) for line, row in zip(logits, rows, strict=True)]
-    assert sample(logits, rows) == want
-    assert len(set(want)) > 40
+    want = {row.name: transformers_says(line, row) for line, row in zip(logits, rows, strict=True)}
+    assert dict(zip(want, sample(logits, rows), strict=True)) == want
+
+
+# ---- independence
 
 
 def test_a_row_does_not_depend_on_its_batch() -> None:
-    """Alone, and in reverse company."""
-    rows = make_rows()
+    """Alone, in reverse, and among rows that go another way."""
+    for vocab in (VOCAB, LARGE):
+        rows = make_rows(vocab, times=2)
+        logits = make_logits(len(rows), vocab)
+        together = sample(logits, rows)
+        alone = [sample(logits[n : n + 1], rows[n : n + 1])[0] for n in range(len(rows))]
+        assert together == alone
+        assert together == sample(logits.flip(0), rows[::-1])[::-1]
+        assert together[::3] == sample(logits[::3], rows[::3])
+
+
+def test_the_order_of_arrival_makes_no_difference() -> None:
+    """Slots are used again and tables grow while others are in the middle of an answer."""
+    rows = make_rows(times=3)
     logits = make_logits(len(rows))
-    together = sample(logits, rows)
-    assert together == [sample(logits[n : n + 1], rows[n : n + 1])[0] for n in range(len(rows))]
-    assert together == sample(logits.flip(0), rows[::-1])[::-1]
+    want = sample(logits, rows)
+    sampler = make_sampler(rows[::-2])
+    for row in rows[::-2]:
+        sampler.forget(row.name)
+    for row in [*rows[1::2], *rows[::2]]:
+        sampler.add(row.name, row.params, row.choice, row.prompt, row.generated)
+    assert sampler.sample(logits, [row.name for row in rows]).ids.tolist() == want
 
 
-def test_tokens_follow_the_filtered_distribution() -> None:
-    """Chi-square over 20,000 indices of one seed: 6 tokens survive, none other is ever drawn."""
-    num = 20_000
-    params = SamplingParams(temperature=1.3, top_k=6, seed=99)
-    logits = make_logits(1)
-    rows = [SampleRow(RequestKey("r", 0), params, index, (1,)) for index in range(num)]
-    counts = torch.bincount(torch.tensor(sample(logits.expand(num, -1), rows)), minlength=VOCAB)
-    kept = logits[0].topk(6).indices
-    want = (logits[0, kept] / 1.3).softmax(-1) * num
-    assert int(counts[kept].sum()) == num
-    assert float(((counts[kept] - want) ** 2 / want).sum()) < 20.5  # 0.1 % at 5 degrees
-
-
-def test_penalty_counts_generated_tokens_too() -> None:
-    """The second sample of a request must see what the first one chose."""
-    sampler = make_sampler()
-    params = SamplingParams(repetition_penalty=100.0)
+def test_choices_and_seeds_are_drawn_independently() -> None:
+    params = SamplingParams(temperature=1.0, seed=5)
     logits = torch.zeros(1, VOCAB)
-    logits[0, 3], logits[0, 5] = 2.0, 1.0
-    tokens = [9]
-    for want in (3, 5):
-        row = SampleRow(RequestKey("r", 0), params, len(tokens) - 1, tuple(tokens))
-        assert sampler.sample(logits, [row]).tolist() == [want]
-        tokens.append(want)
+    rows = [Row(str(n), params, (1,), choice=n) for n in range(200)]
+    found = sample(logits.expand(200, -1), rows)
+    assert len(set(found)) > 60
+    assert found == [plain(logits[0], row) for row in rows]
 
 
-def test_forgotten_rows_are_clean_for_the_next_request() -> None:
-    """Rows of the table are used again, and grow while in use."""
-    sampler = make_sampler()
-    params = SamplingParams(repetition_penalty=2.0)
-    logits = torch.ones(1, VOCAB)
-    logits[0, 4] = 1.5
-    for round_ in range(3):
-        for number in range(20):
-            key = RequestKey(f"r{number}", round_)
-            seen = SampleRow(key, params, 0, (4,) if (number + round_) % 2 else (6,))
-            want = 0 if (number + round_) % 2 else 4
-            assert sampler.sample(logits, [seen]).tolist() == [want]
-        for number in range(20):
-            sampler.forget(RequestKey(f"r{number}", round_))
-        assert not list(sampler.keys())
+def test_forgotten_requests_leave_nothing_behind() -> None:
+    sampler = make_sampler(make_rows())
+    for row in make_rows():
+        sampler.forget(row.name)
+        sampler.forget(row.name)
+    assert not list(sampler.names())
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_broken_logits_are_told_apart(temperature: float) -> None:
-    """NaN in one row is that row's trouble alone."""
-    logits = make_logits(3)
-    params = SamplingParams(temperature=temperature, repetition_penalty=1.5, top_p=0.9, top_k=5)
-    rows = [make_row(n, params) for n in range(3)]
-    whole = sample(logits, rows)
-    logits[1, 8] = torch.nan
-    assert sample(logits, rows) == [whole[0], BROKEN, whole[2]]
+# ---- the draw
+
+
+@pytest.mark.parametrize("fields", [{"top_k": 6}, {"top_p": 0.7}, {"min_p": 0.03}, {}])
+def test_tokens_follow_the_filtered_distribution(fields: dict[str, Any]) -> None:
+    """Chi-square over choices and indices of one seed; what a filter takes out is never drawn."""
+    num = 20_000
+    params = SamplingParams(temperature=1.3, seed=99, **fields)
+    logits = make_logits(1)
+    want = torch.tensor(plain_sampling.chances(logits[0].tolist(), params)) * num
+    rows = [Row(str(choice), params, (1,), choice=choice) for choice in range(num // 20)]
+    sampler = make_sampler(rows)
+    names = [row.name for row in rows]
+    chosen = [sampler.sample(logits.expand(len(rows), -1), names).ids for _ in range(20)]
+    counts = torch.bincount(torch.cat(chosen), minlength=VOCAB).double()
+    assert int(counts[want == 0].sum()) == 0
+    rare = (want > 0) & (want < 5)
+    bins = [(counts[token], want[token]) for token in (want >= 5).nonzero().flatten().tolist()]
+    if int(rare.sum()):
+        bins.append((counts[rare].sum(), want[rare].sum()))
+    degrees = len(bins) - 1
+    distance = sum(float((have - due) ** 2 / due) for have, due in bins)
+    assert distance < degrees + 4 * (2 * degrees) ** 0.5 + 4
+
+
+def test_equal_scores_at_the_edge_of_top_k_stay() -> None:
+    """As in transformers, whether or not they are all among the candidates."""
+    logits = torch.zeros(1, VOCAB)
+    logits[0, 50] = 1.0
+    rows = [
+        Row(str(seed), SamplingParams(temperature=5.0, top_k=3, seed=seed), (1,))
+        for seed in range(400)
+    ]
+    assert len(set(sample(logits.expand(400, -1), rows))) > 60
+
+
+def test_the_cheap_way_draws_what_the_dear_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in make_rows(LARGE, times=8) if 0 < row.params.top_k <= 128]
+    logits = make_logits(len(rows), LARGE)
+    cheap = sample(logits, rows)
+    monkeypatch.setattr(draw, "_MOST_NARROW", 0)
+    assert sample(logits, rows) == cheap
+    assert len(rows) > 10
+
+
+# ---- broken logits and extreme parameters
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("vocab", [VOCAB, LARGE])
+def test_broken_logits_are_that_rows_trouble_alone(number: float, vocab: int) -> None:
+    rows = make_rows(vocab, times=1)
+    logits = make_logits(len(rows), vocab)
+    want = sample(logits, rows)
+    broken = range(0, len(rows), 2)
+    for n in broken:
+        logits[n, 8 + n] = number
+        want[n] = BROKEN
+    assert sample(logits, rows) == want
 
 
 def test_extreme_parameters_stay_inside_the_vocabulary() -> None:
-    """A temperature near zero is greedy; a penalty that overflows is a broken row."""
-    logits = make_logits(2)
-    cold = make_row(0, SamplingParams(temperature=5e-324, seed=3))
-    again = SamplingParams(temperature=1.0, repetition_penalty=1e-45)
-    hot = SampleRow(RequestKey("hot", 0), again, 0, tuple(range(VOCAB)))
-    assert sample(logits, [cold, hot]) == [int(logits[0].argmax()), BROKEN]
+    """A temperature near zero is greedy; a penalty that overflows is a broken row, as is one
+    whose every token is forbidden."""
+    every = tuple(range(VOCAB))
+    rows = [
+        Row("cold", SamplingParams(temperature=5e-324, seed=3), (1,)),
+        Row("overflow", SamplingParams(temperature=1.0, repetition_penalty=1e-45), every),
+        Row("never", SamplingParams(min_tokens=1, stop_token_ids=every), (1,)),
+    ]
+    logits = make_logits(3)
+    assert sample(logits, rows) == [int(logits[0].argmax()), BROKEN, BROKEN]
 
 
 def test_half_precision_logits_are_sampled_in_full() -> None:
-    """bfloat16 has ties: those at the edge of top_k stay, as in transformers."""
-    prepare_torchvision()
-    rows = make_rows()
-    logits = make_logits(len(rows)).bfloat16()
-    want = [expected(line.float(), row) for line, row in zip(logits, rows, strict=True)]
-    different = [
-        row.sampling.top_p
-        for got, token, row in zip(sample(logits, rows), want, rows, strict=True)
-        if got != token
-    ]
-    # Which of several equal tokens top_p cuts is the sort's choice; all else is exact.
-    assert all(top_p < 1.0 for top_p in different) and len(different) <= len(rows) // 50
+    for dtype in (torch.bfloat16, torch.float16):
+        rows = make_rows(times=2)
+        logits = make_logits(len(rows)).to(dtype)
+        want = [plain(line.float(), row) for line, row in zip(logits, rows, strict=True)]
+        assert sample(logits, rows) == want
+
+
+def test_the_logits_are_left_as_they_are() -> None:
+    rows = make_rows(times=1)
+    logits = make_logits(len(rows))
+    before = logits.clone()
+    sample(logits, rows)
+    assert torch.equal(logits, before)
+
+
+# ---- logprobs
+
+
+def test_logprobs_are_those_of_the_raw_logits() -> None:
+    """Whatever penalties, bias and filters do to the draw, and for those only who ask."""
+    for vocab in (VOCAB, LARGE):
+        rows = [
+            replace(row, params=replace(row.params, logprobs=(None, 0, 3, 20)[n % 4]))
+            for n, row in enumerate(make_rows(vocab, times=1))
+        ]
+        logits = make_logits(len(rows), vocab)
+        found = make_sampler(rows, vocab).sample(logits, [row.name for row in rows])
+        for row, line, token, got in zip(
+            rows, logits, found.ids.tolist(), found.logprobs(), strict=True
+        ):
+            if row.params.logprobs is None:
+                assert got is None
+                continue
+            assert got is not None
+            check_logprobs(got, line, token, row.params.logprobs)
+
+
+def check_logprobs(got: TokenLogprobs, logits: torch.Tensor, token: int, top: int) -> None:
+    want = plain_sampling.logprobs(logits.tolist())
+    likeliest = sorted(range(len(want)), key=lambda at: -want[at])[:top]
+    assert got.logprob == pytest.approx(want[token], abs=1e-4)
+    assert [at for at, _ in got.top] == likeliest
+    assert [value for _, value in got.top] == pytest.approx(
+        [want[at] for at in likeliest], abs=1e-4
+    )
+
+
+def test_asking_for_logprobs_changes_no_token() -> None:
+    rows = make_rows(times=2)
+    logits = make_logits(len(rows))
+    asking = [replace(row, params=replace(row.params, logprobs=5)) for row in rows]
+    assert sample(logits, rows) == sample(logits, asking)

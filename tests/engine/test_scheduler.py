@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ def house() -> Iterator[House]:
     made.check()
 
 
-def add(house: House, name: str, num_tokens: int, **asked: object) -> RequestState:
+def add(house: House, name: str, num_tokens: int, **asked: Any) -> RequestState:
     """Only its prompt is reserved, and shared with nobody."""
-    state = house.add(make_request(name, [1] * num_tokens, **asked))  # type: ignore[arg-type]
+    state = house.add(make_request(name, [1] * num_tokens, **asked))
     assert state is not None
     return state
 
@@ -258,8 +259,9 @@ def test_finish_reasons_count_from_the_first_attempt() -> None:
     choice = state.choices[0]
     assert state.accept(choice, 3) is None
     assert state.accept(choice, 3) is FinishReason.LENGTH
+    asked: dict[str, Any]
     for asked in ({"stop": (3, 4)}, {"stop": (4,), "max_tokens": 1}):
-        state = RequestState(make_request("a", [1] * 5, **asked))  # type: ignore[arg-type]
+        state = RequestState(make_request("a", [1] * 5, **asked))
         assert state.accept(state.choices[0], 4) is FinishReason.STOP
 
 

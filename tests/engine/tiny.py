@@ -173,6 +173,15 @@ def make_case(seed: int, *, texts: Sequence[int], grids: Sequence[tuple[int, int
     return Case(prompt, tuple(rows), positions, delta)
 
 
+def extend(case: Case, tokens: list[int]) -> Case:
+    """The prompt of a later attempt: emitted tokens are the tail of the last text."""
+    text = (*case.prompt.text[:-1], case.prompt.text[-1] + tuple(tokens))
+    prompt = Prompt(text=text, items=case.prompt.items)
+    tail = torch.arange(len(case.token_ids), prompt.num_tokens) + case.delta
+    positions = torch.cat([case.positions, tail.expand(3, -1)], -1)
+    return Case(prompt, case.rows, positions, case.delta)
+
+
 def _inputs(prompt: Prompt) -> dict[str, torch.Tensor]:
     ids = torch.tensor([prompt.token_ids()])
     inputs = {"input_ids": ids, "mm_token_type_ids": (ids == IMAGE).int()}

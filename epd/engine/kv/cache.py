@@ -14,6 +14,7 @@ import torch
 from epd.config.sections import LanguageConfig
 from epd.engine.chunk import Move, MoveKind
 from epd.engine.language import LanguageModel
+from epd.engine.tables import put
 from epd.errors import ConfigError, InternalError
 
 
@@ -56,11 +57,8 @@ class KvCache:
         if move.kind is MoveKind.COPY:
             shape = self._pages.shape
             blocks = self._pages.view(*shape[:2], -1, self.block_size, *shape[3:])
-            device = blocks.device
-            source, target = (
-                torch.tensor(side).to(device) for side in zip(*move.pairs, strict=True)
-            )
-            blocks.index_copy_(2, target, blocks.index_select(2, source))
+            pairs = put(torch.tensor(move.pairs), blocks.device)
+            blocks.index_copy_(2, pairs[:, 1], blocks.index_select(2, pairs[:, 0]))
             return
         host = self._host_pages()
         for source, target in move.pairs:
@@ -122,7 +120,7 @@ class KvCache:
         table = torch.tensor(blocks[first : -(-tokens.stop // size)])
         slots = (table[:, None] * size + torch.arange(size)).flatten()
         skipped = first * size
-        return slots[tokens.start - skipped : tokens.stop - skipped].to(self._pages.device)
+        return put(slots[tokens.start - skipped : tokens.stop - skipped], self._pages.device)
 
 
 def _token_bytes(model: LanguageModel) -> int:
