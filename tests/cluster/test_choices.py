@@ -355,6 +355,16 @@ def test_a_worker_that_takes_all_parts_with_it_is_mourned_by_each() -> None:
     assert gateway.owner.idle
 
 
+def test_a_worker_that_is_one_too_many_for_two_parts_fails_the_request_once() -> None:
+    """The second part has ended with the first when its turn comes."""
+    gateway = parted(prefill("P2"))
+    for attempt in (1, 2):
+        for choice in (0, 1):
+            gateway.failed("D2", 503, part(choice, attempt))
+    assert error(gateway.dies("D2")).status == 503
+    assert gateway.owner.idle
+
+
 def test_choices_that_fit_nowhere_together_are_made_one_by_one() -> None:
     """Each by itself would do."""
     gateway = Gateway(encode(), fused(kv_tokens=20))

@@ -15,6 +15,7 @@ from tests.cluster.owning import (
     error,
     receivers,
     reserve,
+    root_of,
     split,
     told,
 )
@@ -94,6 +95,16 @@ def test_a_cancel_reaches_every_worker() -> None:
     gateway.running("s")
     assert gateway.owner.cancel("s") == cancels("P", "D", request=RequestKey("s", 1))
     assert gateway.owner.idle
+
+
+@pytest.mark.parametrize("ends", ["cancel", "choice"])
+def test_a_request_can_end_before_its_items_are_known(ends: str) -> None:
+    """There is no prompt yet whose KV could be of use."""
+    gateway = split(root_of=root_of)
+    gateway.submit(items=1)
+    owner = gateway.owner
+    ended = owner.cancel("r") if ends == "cancel" else owner.end_choice("r", 0)
+    assert ended == [Tell("E", m.DropItem(item=ItemKey("r", 0, 1)))]
 
 
 # ---- limits
