@@ -56,6 +56,10 @@ class Arena:
         slot = self._slots.get(number)
         return None if slot is None else slot.to
 
+    def offset(self, number: int) -> int:
+        """Where a slot that is lent begins."""
+        return self._slots[number].offset
+
     def give_back(self, number: int) -> None:
         """The range is free."""
         slot = self._slots.pop(number)

@@ -1,7 +1,8 @@
 """The receiver's side: an owned copy of each payload, checked before a byte is read.
 
 A segment is read through its file, never mapped: whatever its owner does to it, a short read is an
-error here and not a crash.
+error here and not a crash. An owner that takes us for dead may write over what we read, so the
+slot's stamp is checked after the copy.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 import torch
 
-from epd.errors import ProtocolError
+from epd.errors import ProtocolError, Unavailable
 from epd.transfer import segments
 from epd.transfer.dtypes import dtype_of
 from epd.types import Member
@@ -41,7 +42,8 @@ class Incoming:
     def take(self, member: Member, payload: Payload, frame: memoryview | None) -> torch.Tensor:
         """An owned CPU copy with the payload's dtype and shape.
 
-        ProtocolError if payload, frame and the member's segment disagree.
+        ProtocolError if payload, frame and the member's segment disagree. Unavailable if the member
+        took its memory back.
         """
         dtype = dtype_of(payload.dtype)
         _check_size(payload, dtype)
@@ -71,16 +73,14 @@ class Incoming:
     def _read(self, member: Member, payload: Payload) -> torch.Tensor:
         source = self._attach(member)
         start, length = payload.offset, payload.nbytes
-        if start < 0 or start + length > source.num_bytes:
+        if start < segments.STAMP_BYTES or start + length > source.num_bytes:
             raise ProtocolError("payload", f"outside of the {source.num_bytes} bytes of segment")
         flat = torch.empty(length, dtype=torch.uint8)
-        target = flat.numpy().data
-        done = 0
-        while done < length:
-            count = os.preadv(source.file, [target[done:]], start + done)
-            if count == 0:
-                raise ProtocolError("segment", f"of {member.name} is shorter than it was")
-            done += count
+        _fill(flat.numpy().data, source, start)
+        stamp = bytearray(segments.STAMP_BYTES)
+        _fill(memoryview(stamp), source, start - len(stamp))
+        if stamp != segments.stamp(source.segment, payload.slot):
+            raise Unavailable(f"{member.name} took its memory back")
         return flat
 
     def _attach(self, member: Member) -> _Attached:
@@ -93,6 +93,15 @@ class Incoming:
         opened = _Attached(member.incarnation, member.segment, file, num_bytes)
         self._attached[member.name] = opened
         return opened
+
+
+def _fill(target: memoryview, source: _Attached, start: int) -> None:
+    done = 0
+    while done < len(target):
+        count = os.preadv(source.file, [target[done:]], start + done)
+        if count == 0:
+            raise ProtocolError("segment", f"{source.segment} is shorter than it was")
+        done += count
 
 
 def _check_size(payload: Payload, dtype: torch.dtype) -> None:

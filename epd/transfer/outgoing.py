@@ -1,6 +1,8 @@
 """The sender's side: a copy of each tensor waits in shared memory, or goes along as a frame.
 
-Memory that is lent is reused only when its receiver gave it back or is proven dead.
+Memory that is lent is reused only when its receiver gave it back or is lost. It may have been lost
+by mistake and still read: before the bytes of a slot stands a stamp, which is wiped first and which
+the receiver looks at last.
 """
 
 from __future__ import annotations
@@ -57,19 +59,22 @@ class Outgoing:
         """
         dtype = name_of(tensor.dtype)
         num_bytes = tensor.numel() * tensor.element_size()
-        if not same_host or not self._arena.could_fit(num_bytes):
+        stamped = segments.STAMP_BYTES + num_bytes
+        if not same_host or not num_bytes or not self._arena.could_fit(stamped):
             return _as_frame(tensor, num_bytes)
-        slot = self._arena.lend(num_bytes, to=to)
+        slot = self._arena.lend(stamped, to=to)
         if slot is None:
             return None
-        place = self._bytes[slot.offset : slot.offset + num_bytes]
+        offset = slot.offset + segments.STAMP_BYTES
+        self._map[slot.offset : offset] = segments.stamp(self.segment, slot.number)
+        place = self._bytes[offset : offset + num_bytes]
         place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
         payload = Payload(
             dtype=dtype,
             shape=tuple(tensor.shape),
             nbytes=num_bytes,
             slot=slot.number,
-            offset=slot.offset,
+            offset=offset,
         )
         return Staged(payload=payload, frame=None)
 
@@ -86,7 +91,7 @@ class Outgoing:
             self._quarantined.add(slot)
 
     def peer_lost(self, name: str) -> None:
-        """Its process is proven dead: nobody reads its slots any more."""
+        """It is dead or was told that it is forgotten: what it reads of its slots is void."""
         for slot in self._arena.slots:
             if slot.to == name:
                 self._end(slot.number)
@@ -103,6 +108,8 @@ class Outgoing:
 
     def _end(self, slot: int) -> None:
         self._quarantined.discard(slot)
+        offset = self._arena.offset(slot)
+        self._map[offset : offset + segments.STAMP_BYTES] = bytes(segments.STAMP_BYTES)
         self._arena.give_back(slot)
 
 

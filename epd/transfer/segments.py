@@ -17,6 +17,7 @@ from typing import Final
 from epd.errors import ConfigError, ProtocolError
 
 FOLDER: Final = Path("/dev/shm")
+STAMP_BYTES: Final = 64
 _NAME: Final = re.compile(r"epd-[0-9a-f]{32}")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -67,6 +68,11 @@ def open_to_read(name: str) -> tuple[int, int]:
         os.close(file)
         raise ProtocolError("segment", f"{name} belongs to another user")
     return file, found.st_size
+
+
+def stamp(segment: str, slot: int) -> bytes:
+    """What stands before a slot's bytes for as long as it is lent."""
+    return hashlib.blake2b(f"{segment} {slot}".encode(), digest_size=STAMP_BYTES).digest()
 
 
 def reclaim_dead() -> int:

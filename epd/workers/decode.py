@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from epd.engine import Engine, EngineRequest, Role, StepResult
-from epd.errors import EpdError, InternalError
+from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import KvReceiver, StartDecode
 from epd.prefix import PREFIX_TOKENS
 from epd.wire.messages import (
@@ -57,6 +57,8 @@ class DecodeCore(LanguageCore):
                 return
             kv = self._incoming.take(member, chunk.payload, frame)
             self._engine.write_kv(chunk.request, chunk.first_token, chunk.first_layer, kv)
+        except Unavailable as error:
+            self._do(self._kv.failed(chunk.request, error))
         except EpdError as error:
             blamed = InternalError(f"{prefill} sent bad KV: {error}")
             self._do(self._kv.failed(chunk.request, blamed))

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
-from epd.errors import EpdError, InternalError
+from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
 from epd.models.language import LanguageModel
 from epd.transfer.outgoing import Outgoing
@@ -127,6 +127,8 @@ class PrefillCore(LanguageCore):
                 return
             rows = self._incoming.take(member, part.payload, frame)
             self._merged[part.request].add(part.item.index, part.first_row, rows)
+        except Unavailable as error:
+            self._do(self._kv.failed(part.request, error))
         except EpdError as error:
             blamed = InternalError(f"{encoder} sent bad rows for item {part.item.index}: {error}")
             self._do(self._kv.failed(part.request, blamed))

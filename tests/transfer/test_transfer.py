@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from epd.errors import ConfigError, ProtocolError
+from epd.errors import ConfigError, ProtocolError, Unavailable
 from epd.transfer import segments
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing, Staged
+from epd.transfer.segments import STAMP_BYTES
 from epd.types import Member
 from epd.wire.messages import Payload
 
 SHM = Path("/dev/shm")
+SMALL = 64 + STAMP_BYTES
+"""What 16 floats take of an arena."""
 
 
 @pytest.fixture
@@ -87,7 +90,7 @@ def test_a_strided_tensor_is_sent_row_major(outgoing: Outgoing, incoming: Incomi
 
 
 def test_a_full_arena_says_so_until_something_is_given_back(outgoing: Outgoing) -> None:
-    half = torch.zeros(1 << 13)  # 32 KiB
+    half = torch.zeros((1 << 13) - STAMP_BYTES // 4)  # with its stamp 32 KiB
     first = staged(outgoing.stage(half, to="p", same_host=True))
     staged(outgoing.stage(half, to="q", same_host=True))
     assert outgoing.stage(half, to="p", same_host=True) is None
@@ -105,7 +108,7 @@ def test_only_the_borrower_gives_back(outgoing: Outgoing) -> None:
     sent = staged(outgoing.stage(torch.zeros(16), to="p", same_host=True))
     outgoing.give_back(sent.payload.slot, by="q")
     outgoing.give_back(12345, by="p")
-    assert (outgoing.ignored, outgoing.in_use) == (2, 64)
+    assert (outgoing.ignored, outgoing.in_use) == (2, SMALL)
     outgoing.give_back(sent.payload.slot, by="p")
     outgoing.give_back(sent.payload.slot, by="p")
     assert (outgoing.ignored, outgoing.in_use) == (3, 0)
@@ -115,15 +118,37 @@ def test_a_dead_peers_slots_are_free_and_others_are_not(outgoing: Outgoing) -> N
     staged(outgoing.stage(torch.zeros(16), to="p", same_host=True))
     staged(outgoing.stage(torch.zeros(32), to="q", same_host=True))
     outgoing.peer_lost("p")
-    assert outgoing.in_use == 128
+    assert outgoing.in_use == SMALL + 64
 
 
 def test_an_expired_lease_keeps_its_memory_until_proof(outgoing: Outgoing) -> None:
     sent = staged(outgoing.stage(torch.zeros(16), to="p", same_host=True))
     outgoing.quarantine(sent.payload.slot)
-    assert (outgoing.in_use, outgoing.quarantined) == (64, 64)
+    assert (outgoing.in_use, outgoing.quarantined) == (SMALL, SMALL)
     outgoing.peer_lost("p")
     assert (outgoing.in_use, outgoing.quarantined) == (0, 0)
+
+
+@pytest.mark.parametrize("reused", [True, False])
+def test_memory_that_its_owner_took_back_is_no_tensor(
+    outgoing: Outgoing, incoming: Incoming, *, reused: bool
+) -> None:
+    """The owner took the reader for dead by mistake, and may have written over it."""
+    sent = staged(outgoing.stage(torch.ones(16), to="p", same_host=True))
+    outgoing.peer_lost("p")
+    if reused:
+        other = staged(outgoing.stage(torch.zeros(16), to="q", same_host=True))
+        assert other.payload.offset == sent.payload.offset
+    with pytest.raises(Unavailable, match="encode-0 took its memory back"):
+        incoming.take(member(outgoing.segment), sent.payload, None)
+
+
+def test_a_slot_is_not_read_as_another(outgoing: Outgoing, incoming: Incoming) -> None:
+    """Whatever the message says."""
+    sent = staged(outgoing.stage(torch.ones(16), to="p", same_host=True))
+    wrong = dataclasses.replace(sent.payload, slot=sent.payload.slot + 1)
+    with pytest.raises(Unavailable):
+        incoming.take(member(outgoing.segment), wrong, None)
 
 
 def test_without_an_arena_everything_is_a_frame(incoming: Incoming) -> None:
