@@ -59,7 +59,10 @@ def cluster_of(path: Path) -> Iterator[Callable[[str], Cluster]]:
 
 @pytest.fixture(
     scope="session",
-    params=[*SETUPS, *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_CUDA)],
+    params=[
+        *(pytest.param(n, marks=pytest.mark.slow if s.slow else ()) for n, s in SETUPS.items()),
+        *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_CUDA),
+    ],
 )
 def setup(request: pytest.FixtureRequest) -> Setup:
     """One cluster runs at a time and answers the tests of all files that it can."""

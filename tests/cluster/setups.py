@@ -21,6 +21,7 @@ class Setup:
     settings: tuple[str, ...] = ()
     roomy: bool = True
     caches: bool = True
+    slow: bool = False
 
 
 def chunks_of(num_tokens: int) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ def chunks_of(num_tokens: int) -> tuple[str, ...]:
 
 SETUPS: dict[str, Setup] = {
     "EPD": Setup(topology="EPD"),
-    "1E1PD in chunks of 16": Setup(topology="1E1PD", settings=chunks_of(16)),
+    "1E1PD in chunks of 16": Setup(topology="1E1PD", settings=chunks_of(16), slow=True),
     "1E1P1D": Setup(topology="1E1P1D", settings=chunks_of(128)),
     "2E2P2D without caches": Setup(
         topology="2E2P2D",
@@ -52,7 +53,7 @@ SETUPS: dict[str, Setup] = {
         caches=False,
     ),
     "qwen3_vl EPD in chunks of 16": Setup(
-        family="qwen3_vl", topology="EPD", settings=chunks_of(16)
+        family="qwen3_vl", topology="EPD", settings=chunks_of(16), slow=True
     ),
     "qwen3_vl 1E1PD": Setup(family="qwen3_vl", topology="1E1PD"),
     "qwen3_vl 1E1P1D without caches": Setup(
@@ -60,6 +61,7 @@ SETUPS: dict[str, Setup] = {
         topology="1E1P1D",
         settings=(*chunks_of(64), "language.prefix_cache=false"),
         caches=False,
+        slow=True,
     ),
     "qwen3_vl 2E2P2D": Setup(
         family="qwen3_vl", topology="2E2P2D", settings=("language.block_size=32",)
