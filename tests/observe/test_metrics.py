@@ -25,6 +25,7 @@ def test_what_is_counted_is_rendered() -> None:
     metrics.request("422")
     metrics.request("422")
     metrics.prompt_tokens(100)
+    metrics.prompt_tokens_cached(32)
     metrics.tokens(7)
     metrics.item("image")
     metrics.first_token(0.3)
@@ -32,6 +33,7 @@ def test_what_is_counted_is_rendered() -> None:
     assert found["epd_requests_total", ("200",)] == 1
     assert found["epd_requests_total", ("422",)] == 2
     assert found["epd_prompt_tokens_total", ()] == 100
+    assert found["epd_prompt_tokens_cached_total", ()] == 32
     assert found["epd_tokens_total", ()] == 7
     assert found["epd_items_total", ("image",)] == 1
     assert found["epd_first_token_seconds_bucket", ("0.25",)] == 0

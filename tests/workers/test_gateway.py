@@ -1,0 +1,272 @@
+"""The gateway node between HTTP and the cluster: calls, their choices, their items' bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epd.config import Config
+from epd.errors import EpdError, Unavailable
+from epd.gateway import CallSpec
+from epd.models.spec import Checkpoint, read_checkpoint
+from epd.observe import Metrics
+from epd.prompt import Draft
+from epd.prompt.draft import MediaPart
+from epd.types import (
+    FinishReason,
+    Member,
+    Modality,
+    RequestKey,
+    SamplingParams,
+    TokenLogprobs,
+    TokenRun,
+)
+from epd.wire import messages as m
+from epd.wire.links import Delivery
+from epd.workers.gateway import HASHED_AT_ONCE, Node
+from tests.checkpoints import build
+from tests.cluster.samples import decode, encode, layout, prefill, run
+
+STOP = FinishReason.STOP
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return read_checkpoint(build("qwen2_5_vl", tmp_path_factory.mktemp("checkpoint")))
+
+
+@dataclass
+class Stage:
+    """A node whose links only remember what they were to send."""
+
+    node: Node
+    checkpoint: Checkpoint
+    sent: list[tuple[str, Any, Any]] = field(default_factory=list)
+
+    def send(self, to: str, message: object, frame: Any = None) -> bool:
+        self.sent.append((to, message, frame))
+        return True
+
+    def hear(self, sender: str, message: object) -> None:
+        delivery = Delivery(sender=sender, incarnation="1", message=message, frame=None)
+        self.node._handle(delivery)
+
+    def join(self, *members: Member) -> None:
+        fingerprint = {**self.checkpoint.fingerprint(), "protocol": str(m.PROTOCOL_VERSION)}
+        for member in members:
+            self.hear(member.name, m.Register(member=member, fingerprint=fingerprint, via=""))
+
+    def told(self, kind: type[Any]) -> list[tuple[Any, Any]]:
+        """Messages of one kind, with their frames."""
+        return [(message, frame) for _, message, frame in self.sent if isinstance(message, kind)]
+
+    def admit(self, request: RequestKey, *, cached: int = 0) -> None:
+        self.hear("D", m.Reserved(request=request, cached_tokens=0))
+        self.hear("P", m.Admitted(request=request, cached_tokens=cached))
+
+    def tokens(self, sender: str, *runs: TokenRun) -> None:
+        self.hear(sender, m.Tokens(runs=runs))
+
+    def metric(self, name: str) -> float:
+        lines = self.node.metrics().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+@contextmanager
+def stage(checkpoint: Checkpoint, folder: Path, config: dict[str, Any]) -> Iterator[Stage]:
+    """To be entered on an event loop; one worker per stage has joined."""
+    settings = Config.model_validate({"listen": f"ipc://{folder}", **config})
+    found = Stage(Node(settings, checkpoint, Metrics()), checkpoint)
+    with pytest.MonkeyPatch.context() as patch:
+        links = found.node.links
+        patch.setattr(links, "send", found.send)
+        patch.setattr(links, "connect", lambda member: None)
+        patch.setattr(links, "forget", lambda name: None)
+        try:
+            found.join(encode(), prefill(), decode(), decode("D2"))
+            yield found
+        finally:
+            links.close()
+
+
+Scene = Callable[[Stage], Awaitable[None]]
+Play = Callable[..., None]
+
+
+@pytest.fixture
+def play(checkpoint: Checkpoint, tmp_path: Path) -> Play:
+    """Runs a scene on an event loop of its own."""
+
+    def perform(scene: Scene, **config: Any) -> None:
+        async def main() -> None:
+            with stage(checkpoint, tmp_path, config) as found:
+                await scene(found)
+
+        asyncio.run(main())
+
+    return perform
+
+
+def call(*data: bytes, url: str | None = None, **sampling: Any) -> CallSpec:
+    """A prompt of four tokens and these pictures."""
+    parts = [(None, one) for one in data] + ([(url, None)] if url is not None else [])
+    media = tuple(
+        MediaPart(
+            modality=Modality.IMAGE, index=k, url=where, data=one, text_before="", where="here"
+        )
+        for k, (where, one) in enumerate(parts)
+    )
+    draft = Draft(text=((1, 1, 1, 1), *[()] * len(media)), parts=media)
+    params = SamplingParams(max_tokens=10, **sampling)
+    return CallSpec(draft=draft, sampling=params, deadline_s=60.0, cache_salt="tenant")
+
+
+async def rest(runs: Any) -> list[tuple[int, tuple[int, ...]]]:
+    """What is left of a call's runs."""
+    return [(one.choice, one.token_ids) async for one in runs]
+
+
+def test_the_runs_of_all_choices_end_with_the_last_one(play: Play) -> None:
+    """What is known of the prompt is there with the first; every count is of the whole request."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call(n=2, prompt_logprobs=0))
+        key = live.request_id
+        stage.admit(RequestKey(key, 1), cached=2)
+        scores = tuple(TokenLogprobs(logprob=-k) for k in (1.0, 2.0, 3.0))
+        prompt = m.PromptLogprobs(request=RequestKey(key, 1), first_token=1, logprobs=scores)
+        stage.hear("P", prompt)
+        first = run(0, 10, request=key), run(0, 20, choice=1, request=key)
+        stage.tokens("P", *first)
+        stage.tokens("D", run(1, 11, request=key, finish=STOP))
+        stage.tokens("D", run(1, 21, choice=1, request=key, finish=STOP))
+        assert await rest(live.runs()) == [(0, (10,)), (1, (20,)), (0, (11,)), (1, (21,))]
+        assert (live.num_prompt_tokens, live.num_cached_tokens) == (4, 2)
+        assert live.prompt_logprobs == scores
+        assert stage.metric("epd_prompt_tokens_cached_total") == 2
+        assert stage.metric("epd_first_token_seconds_count") == 1
+        assert stage.metric("epd_requests_total") == 1
+        assert stage.metric("epd_live_requests") == 0
+
+    play(scene)
+
+
+def test_a_choice_that_its_reader_ends_is_stopped_and_shown_no_more(play: Play) -> None:
+    """Not even what had come already; the last one ends the call."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call(n=2))
+        key = live.request_id
+        stage.admit(RequestKey(key, 1))
+        stage.tokens("P", run(0, 10, request=key), run(0, 20, choice=1, request=key))
+        stage.tokens("D", run(1, 11, request=key), run(1, 21, choice=1, request=key))
+        seen = []
+        async for one in live.runs():
+            seen.append(one.token_ids)
+            live.end_choice(one.choice)
+        assert seen == [(10,), (20,)]
+        assert [stop.choice for stop, _ in stage.told(m.StopChoice)] == [0]
+        assert stage.told(m.Cancel) != []
+        assert stage.metric("epd_requests_total") == 1
+        await live.cancel()
+        live.end_choice(1)
+        assert stage.metric("epd_requests_total") == 1
+
+    play(scene)
+
+
+def test_a_call_ends_when_the_other_choices_end_is_still_to_be_read(play: Play) -> None:
+    """Nothing of it may stay behind once its reader has the rest."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call(n=2))
+        key = live.request_id
+        stage.admit(RequestKey(key, 1))
+        stage.tokens("P", run(0, 10, request=key), run(0, 20, choice=1, request=key, finish=STOP))
+        live.end_choice(0)
+        assert stage.metric("epd_live_requests") == 0
+        assert await rest(live.runs()) == [(1, (20,))]
+        assert stage.metric("epd_requests_total") == 1
+
+    play(scene)
+
+
+def test_a_reader_that_waits_is_woken_when_its_last_choice_is_ended(play: Play) -> None:
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call())
+        reader = asyncio.create_task(rest(live.runs()))
+        await asyncio.sleep(0)
+        live.end_choice(0)
+        assert await reader == []
+
+    play(scene)
+
+
+def test_the_parts_of_a_request_are_encoded_from_its_bytes(play: Play) -> None:
+    """Decode died with tokens out, so each choice goes on by itself; an error ends all of them."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call(b"picture", n=2))
+        key = live.request_id
+        ((job, _),) = stage.told(m.EncodeItem)
+        stage.hear("E", m.LayoutReady(item=job.item, layout=layout()))
+        stage.admit(RequestKey(key, 1))
+        stage.tokens("P", run(0, 10, request=key), run(0, 20, choice=1, request=key))
+        stage.hear("D", m.Leaving(reason="bye"))
+        jobs = stage.told(m.EncodeItem)[1:]
+        assert [job.item.request_id for job, _ in jobs] == [f"{key}/0", f"{key}/1"]
+        assert [frame for _, frame in jobs] == [b"picture", b"picture"]
+        live.node.cancel(key, Unavailable("over"))
+        with pytest.raises(EpdError, match="over"):
+            await rest(live.runs())
+        assert stage.metric("epd_live_requests") == 0
+
+    play(scene)
+
+
+def test_reserve_carries_the_prefix_only_where_the_cache_is_on(play: Play) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.node.submit(call())
+        ((reserve, _),) = stage.told(m.Reserve)
+        assert (reserve.prefix is not None) is stage.node._reuses_kv
+        stage.node.end_all()
+
+    play(scene)
+    play(scene, language={"prefix_cache": False})
+
+
+@pytest.mark.parametrize("size", [10, HASHED_AT_ONCE + 1])
+def test_a_source_is_a_digest_of_bytes_or_address(play: Play, size: int) -> None:
+    """However it is computed; nothing is where no KV is reused."""
+    data = b"x" * size
+
+    async def scene(stage: Stage) -> None:
+        draft = call(data, url="http://a/b").draft
+        found = await stage.node._sources(draft)
+        one, other = hashlib.sha256(data).digest(), hashlib.sha256(b"http://a/b").digest()
+        assert found == ([one, other] if stage.node._reuses_kv else [b"", b""])
+
+    play(scene)
+    play(scene, language={"prefix_cache": False})
+
+
+def test_an_item_that_was_answered_before_is_held(play: Play) -> None:
+    """The node names its source."""
+
+    async def scene(stage: Stage) -> None:
+        for _ in range(2):
+            live = await stage.node.submit(call(b"picture"))
+            job, _ = stage.told(m.EncodeItem)[-1]
+            stage.hear("E", m.LayoutReady(item=job.item, layout=layout()))
+            stage.admit(RequestKey(live.request_id, 1))
+            await live.cancel()
+        assert [job.hold for job, _ in stage.told(m.EncodeItem)] == [False, True]
+
+    play(scene)
