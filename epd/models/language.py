@@ -109,5 +109,5 @@ def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> Languag
     adapter = load_adapter(checkpoint)
     model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)
     adapter.decoder(model).config._attn_implementation = ATTENTION
-    replace_leaves(model)
+    replace_leaves(model, single_rows=True)
     return LanguageModel(adapter, model)

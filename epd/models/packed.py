@@ -3,7 +3,8 @@
 A CPU with bfloat16 instructions multiplies packed bfloat16. One without them is several times
 slower in bfloat16 than in float32 as soon as there is more than one row, so there a second,
 float32 copy is packed: the same weights, every product summed in float32, rounded once at the
-end. A single row is bound by reading weights, and reads the bfloat16 copy.
+end. A single row is bound by reading weights, and reads the bfloat16 copy; a model that never
+computes a single row needs none.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class PackedLinear(nn.Module):
     Takes and returns the dtype of those modules.
     """
 
-    def __init__(self, linears: Sequence[nn.Linear]) -> None:
+    def __init__(self, linears: Sequence[nn.Linear], *, single_rows: bool = True) -> None:
         super().__init__()
         weight = torch.cat([linear.weight.detach() for linear in linears])
         bias = None
@@ -50,9 +51,14 @@ class PackedLinear(nn.Module):
         self._wide: _Packed | None = None
         if weight.dtype == torch.float32 or not has_bf16_instructions():
             self._wide = _Packed(weight.float(), None if bias is None else bias.float())
-        if weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            single = self._wide is not None and weight.shape[0] < weight.shape[1]
-            self._own = _Packed(weight, bias, rows=1 if single else USUAL_ROWS)
+        if weight.dtype == torch.bfloat16 and (self._wide is None or single_rows):
+            self._own = self._pack_own(weight, bias)
+
+    def _pack_own(self, weight: torch.Tensor, bias: torch.Tensor | None) -> _Packed | None:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return None
+        single = self._wide is not None and weight.shape[0] < weight.shape[1]
+        return _Packed(weight, bias, rows=1 if single else USUAL_ROWS)
 
     @property
     def nbytes(self) -> int:
@@ -88,8 +94,8 @@ class JointProduct:
     Each takes its columns once; then the result is forgotten.
     """
 
-    def __init__(self, linears: Sequence[nn.Linear]) -> None:
-        self.linear = PackedLinear(linears)
+    def __init__(self, linears: Sequence[nn.Linear], *, single_rows: bool = True) -> None:
+        self.linear = PackedLinear(linears, single_rows=single_rows)
         self._sizes = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}

@@ -20,6 +20,8 @@ from epd.models.random_checkpoint import Sizes, build_random_checkpoint
 from epd.models.rms_norm import RmsNorm
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
+from epd.models.towers import load_towers
+from epd.types import Modality
 from tests.checkpoints import FAMILIES, build
 from tests.models import stand_in
 
@@ -67,7 +69,7 @@ def test_packed_products_equal_plain_ones(
     """Within one unit of bfloat16, or of what torch's own sums in float32 may lose."""
     model = Siblings(dtype, bias=bias)
     exact = Siblings(dtype, bias=bias).double()
-    replace_leaves(model)
+    replace_leaves(model, single_rows=True)
     x = torch.randn(1, rows, 48).to(dtype)
     near = 1e-5 if dtype is torch.float32 else 2**-7
     q, k, v, o = model(x)
@@ -79,7 +81,7 @@ def test_packed_products_equal_plain_ones(
 
 def test_one_product_serves_all_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Siblings(torch.float32)
-    replace_leaves(model)
+    replace_leaves(model, single_rows=True)
     calls = []
     forward = PackedLinear.forward
 
@@ -95,7 +97,7 @@ def test_one_product_serves_all_siblings(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_siblings_given_other_inputs_still_answer_for_their_own() -> None:
     """No model does so; a product that was remembered too long would be a wrong answer."""
     model, plain = Siblings(torch.float32), Siblings(torch.float32)
-    replace_leaves(model)
+    replace_leaves(model, single_rows=True)
     x, y = torch.randn(2, 1, 3, 48)
     for name, given in (("q_proj", x), ("k_proj", y), ("q_proj", y), ("q_proj", x), ("v_proj", x)):
         torch.testing.assert_close(getattr(model, name)(given), getattr(plain, name)(given))
@@ -103,7 +105,7 @@ def test_siblings_given_other_inputs_still_answer_for_their_own() -> None:
 
 def test_a_shared_product_is_forgotten_when_all_have_taken_it() -> None:
     model = Siblings(torch.float32)
-    replace_leaves(model)
+    replace_leaves(model, single_rows=True)
     x = torch.randn(1, 3, 48)
     gone = weakref.ref(x)
     model(x)
@@ -116,7 +118,7 @@ def test_unequal_siblings_stay_apart() -> None:
     for one in (model, plain):
         one.k_proj = nn.Linear(48, 32, bias=False).requires_grad_(False)
     plain.k_proj.load_state_dict(model.k_proj.state_dict())
-    replace_leaves(model)
+    replace_leaves(model, single_rows=True)
     assert isinstance(model.q_proj, PackedLinear)
     x = torch.randn(1, 3, 48)
     torch.testing.assert_close(model(x), plain(x))
@@ -204,6 +206,15 @@ def test_bytes_count_every_copy(family: Checkpoint, instructions: bool) -> None:
     assert language(family, "bfloat16").weight_bytes == once + copies * linear
 
 
+def test_towers_hold_no_copy_for_single_rows(
+    family: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "has_bf16_instructions", lambda: False)
+    towers = load_towers(family, modalities=(Modality.IMAGE,), device="cpu", dtype="bfloat16")
+    kept = [module for module in towers._model.modules() if isinstance(module, PackedLinear)]
+    assert kept and all(module._own is None for module in kept)
+
+
 def test_a_packed_head_leaves_the_embedding_it_shared(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(build_random_checkpoint(tmp_path, sizes=Sizes(tied=True)))
     model = language(checkpoint, "float32")
@@ -214,5 +225,5 @@ def test_a_packed_head_leaves_the_embedding_it_shared(tmp_path: Path) -> None:
 
 def test_what_cannot_be_packed_is_left_alone() -> None:
     model = Siblings(torch.float16)
-    replace_leaves(model)
+    replace_leaves(model, single_rows=True)
     assert type(model.q_proj) is nn.Linear and type(model.o_proj) is nn.Linear

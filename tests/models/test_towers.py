@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,22 @@ def test_lower_precision_stays_near_fp32(checkpoint: Checkpoint, towers: Towers)
 
 def _load(checkpoint: Checkpoint) -> Towers:
     return load_towers(checkpoint, modalities=(Modality.IMAGE,), device="cpu", dtype="float32")
+
+
+def test_rows_in_bfloat16_are_as_good_as_hugging_faces(
+    checkpoint: Checkpoint, reference: Reference, towers: Towers
+) -> None:
+    """Their matrix products are ours: neither may be further from float32 than the other."""
+    narrow = load_towers(checkpoint, modalities=(Modality.IMAGE,), device="cpu", dtype="bfloat16")
+    item = prepare(towers, picture(300, 100))
+    pixels = item.inputs["pixel_values"].bfloat16()
+    inputs = {**item.inputs, "pixel_values": pixels}
+    (exact,) = towers.encode([replace(item, inputs={**inputs, "pixel_values": pixels.float()})])
+    model = deepcopy(reference.model).bfloat16()
+    with torch.inference_mode():
+        features = model.get_image_features(pixels, item.inputs["image_grid_thw"])
+    levels = [features.pooler_output, *getattr(features, "deepstack_features", [])]
+    theirs = torch.cat([level[0] for level in levels], dim=1).float()
+    layout = replace(item.layout, dtype="bfloat16")
+    (ours,) = narrow.encode([replace(item, layout=layout, inputs=inputs)])
+    assert (ours.float() - exact).norm() < 1.2 * (theirs - exact).norm()
