@@ -1,4 +1,4 @@
-"""How much memory this process may still have, as kernel and control groups say.
+"""How much memory this process may still have, and what the processor can multiply.
 
 Linux's own files; what a machine does not say limits nothing.
 """
@@ -30,6 +30,12 @@ def available_shared(folder: Path = SHARED) -> int:
 def held_host(proc: Path = PROC) -> int:
     """Bytes of this process that no file backs."""
     return sum(_kib(proc / "self" / "status", "RssAnon"))
+
+
+def widens_bfloat16(proc: Path = PROC) -> bool:
+    """Is this an x86 processor that multiplies bfloat16 only after widening it to float32?"""
+    flags = set(re.findall(r"\w+", _text(proc / "cpuinfo") or ""))
+    return "avx2" in flags and not flags & {"avx512_bf16", "amx_bf16"}
 
 
 def _kib(file: Path, field: str) -> tuple[int, ...]:

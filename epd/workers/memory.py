@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from epd.config import Config
 from epd.models.sizes import ITEM_BYTES, num_weights, text_size, vision_size
 from epd.models.spec import Checkpoint
-from epd.observe.machine import available_host, available_shared, held_host
+from epd.observe.machine import available_host, available_shared, held_host, widens_bfloat16
 from epd.observe.memory import Machine, Need, Where, check_fits, table
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ class _Sizes:
         self._compute = compute
         dtype = checkpoint.dtype if config.dtype == "auto" else config.dtype
         self._item_bytes = ITEM_BYTES.get(dtype, 4)
+        self._widened = compute is Where.HOST and dtype == "bfloat16" and widens_bfloat16()
         self._tower_weights, self._language_weights = num_weights(checkpoint)
 
     def staging(self, role: str) -> list[Need]:
@@ -122,7 +123,7 @@ class _Sizes:
         files = (encode.fetch_threads + encode.intake_threads) * media.max_bytes
         decoded = encode.intake_threads * 3 * media.max_pixels
         return [
-            self._weights("tower weights", self._tower_weights),
+            self._weights("tower weights", self._tower_weights, single_rows=False),
             self._computing("rows store", encode.rows_bytes, "encode.rows_bytes"),
             self._computing(
                 "tower activations", patches * values * item, "encode.max_batch_patches"
@@ -143,7 +144,7 @@ class _Sizes:
         """Weights, KV, rows, and the tensors of one step."""
         language = self._config.language
         needs = [
-            self._weights("weights", self._language_weights),
+            self._weights("weights", self._language_weights, single_rows=True),
             self._kv_cache(),
             self._computing("activations", self._step(), "language.max_step_tokens"),
             self._computing("sampling", self._sampling(), "language.max_running"),
@@ -183,8 +184,12 @@ class _Sizes:
         logits = self._config.language.max_step_tokens * self._checkpoint.vocab_size
         return min(logits, RANKED_LOGITS) * (self._item_bytes + RANKED_BYTES)
 
-    def _weights(self, name: str, values: int) -> Need:
-        return self._computing(name, values * self._item_bytes, "dtype")
+    def _weights(self, name: str, values: int, *, single_rows: bool) -> Need:
+        """In every copy that is packed, see epd.models.packed."""
+        item = self._item_bytes
+        if self._widened:
+            item = 4 + (item if single_rows else 0)
+        return self._computing(name, values * item, "dtype")
 
     def _computing(self, name: str, num_bytes: int, *settings: str) -> Need:
         return Need(name=name, num_bytes=num_bytes, where=self._compute, settings=settings)

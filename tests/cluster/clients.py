@@ -21,18 +21,18 @@ HANGS_S = 60.0
 class Question:
     """A chat request: pictures of these seeds, the one behind `url`, then words.
 
-    Greedy, unless `options`, in the API's words, say something else.
+    Greedy, unless `options`, a JSON object in the API's words, say something else.
     """
 
     pictures: tuple[int, ...]
     words: str
     url: str | None = None
     max_tokens: int = 2000
-    options: tuple[tuple[str, Any], ...] = ()
+    options: str = "{}"
 
     @property
     def num_choices(self) -> int:
-        return int(dict(self.options).get("n", 1))
+        return int(json.loads(self.options).get("n", 1))
 
     def body(self, model: str, *, stream: bool) -> dict[str, Any]:
         content = [image_part(picture(56 + 28 * (seed % 5), 84, seed)) for seed in self.pictures]
@@ -45,7 +45,7 @@ class Question:
             "temperature": 0,
             "max_tokens": self.max_tokens,
             "stream": stream,
-            **dict(self.options),
+            **json.loads(self.options),
         }
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -23,14 +22,14 @@ from tests.media.site import Site
 
 CLIENTS = 6
 WORDS = ("Hello there", "Describe", "Go on.")
-OPTIONS: tuple[tuple[tuple[str, Any], ...], ...] = (
-    (),
-    (("temperature", 1.2), ("seed", 3), ("min_p", 0.02), ("top_k", 40)),
-    (("n", 3), ("temperature", 1.0), ("seed", 4)),
-    (("presence_penalty", 0.7), ("frequency_penalty", 0.3), ("logit_bias", {"70": 2.0})),
-    (("logprobs", True), ("top_logprobs", 2), ("prompt_logprobs", 1)),
-    (("stop", ["e", "qu"]), ("min_tokens", 3)),
-    (("cache_salt", "mine"), ("ignore_eos", True)),
+OPTIONS = (
+    "{}",
+    '{"temperature": 1.2, "seed": 3, "min_p": 0.02, "top_k": 40}',
+    '{"n": 3, "temperature": 1.0, "seed": 4}',
+    '{"presence_penalty": 0.7, "frequency_penalty": 0.3, "logit_bias": {"70": 2.0}}',
+    '{"logprobs": true, "top_logprobs": 2, "prompt_logprobs": 1}',
+    '{"stop": ["e", "qu"], "min_tokens": 3}',
+    '{"cache_salt": "mine", "ignore_eos": true}',
 )
 LONG = 400
 LONG_QUESTION = Question((1,), "Which is larger, and why is that so?", max_tokens=900)

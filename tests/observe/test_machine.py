@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from epd.observe.machine import available_host, available_shared, held_host
+from epd.observe.machine import (
+    available_host,
+    available_shared,
+    held_host,
+    widens_bfloat16,
+)
 
 GIB = 1 << 30
 MEMINFO = "MemTotal:       33554432 kB\nMemFree:         1048576 kB\nMemAvailable:   16777216 kB\n"
@@ -87,3 +92,20 @@ def test_this_machine_answers() -> None:
     assert 0 < available_host() < 1 << 50
     assert available_shared() > 0
     assert held_host() > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "widens"),
+    [
+        ("flags : fma avx2 avx512_vnni", True),
+        ("flags : avx2 avx512_bf16", False),
+        ("flags : avx2 amx_tile amx_bf16", False),
+        ("Features : asimd bf16", False),
+        ("", False),
+    ],
+)
+def test_only_x86_without_the_instructions_widens_bfloat16(
+    proc: Path, flags: str, widens: bool
+) -> None:
+    (proc / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    assert widens_bfloat16(proc) is widens

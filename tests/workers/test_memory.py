@@ -6,6 +6,7 @@ import pytest
 
 from epd.config import Config, load_config
 from epd.models.spec import Checkpoint, read_checkpoint
+from epd.observe.machine import widens_bfloat16
 from epd.observe.memory import Need, Where, total
 from epd.workers.memory import needs_of
 from tests.checkpoints import build
@@ -52,7 +53,14 @@ def test_kv_counts_what_the_setting_in_force_says_and_names_it(checkpoint: Check
 
 def test_half_the_precision_is_half_the_weights(checkpoint: Checkpoint) -> None:
     whole = named("decode", checkpoint)["weights"].num_bytes
-    assert named("decode", checkpoint, "dtype=bfloat16")["weights"].num_bytes * 2 == whole
+    half = named("decode", checkpoint, "dtype=bfloat16", device="cuda")["weights"].num_bytes
+    assert half * 2 == whole
+
+
+def test_a_processor_that_widens_bfloat16_holds_a_float32_copy_too(checkpoint: Checkpoint) -> None:
+    whole = named("decode", checkpoint)["weights"].num_bytes
+    packed = named("decode", checkpoint, "dtype=bfloat16")["weights"].num_bytes
+    assert packed * 2 == (3 * whole if widens_bfloat16() else whole)
 
 
 def test_on_a_gpu_what_the_model_computes_with_is_there_and_the_rest_is_not(
