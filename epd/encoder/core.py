@@ -55,6 +55,7 @@ class Encoder:
         self._room = threading.Condition(self._lock)
         self._closed = False
         self._tower_s = 0.0
+        self._num_encoded = 0
         self._store: RowStore[torch.Tensor] = RowStore(config.rows_bytes)
         self._prepared: PreparedItems[PreparedItem] = PreparedItems(config.prepared_bytes)
         self._batcher: Batcher[PreparedItem] = Batcher(
@@ -136,6 +137,7 @@ class Encoder:
         if rows is None:
             return self._out_of_memory(batch)
         self._tower_s += time.perf_counter() - began
+        self._num_encoded += len(rows)
         with self._lock:
             for queued, tensor in zip(batch.items, rows, strict=True):
                 self._store.put(queued.item, tensor, tensor.nbytes)
@@ -179,6 +181,7 @@ class Encoder:
                 "intake_jobs": self._intake.num_jobs,
                 "intake_ms": int(self._intake.busy_s * 1000),
                 "tower_ms": int(self._tower_s * 1000),
+                "encoded": self._num_encoded,
             }
 
     def close(self) -> None:
