@@ -261,6 +261,8 @@ def test_a_node_never_connects_to_itself(net: Net) -> None:
 
 def test_closing_sends_what_is_queued(net: Net) -> None:
     a, b = pair(net)
+    assert b.links.send("a", CANCEL)
+    assert a.next().message == CANCEL  # b is connected, and so can lose the connection
     for sequence in range(50):
         assert a.links.send("b", Heartbeat(sequence=sequence))
     assert a.links.send("b", Leaving(reason="done"))
