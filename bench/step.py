@@ -33,7 +33,6 @@ from epd.attention import register as register_attention
 from epd.cli.environment import cache_folder, num_cores
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest
-from epd.models.adapter import load_adapter
 from epd.models.language import LanguageModel, load_language
 from epd.models.partial import load_part
 from epd.models.random_checkpoint import HALF_BILLION, build_random_checkpoint
@@ -103,7 +102,7 @@ def load_plain(checkpoint: Checkpoint, dtype: str) -> tuple[LanguageModel, int]:
     """With transformers' own leaf modules, and the bytes that its matrix products read."""
     prepare_torchvision()
     register_attention()
-    adapter = load_adapter(checkpoint)
+    adapter = checkpoint.adapter()
     model = load_part(checkpoint, adapter.language_parts(), device="cpu", dtype=dtype)
     adapter.decoder(model).config._attn_implementation = ATTENTION
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]

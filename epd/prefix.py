@@ -1,7 +1,7 @@
 """Block hashes: equal hashes mean equal KV, whichever prompt it was computed for.
 
 A block's hash covers its parent's, its token ids, and for every row inside the item's content key
-and the row's number, with the grid that its positions come from. The root covers the checkpoint
+and the row's number, with the positions that the item takes. The root covers the checkpoint
 and the tenant's salt. Pure; the same on every worker.
 """
 
@@ -72,7 +72,9 @@ class _Facts:
 
 
 def _identity(layout: ItemLayout) -> bytes:
-    grid = layout.grid_thw or (0, 0, 0)
+    """Positions count too: equal ids and rows at other positions have another KV."""
+    digest = hashlib.blake2b(layout.positions, digest_size=_HASH_BYTES, person=b"epd positions")
     modality = layout.modality.value.encode()
     lengths = struct.pack("<QQ", len(modality), len(layout.content_key))
-    return lengths + modality + layout.content_key + struct.pack("<3q", *grid)
+    places = digest.digest() + struct.pack("<q", layout.advance)
+    return lengths + modality + layout.content_key + places

@@ -26,6 +26,14 @@ class Modality(StrEnum):
     TIME_SERIES = "time_series"
 
 
+class ItemForm(StrEnum):
+    """How an item came: one file, the frames of a video one by one, or ready-made embeddings."""
+
+    FILE = "file"
+    FRAMES = "frames"
+    EMBEDS = "embeds"
+
+
 class FinishReason(StrEnum):
     """Why a request ended well, in OpenAI's words."""
 
@@ -57,9 +65,11 @@ class ItemLayout:
     `token_ids` replace the placeholder and the `replaces_left` tokens left of it. `row_spans` are
     half-open [start, end) ranges of `token_ids`, ascending, that take one row each per token.
     `width` counts values per row (hidden size, times 1 + deepstack levels), `dtype` is a torch
-    dtype's name without its module ("float32"). `grid_thw` is (frames, patch rows, patch columns)
-    before merging. `content_key` covers the bytes and every fact that shaped the result. `atomic`:
-    the tokens of one span see each other in both directions, so one forward takes all of them.
+    dtype's name without its module ("float32"). `content_key` covers the bytes and every fact that
+    shaped the result. `positions` are those of the rotary embedding, [3, tokens] little-endian
+    int32, counted from where the item starts; b"" where the tokens count up as text does. The text
+    after it goes on `advance` further than the item started. `atomic`: the tokens of one span see
+    each other in both directions, so one forward takes all of them.
     """
 
     modality: Modality
@@ -68,7 +78,8 @@ class ItemLayout:
     width: int
     dtype: str
     content_key: bytes
-    grid_thw: tuple[int, int, int] | None = None
+    positions: bytes = b""
+    advance: int = 0
     replaces_left: int = 0
     atomic: bool = False
 
@@ -76,6 +87,31 @@ class ItemLayout:
     def num_rows(self) -> int:
         """Rows that the tower owes for this item."""
         return sum(end - start for start, end in self.row_spans)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaOptions:
+    """How one item is read and processed, where somebody said so; within the operator's ceilings.
+
+    None, False, () and "" leave it to the model. `num_frames` and `fps` choose frames of a video.
+    `frames_indices`, `total_num_frames`, `source_fps` and `duration_s` are the true facts of a
+    video that came as single frames. `use_audio_in_video`: its sound becomes part of the item.
+    `truncation`: audio longer than the model listens to is cut instead of refused. `siblings`
+    counts the conversation's items of this modality, this one included. `processor` is a JSON
+    object with sorted keys: the settings of Hugging Face's processor that the family lets clients
+    choose.
+    """
+
+    num_frames: int | None = None
+    fps: float | None = None
+    frames_indices: tuple[int, ...] = ()
+    total_num_frames: int | None = None
+    source_fps: float | None = None
+    duration_s: float | None = None
+    use_audio_in_video: bool = False
+    truncation: bool = False
+    siblings: int = 1
+    processor: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

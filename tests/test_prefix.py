@@ -13,9 +13,7 @@ from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem
 ROOT = prefix_root({"weights": "w"}, "")
 
 
-def picture(
-    num_rows: int, key: bytes = b"key", grid: tuple[int, int, int] = (1, 8, 8)
-) -> ItemLayout:
+def picture(num_rows: int, key: bytes = b"key", positions: bytes = b"8x8") -> ItemLayout:
     return ItemLayout(
         modality=Modality.IMAGE,
         token_ids=(9,) * num_rows,
@@ -23,7 +21,7 @@ def picture(
         width=4,
         dtype="float32",
         content_key=key,
-        grid_thw=grid,
+        positions=positions,
     )
 
 
@@ -63,7 +61,7 @@ def test_salts_and_checkpoints_share_nothing() -> None:
 def test_another_picture_with_the_same_ids_has_another_hash() -> None:
     same = prefix_of(prompt_with(8, picture(40), 8), ROOT)
     assert same == prefix_of(prompt_with(8, picture(40), 8), ROOT)
-    for other in (picture(40, key=b"kez"), picture(40, grid=(1, 4, 16))):
+    for other in (picture(40, key=b"kez"), picture(40, positions=b"4x16")):
         found = prefix_of(prompt_with(8, other, 8), ROOT)
         assert not set(found.blocks) & set(same.blocks)
 

@@ -38,14 +38,14 @@ class Items:
         for job in jobs:
             item = self._place(request, job)
             item.held = request.reuses_kv and self._source(request, item) in self._admitted
-        return [self._send(item) for item in request.items]
+        return [self._send(request, item) for item in request.items]
 
     def dispatch_again(self, request: Request, known: list[Item]) -> list[Instruction]:
         """The same for a request that goes on with a prompt whose layouts are `known`."""
         for old in known:
             self._place(request, old.job).layout = old.layout
         self._hold_cached(request)
-        return [self._send(item) for item in request.items]
+        return [self._send(request, item) for item in request.items]
 
     def again(self, request: Request, item: Item, reason: str) -> list[Instruction]:
         """Its encoder lost it."""
@@ -58,7 +58,7 @@ class Items:
         item.encoder, item.pending, item.dropped = encoder.name, True, False
         item.held = item.held and item.layout is None
         self._placement.began(item.encoder)
-        return [dropped, self._send(item)]
+        return [dropped, self._send(request, item)]
 
     def arrived(self, item: Item) -> None:
         """Its layout is here."""
@@ -109,12 +109,16 @@ class Items:
         return self._placement.longest(request.blocks, request.pools)
 
     @staticmethod
-    def _send(item: Item) -> Tell:
+    def _send(request: Request, item: Item) -> Tell:
         job = EncodeItem(
             item=item.key,
             modality=item.job.modality,
             url=item.job.url,
             text_before=item.job.text_before,
+            form=item.job.form,
+            pieces=item.job.pieces,
+            options=item.job.options,
+            salt=request.answer.submission.cache_salt,
             wanted=item.layout is not None,
             hold=item.held,
         )

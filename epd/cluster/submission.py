@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from epd.types import Modality, SamplingParams
+from epd.types import ItemForm, MediaOptions, Modality, SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemJob:
     """One item of a submission. `url` None: the gateway keeps its bytes.
 
-    `source` is a digest of the bytes, or of the URL; b"" where nobody will ask for it.
+    `source` is a digest of the bytes, or of the URL; b"" where nobody will ask for it. The rest is
+    as EncodeItem says it.
     """
 
     modality: Modality
     url: str | None
     text_before: str
     source: bytes = b""
+    form: ItemForm = ItemForm.FILE
+    pieces: tuple[tuple[str, int], ...] = ()
+    options: MediaOptions = MediaOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,13 @@ section only.
 """
 
 from epd.config.loading import dump_config, load_config
+from epd.config.media import ItemLimits, MediaConfig
+from epd.config.section import Section
 from epd.config.sections import (
     Config,
     EncodeConfig,
     GatewayConfig,
     LanguageConfig,
-    MediaConfig,
-    Section,
     ServeConfig,
     WireConfig,
 )
@@ -22,6 +22,7 @@ __all__ = [
     "Config",
     "EncodeConfig",
     "GatewayConfig",
+    "ItemLimits",
     "LanguageConfig",
     "MediaConfig",
     "Section",

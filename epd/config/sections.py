@@ -5,19 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from epd.config.media import MediaConfig
+from epd.config.section import MIB, Section
 from epd.config.topology import Topology
 from epd.errors import ConfigError
 from epd.types import Modality
-
-MIB = 1 << 20
-
-
-class Section(BaseModel):
-    """Base of all sections."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class GatewayConfig(Section):
@@ -29,7 +23,7 @@ class GatewayConfig(Section):
         None, description="name clients use; the model folder's name unless set"
     )
     max_body_bytes: int = Field(64 * MIB, gt=0, description="largest HTTP body")
-    max_items: int = Field(16, ge=0, description="most items in one request")
+    max_items: int = Field(64, ge=0, description="most items in one request, of all kinds")
     max_waiting: int = Field(1024, ge=1, description="requests held before answering 429")
     media_budget_bytes: int = Field(
         1024 * MIB, gt=0, description="inline media kept for running requests before 429"
@@ -41,7 +35,7 @@ class EncodeConfig(Section):
     """Encode workers."""
 
     modalities: tuple[Modality, ...] = Field(
-        (Modality.IMAGE,), description="what this worker encodes"
+        (), description="what this worker encodes; all that the model takes unless set"
     )
     max_batch_items: int = Field(8, ge=1, description="items per tower forward")
     max_batch_patches: int = Field(16384, ge=1, description="patches per tower forward")
@@ -50,6 +44,10 @@ class EncodeConfig(Section):
         512 * MIB, gt=0, description="preprocessed items kept before their towers"
     )
     intake_threads: int = Field(2, ge=1, description="items decoded and preprocessed at once")
+    decoders: int = Field(2, ge=1, description="processes that decode media")
+    cache_bytes: int = Field(
+        256 * MIB, ge=0, description="rows kept for items that come again; 0 keeps none"
+    )
     fetch_threads: int = Field(16, ge=1, description="items fetched at once")
     max_queued_items: int = Field(1024, ge=1, description="items queued before refusing")
 
@@ -72,18 +70,6 @@ class LanguageConfig(Section):
     max_context: int | None = Field(
         None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"
     )
-
-
-class MediaConfig(Section):
-    """What media may be fetched and how large it may be."""
-
-    allow_private_addresses: bool = Field(
-        False, description="let media URLs point to loopback and private networks"
-    )
-    max_bytes: int = Field(32 * MIB, gt=0, description="largest downloaded or inline file")
-    max_pixels: int = Field(64_000_000, gt=0, description="largest picture, read from its header")
-    image_timeout_s: float = Field(5.0, gt=0, description="to fetch one picture")
-    max_redirects: int = Field(3, ge=0, description="redirects followed, each checked again")
 
 
 class WireConfig(Section):

@@ -64,7 +64,7 @@ class Encoder:
         self._intake = Intake(
             towers,
             media,
-            modalities=config.modalities,
+            modalities=towers.modalities,
             settings=settings,
             num_threads=config.intake_threads,
             num_fetches=config.fetch_threads,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from PIL import Image
 
 from epd.errors import EpdError
+from epd.media.decoded import Media
+from epd.models.adapter import Asked
 from epd.types import ItemKey, ItemLayout, Modality
 
 
@@ -33,10 +34,18 @@ class PreparedItem(Protocol):
 class Towers(Protocol):
     """The towers of one checkpoint, as the encoder uses them."""
 
-    def prepare(
-        self, modality: Modality, media: Image.Image, *, content_key: bytes, text_before: str
-    ) -> PreparedItem:
-        """Preprocess one item; any thread. BadMedia for a picture the model cannot take."""
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What can be encoded."""
+        ...
+
+    @property
+    def dtype_name(self) -> str:
+        """Of the towers: a torch dtype's name without its module."""
+        ...
+
+    def prepare(self, media: Media, asked: Asked) -> PreparedItem:
+        """Preprocess one item; any thread. BadMedia for one that the model cannot take."""
         ...
 
     def encode(self, batch: Sequence[Any]) -> list[torch.Tensor]:

@@ -15,19 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image
-
 from epd.config import MediaConfig
 from epd.encoder.events import ItemBroken, ItemPrepared, PreparedItem, Towers, named
-from epd.errors import BadRequest, ConfigError, EpdError, InternalError
+from epd.errors import BadRequest, EpdError, InternalError
 from epd.media import IMAGE_DECODING, Fetcher, content_key, load_image
+from epd.media.decoded import Picture
+from epd.models.adapter import Asked
 from epd.types import ItemKey, Modality
 from epd.wire.messages import EncodeItem
 
 log = logging.getLogger(__name__)
 
-Loader = Callable[[bytes, MediaConfig], Image.Image]
-_LOADERS: dict[Modality, tuple[Loader, str]] = {Modality.IMAGE: (load_image, IMAGE_DECODING)}
 _Jobs = queue.SimpleQueue[tuple[EncodeItem, bytes | None] | None]
 _CLOSE_S = 1.0
 
@@ -59,8 +57,6 @@ class Intake:
         wait_for_room: Callable[[ItemKey], bool],
         on_event: Callable[[ItemPrepared | ItemBroken], None],
     ) -> None:
-        if missing := [modality for modality in modalities if modality not in _LOADERS]:
-            raise ConfigError(f"encode.modalities: no decoder for {', '.join(missing)}")
         self._towers = towers
         self._media = media
         self._modalities = modalities
@@ -143,18 +139,22 @@ class Intake:
             return self._work(job, data)
 
     def _work(self, job: EncodeItem, data: bytes) -> PreparedItem | None:
-        load, decoding = _LOADERS[job.modality]
         if not self._wait_for_room(job.item):
             return None
         with _fault_of(job, "decode"):
-            media = load(data, self._media)
+            media = Picture(image=load_image(data, self._media.image))
         if not self._wanted(job.item):
             return None
-        key = content_key(data, self._settings, job.modality.value, decoding)
+        key = content_key(data, self._settings, job.salt, job.modality.value, IMAGE_DECODING)
+        asked = Asked(
+            modality=job.modality,
+            content_key=key,
+            text_before=job.text_before,
+            dtype=self._towers.dtype_name,
+            options=job.options,
+        )
         with _fault_of(job, "preprocess"):
-            return self._towers.prepare(
-                job.modality, media, content_key=key, text_before=job.text_before
-            )
+            return self._towers.prepare(media, asked)
 
     def _bytes(self, job: EncodeItem, data: bytes | None) -> bytes:
         if job.url is not None:

@@ -28,7 +28,7 @@ class Fetcher:
 
     def fetch(self, url: str) -> bytes:
         """The file behind `url`; BadMedia or TooLarge with a reason for the client."""
-        seconds = self._config.image_timeout_s
+        seconds = self._config.image.timeout_s
         guard = Guard(
             private=self._config.allow_private_addresses,
             resolver=self._resolver,
@@ -81,7 +81,7 @@ class Fetcher:
 
     def _body(self, response: httpcore.Response) -> bytes:
         """Counts what arrives: the announced length is a hint that may only refuse early."""
-        limit = self._config.max_bytes
+        limit = self._config.image.max_bytes
         too_large = TooLarge(f"file larger than {limit} bytes")
         announced = _header(response, b"content-length")
         if announced.isdecimal() and int(announced) > limit:

@@ -19,7 +19,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from epd.config import MediaConfig
+from epd.config.media import ImageLimits
 from epd.errors import BadMedia, TooLarge
 
 # Naming the plugins here registers them before any thread asks for one.
@@ -51,7 +51,7 @@ _UPRIGHT = {
 _16_TO_8_BIT = [value // 257 for value in range(1 << 16)]
 
 
-def load_image(data: bytes, config: MediaConfig) -> Image.Image:
+def load_image(data: bytes, config: ImageLimits) -> Image.Image:
     """Decode the first frame to upright RGB, transparent parts on white."""
     if not data:
         raise BadMedia("0 bytes")

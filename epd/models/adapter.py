@@ -1,22 +1,41 @@
 """What a family adds to transformers' model: the interface that every adapter fills.
 
 Layers and weights stay in transformers. An adapter knows which modules a stage needs, how the
-processor is called on one item, what the towers return, and where tokens stand for the rotary
-embedding. It holds no state of requests; one instance may be used by several threads.
+processor is called on one item, what that item becomes in the prompt, where its tokens stand for
+the rotary embedding, and what the towers return. It holds no state of requests; one instance may
+be used by several threads.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from epd.errors import BadRequest, InternalError
+from epd.media.decoded import Media, Tensors, VideoInfo
+from epd.types import ItemLayout, MediaOptions, Modality
 
-from epd.models.spec import Checkpoint
-from epd.types import ItemLayout, Modality, Prompt
+if TYPE_CHECKING:
+    import torch
+
+    from epd.models.spec import Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is asked of one item beside its media.
+
+    `text_before` is the prompt's text since its last special token, for expansions that merge with
+    it. `dtype` is the towers', a torch dtype's name without its module.
+    """
+
+    modality: Modality
+    content_key: bytes
+    text_before: str
+    dtype: str
+    options: MediaOptions = MediaOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +43,14 @@ class Prepared:
     """One item after the processor: all that its tower needs, and what it becomes in the prompt.
 
     `inputs` are CPU tensors in the names and shapes of the family's Hugging Face processor,
-    floating point already in the tower's dtype. `patches` measures the tower's work.
+    floating point already in the tower's dtype. `patches` measures the tower's work. An item that
+    came as embeddings has its `rows`, [num_rows, width], and no inputs.
     """
 
     layout: ItemLayout
     inputs: dict[str, torch.Tensor]
     patches: int
+    rows: torch.Tensor | None = None
 
 
 class Adapter(ABC):
@@ -55,24 +76,34 @@ class Adapter(ABC):
 
     @abstractmethod
     def load_processors(self, modalities: Sequence[Modality]) -> dict[Modality, Any]:
-        """The Hugging Face processor of each modality, for `prepare`."""
+        """The Hugging Face processor of each modality, for the methods below."""
+
+    def sample_frames(
+        self, processors: Mapping[Modality, Any], info: VideoInfo, options: MediaOptions
+    ) -> list[int]:
+        """Which frames the model's own sampling takes of this video, ascending; repeats allowed.
+
+        The operator's ceiling is applied by the caller. BadRequest for options that make no sense.
+        """
+        raise InternalError("encode: this family takes no video")
+
+    def sampling_rate(self, processors: Mapping[Modality, Any]) -> int:
+        """Samples per second that the model wants of sound."""
+        raise InternalError("encode: this family takes no sound")
 
     @abstractmethod
-    def prepare(
-        self,
-        processor: Any,
-        modality: Modality,
-        media: Any,
-        *,
-        content_key: bytes,
-        text_before: str,
-        dtype: str,
-    ) -> Prepared:
+    def prepare(self, processors: Mapping[Modality, Any], media: Media, asked: Asked) -> Prepared:
         """Call the processor on this one item. BadMedia when it cannot take it. Thread-safe.
 
-        `media` is decoded: a PIL image for an image. `text_before` is the prompt's text since its
-        last special token, for expansions that merge with it.
+        `media` is a Picture, Clip, Sound or Series, as the modality asked for is.
         """
+
+    def from_embeds(self, tensors: Tensors, asked: Asked) -> Prepared:
+        """An item whose rows the client computed. BadRequest names a field that is wrong.
+
+        `tensors` has the fields that `FamilySpec.embeds` names; all required ones are there.
+        """
+        raise BadRequest(f"this model takes no ready-made {asked.modality.value} embeddings")
 
     @abstractmethod
     def encode(
@@ -93,17 +124,3 @@ class Adapter(ABC):
     @abstractmethod
     def head(self, model: Any) -> Any:
         """From hidden states to logits."""
-
-    @abstractmethod
-    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, int]:
-        """Rotary positions ([3, T] or [T], int64, CPU) from layouts alone, and the delta.
-
-        The token at index i >= T of the sequence stands at position i + delta.
-        """
-
-
-def load_adapter(checkpoint: Checkpoint) -> Adapter:
-    """Import the family's adapter."""
-    module, _, name = checkpoint.spec.adapter.partition(":")
-    adapter: Adapter = getattr(import_module(module), name)(checkpoint)
-    return adapter

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from epd.models.adapter import Adapter, load_adapter
+from epd.models.adapter import Adapter
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
+from epd.models.positions import prompt_positions
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.types import Prompt
@@ -23,11 +24,11 @@ class LanguageModel:
     """
 
     def __init__(self, adapter: Adapter, model: Any) -> None:
-        self._adapter = adapter
         self._decoder: Any = adapter.decoder(model)
         self._head = adapter.head(model)
         self._embedding = self._decoder.get_input_embeddings()
         config = self._decoder.config
+        self._axes = 3 if adapter.checkpoint.spec.rotary == "mrope" else 1
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
         self.deepstack_levels = adapter.deepstack_levels
@@ -82,7 +83,7 @@ class LanguageModel:
 
         With the delta: the token at index i >= T of the sequence stands at position i + delta.
         """
-        return self._adapter.positions(prompt)
+        return prompt_positions(prompt, axes=self._axes)
 
 
 def _add_level(
@@ -106,7 +107,7 @@ def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> Languag
 
     prepare_torchvision()
     register()
-    adapter = load_adapter(checkpoint)
+    adapter = checkpoint.adapter()
     model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)
     adapter.decoder(model).config._attn_implementation = ATTENTION
     replace_leaves(model, single_rows=True)

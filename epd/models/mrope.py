@@ -1,53 +1,46 @@
-"""Positions for rotary embeddings with three axes (time, height, width).
+"""Positions of items for rotary embeddings with three axes (time, height, width).
 
 Text advances all three axes together. A grid starts where the text before it ended, spreads over
-the axes, and the text after it goes on behind the grid's longer side.
+the axes, and the text after it goes on behind the grid's longest side. Positions are numpy arrays
+[3, tokens], counted from where the item starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from epd.errors import InternalError
-from epd.types import ItemLayout, Prompt
-
-ItemPositions = Callable[[ItemLayout], tuple[torch.Tensor, int]]
-"""Layout -> ([3, tokens] int64 counted from 0, by how much the text after it advances)."""
+Positions = NDArray[np.int64]
 
 
-def prompt_positions(prompt: Prompt, of_item: ItemPositions) -> tuple[torch.Tensor, int]:
-    """Positions [3, T] of a whole prompt, and the delta of the tokens that follow it."""
-    parts: list[torch.Tensor] = []
+def text(length: int) -> Positions:
+    """Tokens that count up: [3, length]."""
+    return np.tile(np.arange(length), (3, 1))
+
+
+def grid(frames: Sequence[int] | int, height: int, width: int) -> Positions:
+    """Rows of a merged grid in row-major order: [3, frames * height * width].
+
+    `frames`: how many, or the place in time of each.
+    """
+    times = np.arange(frames) if isinstance(frames, int) else np.asarray(frames)
+    axes = np.meshgrid(times, np.arange(height), np.arange(width), indexing="ij")
+    return np.stack([axis.reshape(-1) for axis in axes])
+
+
+def behind(parts: Sequence[Positions]) -> Positions:
+    """Each part starts one behind the highest position of the part before it."""
     at = 0
-    for i, text in enumerate(prompt.text):
-        parts.append(_text(at, len(text)))
-        at += len(text)
-        if i < len(prompt.items):
-            positions, advance = of_item(prompt.items[i].layout)
-            parts.append(positions + at)
-            at += advance
-    positions = torch.cat(parts, dim=1)
-    num_tokens = positions.shape[1]
-    highest = int(positions.max()) if num_tokens else -1
-    return positions, highest + 1 - num_tokens
+    placed: list[Positions] = []
+    for part in parts:
+        placed.append(part + at)
+        at = int(placed[-1].max(initial=at - 1)) + 1
+    return np.concatenate(placed, axis=1) if placed else text(0)
 
 
-def grid_positions(layout: ItemLayout, merge_size: int) -> tuple[torch.Tensor, int]:
-    """An item whose tokens are one merged grid in row-major order and nothing else."""
-    if layout.grid_thw is None:
-        raise InternalError(f"prefill: a layout of modality {layout.modality} without a grid")
-    frames, height, width = layout.grid_thw
-    height, width = height // merge_size, width // merge_size
-    if len(layout.token_ids) != frames * height * width:
-        raise InternalError(
-            f"prefill: a layout of {len(layout.token_ids)} tokens for a grid of {layout.grid_thw}"
-        )
-    axes = [torch.arange(size) for size in (frames, height, width)]
-    positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)
-    return positions, max(height, width)
-
-
-def _text(at: int, length: int) -> torch.Tensor:
-    return torch.arange(at, at + length).expand(3, -1)
+def pack(positions: Positions) -> tuple[bytes, int]:
+    """(positions, advance) of an ItemLayout."""
+    advance = int(positions.max(initial=-1)) + 1
+    return positions.astype("<i4").tobytes(), advance

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from epd.errors import ConfigError
 from epd.models.fingerprint import weight_headers
 from epd.models.spec import Checkpoint
+from epd.types import Modality
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -66,17 +67,21 @@ def vision_size(checkpoint: Checkpoint) -> VisionSize:
     )
 
 
-def num_weights(checkpoint: Checkpoint) -> tuple[int, int]:
-    """(of the towers, of the language model), counted in values."""
+def num_weights(checkpoint: Checkpoint, modalities: Iterable[Modality]) -> tuple[int, int]:
+    """(of the towers of these modalities, of the language model), counted in values."""
+    spec = checkpoint.spec
+    wanted = {name for modality in modalities for name in spec.towers[modality]}
+    others = {name for names in spec.towers.values() for name in names} - wanted
     towers = language = 0
     for header in weight_headers(checkpoint.path):
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
             values = math.prod(entry["shape"])
-            if checkpoint.spec.tower_module in name.split("."):
+            steps = set(name.split("."))
+            if steps & wanted:
                 towers += values
-            else:
+            elif not steps & others:
                 language += values
     return towers, language
 

@@ -7,54 +7,17 @@ short functions in its adapter, which only the workers with weights import.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from epd.errors import ConfigError, UnsupportedModel
+from epd.models.families import families
+from epd.models.family import FamilySpec
 from epd.models.fingerprint import checkpoint_fingerprint, stored_dtype
-from epd.types import Modality
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilySpec:
-    """One model family.
-
-    `architectures` are Hugging Face's class names. `placeholders` is the text of the one token
-    per item that the rendered chat template contains and an item's layout replaces. `adapter`
-    ("module:class") is imported only where the model runs. A weight is of the towers when its name
-    has `tower_module` between dots.
-    """
-
-    name: str
-    architectures: tuple[str, ...]
-    modalities: tuple[Modality, ...]
-    placeholders: Mapping[Modality, str]
-    rotary: Literal["mrope", "1d"]
-    adapter: str
-    tower_module: str = "visual"
-
-
-FAMILIES: tuple[FamilySpec, ...] = (
-    FamilySpec(
-        name="qwen2_5_vl",
-        architectures=("Qwen2_5_VLForConditionalGeneration",),
-        modalities=(Modality.IMAGE,),
-        placeholders={Modality.IMAGE: "<|image_pad|>"},
-        rotary="mrope",
-        adapter="epd.models.qwen2_5_vl:Qwen25VL",
-    ),
-    FamilySpec(
-        name="qwen3_vl",
-        architectures=("Qwen3VLForConditionalGeneration",),
-        modalities=(Modality.IMAGE,),
-        placeholders={Modality.IMAGE: "<|image_pad|>"},
-        rotary="mrope",
-        adapter="epd.models.qwen3_vl:Qwen3VL",
-    ),
-)
-
+if TYPE_CHECKING:
+    from epd.models.adapter import Adapter
 
 _ROPE_BY_LENGTH = ("dynamic", "longrope")
 
@@ -78,6 +41,10 @@ class Checkpoint:
     max_context: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
+
+    def adapter(self) -> Adapter:
+        """The family's adapter for it."""
+        return self.spec.adapter(self)
 
     def fingerprint(self) -> dict[str, str]:
         """What two workers must have in common to serve one request, by name of the part.
@@ -134,10 +101,10 @@ def _architecture(config: dict[str, Any], folder: Path) -> str:
 
 
 def _family(architecture: str) -> FamilySpec:
-    for family in FAMILIES:
+    for family in families():
         if architecture in family.architectures:
             return family
-    known = ", ".join(sorted(name for family in FAMILIES for name in family.architectures))
+    known = ", ".join(sorted(name for family in families() for name in family.architectures))
     raise UnsupportedModel(f"architecture {architecture} is not supported; supported are: {known}")
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from epd.errors import ConfigError, InternalError
-from epd.models.adapter import Adapter, Prepared, load_adapter
+from epd.media.decoded import Media, Tensors, VideoInfo
+from epd.models.adapter import Adapter, Asked, Prepared
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.spec import Checkpoint
-from epd.types import Modality
+from epd.types import MediaOptions, Modality
 
 __all__ = ["Prepared", "Towers", "load_towers"]
 
@@ -28,24 +28,33 @@ class Towers:
         weights = next(model.parameters())
         self.device: torch.device = weights.device
         self.dtype: torch.dtype = weights.dtype
+        self.dtype_name = str(weights.dtype).removeprefix("torch.")
         self.weight_bytes = weight_bytes(model)
         self.modalities = tuple(processors)
         self.batch_invariant = adapter.batch_invariant
 
-    def prepare(
-        self, modality: Modality, media: Image.Image, *, content_key: bytes, text_before: str
-    ) -> Prepared:
+    def sample_frames(self, info: VideoInfo, options: MediaOptions) -> list[int]:
+        """Which frames the model's own sampling takes, ascending. BadRequest, BadMedia."""
+        return self._adapter.sample_frames(self._processors, info, options)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second that the model wants of sound."""
+        return self._adapter.sampling_rate(self._processors)
+
+    def prepare(self, media: Media, asked: Asked) -> Prepared:
         """Run the Hugging Face processor on this one item. BadMedia when it cannot take it."""
+        self._check(asked.modality)
+        return self._adapter.prepare(self._processors, media, asked)
+
+    def from_embeds(self, tensors: Tensors, asked: Asked) -> Prepared:
+        """An item whose rows the client computed. BadRequest names a field that is wrong."""
+        self._check(asked.modality)
+        return self._adapter.from_embeds(tensors, asked)
+
+    def _check(self, modality: Modality) -> None:
         if modality not in self._processors:
             raise InternalError(f"encode: an item of modality {modality} came to the wrong worker")
-        return self._adapter.prepare(
-            self._processors[modality],
-            modality,
-            media,
-            content_key=content_key,
-            text_before=text_before,
-            dtype=str(self.dtype).removeprefix("torch."),
-        )
 
     def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
         """Rows of each item, [num_rows, width] on the device; each tensor owns its memory.
@@ -55,9 +64,13 @@ class Towers:
         rows: list[torch.Tensor | None] = [None] * len(batch)
         for modality in self.modalities:
             indices = [i for i, item in enumerate(batch) if item.layout.modality is modality]
+            indices = [i for i in indices if batch[i].rows is None]
             for group in [indices] if self.batch_invariant else [[i] for i in indices]:
                 for i, encoded in zip(group, self._forward(modality, batch, group), strict=True):
                     rows[i] = encoded
+        for i, item in enumerate(batch):
+            if item.rows is not None:
+                rows[i] = item.rows.to(self.device)
         return [_checked(encoded, item) for encoded, item in zip(rows, batch, strict=True)]
 
     def _forward(
@@ -93,7 +106,7 @@ def load_towers(
             f"{checkpoint.spec.name} cannot encode {', '.join(missing)};"
             f" it can encode {', '.join(modality.value for modality in known)}"
         )
-    adapter = load_adapter(checkpoint)
+    adapter = checkpoint.adapter()
     parts = adapter.tower_parts(modalities)
     model = load_part(checkpoint, parts, device=device, dtype=dtype, attn_implementation="sdpa")
     if dtype == "bfloat16":

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from epd.types import (
+    ItemForm,
     ItemKey,
     ItemLayout,
+    MediaOptions,
     Member,
     Modality,
     Prefix,
@@ -163,16 +165,21 @@ class Leaving:
 class EncodeItem:
     """Gateway -> encode: turn this item into rows. Answered by LayoutReady or ItemFailed.
 
-    The bytes are the one raw frame after it, or `url` says where to fetch them. `text_before` is
-    the prompt's text since its last special token. `wanted`: its consumer already waits, so the
-    rows are kept until pulled or dropped. `hold`: its KV may be cached, so the tower waits for
-    RunTower or the first pull.
+    `url` says where to fetch it, or the bytes are the one raw frame after it: its pieces, one
+    behind the other, of which `pieces` has (name, bytes). `text_before` is the prompt's text since
+    its last special token. `salt` is the tenant's and goes into the content key. `wanted`: its
+    consumer already waits, so the rows are kept until pulled or dropped. `hold`: its KV may be
+    cached, so the tower waits for RunTower or the first pull.
     """
 
     item: ItemKey
     modality: Modality
     url: str | None
     text_before: str
+    form: ItemForm = ItemForm.FILE
+    pieces: tuple[tuple[str, int], ...] = ()
+    options: MediaOptions = MediaOptions()
+    salt: str = ""
     wanted: bool = False
     hold: bool = False
 

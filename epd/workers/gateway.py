@@ -183,8 +183,8 @@ class Node:
         return await asyncio.to_thread(_digests, data)
 
     def _check_media(self, call: CallSpec, live: LiveCall) -> None:
-        limit = self._config.media.max_bytes
         for part in call.draft.parts:
+            limit = self._config.media.limits(part.modality).max_bytes
             if part.data is not None and len(part.data) > limit:
                 name = f"{part.modality.value.replace('_', ' ')} {part.index}"
                 text = f"{name}: {len(part.data)} bytes, {limit} are allowed"

@@ -94,7 +94,8 @@ class _Sizes:
         dtype = checkpoint.dtype if config.dtype == "auto" else config.dtype
         self._item_bytes = ITEM_BYTES.get(dtype, 4)
         self._widened = compute is Where.HOST and dtype == "bfloat16" and widens_bfloat16()
-        self._tower_weights, self._language_weights = num_weights(checkpoint)
+        modalities = config.encode.modalities or checkpoint.spec.modalities
+        self._tower_weights, self._language_weights = num_weights(checkpoint, modalities)
 
     def staging(self, role: str) -> list[Need]:
         """What travels between stages, on its way."""
@@ -120,8 +121,8 @@ class _Sizes:
         vision, item = vision_size(self._checkpoint), self._item_bytes
         values = KEPT_ACTIVATIONS * vision.hidden + 2 * vision.intermediate
         patches = encode.max_batch_patches
-        files = (encode.fetch_threads + encode.intake_threads) * media.max_bytes
-        decoded = encode.intake_threads * 3 * media.max_pixels
+        files = (encode.fetch_threads + encode.intake_threads) * media.image.max_bytes
+        decoded = encode.intake_threads * 3 * media.image.max_pixels
         return [
             self._weights("tower weights", self._tower_weights, single_rows=False),
             self._computing("rows store", encode.rows_bytes, "encode.rows_bytes"),
@@ -136,7 +137,11 @@ class _Sizes:
             Need(
                 name="fetched and decoded media",
                 num_bytes=files + decoded,
-                settings=("media.max_bytes", "media.max_pixels", "encode.fetch_threads"),
+                settings=(
+                    "media.image.max_bytes",
+                    "media.image.max_pixels",
+                    "encode.fetch_threads",
+                ),
             ),
         ]
 

@@ -204,10 +204,7 @@ def _encode(
     build: _Build, sink: _SeatInbox, outgoing: Outgoing
 ) -> tuple[Callable[[Station], Core], dict[str, Any]]:
     config = build.config
-    modalities = tuple(m for m in config.encode.modalities if m in build.checkpoint.spec.modalities)
-    if not modalities:
-        wanted = ", ".join(config.encode.modalities)
-        raise ConfigError(f"{build.checkpoint.name} takes none of: {wanted}")
+    modalities = config.encode.modalities or build.checkpoint.spec.modalities
     towers = load_towers(
         build.checkpoint, modalities=modalities, device=build.device, dtype=build.dtype
     )

@@ -5,14 +5,22 @@ They load through the ordinary `from_pretrained` path: the product has no branch
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from epd.models.random_checkpoint import TINY, Sizes, build_random_checkpoint
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
-SIZES = {"qwen3_vl": Sizes(head_dim=32)}  # heads wider than hidden / heads
+"""Those that stand for all others in tests of what does not depend on the family."""
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "qwen2_5_vl": partial(build_random_checkpoint, family="qwen2_5_vl", sizes=TINY),
+    # heads wider than hidden / heads
+    "qwen3_vl": partial(build_random_checkpoint, family="qwen3_vl", sizes=Sizes(head_dim=32)),
+}
 
 
 def build(family: str, path: Path) -> Path:
     """Write the family's tiny checkpoint into the folder `path` and return it."""
-    return build_random_checkpoint(path, family=family, sizes=SIZES.get(family, TINY))
+    return BUILDERS[family](path)

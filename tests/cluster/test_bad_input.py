@@ -48,8 +48,8 @@ def cluster(path: Path) -> Iterator[Cluster]:
         path,
         "1E1P1D",
         f"language.max_context={MAX_CONTEXT}",
-        f"media.max_pixels={MAX_PIXELS}",
-        f"media.max_bytes={MAX_BYTES}",
+        f"media.image.max_pixels={MAX_PIXELS}",
+        f"media.image.max_bytes={MAX_BYTES}",
         "media.allow_private_addresses=true",
         "wire.heartbeat_s=0.1",
     )

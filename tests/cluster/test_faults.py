@@ -90,7 +90,7 @@ def victim(path: Path, topology: str, workers: str) -> Iterator[Victim]:
             f"wire.dead_after_s={DEAD_AFTER_S}",
             "wire.heartbeat_s=0.2",
             "media.allow_private_addresses=true",
-            "media.image_timeout_s=60",
+            "media.image.timeout_s=60",
             "serve.max_restarts=50",
             env={"XDG_RUNTIME_DIR": str(base)},
         )

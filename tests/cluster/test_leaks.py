@@ -34,7 +34,7 @@ OPTIONS = (
 LONG = 400
 LONG_QUESTION = Question((1,), "Which is larger, and why is that so?", max_tokens=900)
 
-SLOW_SITES = ("media.allow_private_addresses=true", "media.image_timeout_s=120")
+SLOW_SITES = ("media.allow_private_addresses=true", "media.image.timeout_s=120")
 PRESSED = ("language.kv_tokens=1024", "language.max_step_tokens=64", "wire.shm_bytes=1048576")
 
 Left = tuple[str, int]

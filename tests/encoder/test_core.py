@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from epd.config import EncodeConfig, MediaConfig
+from epd.config.media import ImageLimits
 from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
 from epd.errors import (
     BadMedia,
     BadRequest,
-    ConfigError,
     EpdError,
     InternalError,
     Overloaded,
@@ -86,7 +86,7 @@ def test_a_bad_item_is_named_with_its_reason(
     benches: list[Bench], data: bytes, error: type[EpdError], text: str
 ) -> None:
     """The index is the client's, from 0; the status that of the reason."""
-    benches.append(Bench(media=MediaConfig(max_bytes=1000)))
+    benches.append(Bench(media=MediaConfig(image=ImageLimits(max_bytes=1000))))
     found = benches[0].broken(key(2), data)
     assert type(found) is error
     assert found.message == text
@@ -107,12 +107,6 @@ def test_a_modality_that_is_not_served_is_the_clients_error(bench: Bench) -> Non
     assert isinstance(event, ItemBroken)
     assert event.error.status == 400
     assert event.error.message.startswith("time series 3: ")
-
-
-def test_a_modality_without_a_decoder_is_a_configuration_error() -> None:
-    """Found at start, not by the first client."""
-    with pytest.raises(ConfigError, match="no decoder for video"):
-        Bench(modalities=("video",))
 
 
 def test_an_unexpected_error_names_the_stage_and_is_logged_whole(

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from epd.config import MediaConfig
+from epd.config.media import ImageLimits
 from epd.encoder import ItemPrepared
 from tests.encoder.bench import Bench, key, picture
 from tests.media.site import Page, Site, body
@@ -29,7 +30,9 @@ def slow(release: threading.Event) -> Page:
 
 def open_bench(benches: list[Bench], **config: int) -> Bench:
     """One that may fetch from loopback."""
-    bench = Bench(media=MediaConfig(allow_private_addresses=True, image_timeout_s=30), **config)
+    bench = Bench(
+        media=MediaConfig(allow_private_addresses=True, image=ImageLimits(timeout_s=30)), **config
+    )
     benches.append(bench)
     return bench
 

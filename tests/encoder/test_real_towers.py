@@ -12,13 +12,16 @@ import torch
 from PIL import Image
 
 from epd.config import EncodeConfig, MediaConfig
+from epd.config.media import ImageLimits
 from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
 from epd.media import load_image
+from epd.media.decoded import Picture
 from epd.models.spec import read_checkpoint
 from epd.models.towers import Towers, load_towers
 from epd.types import ItemKey, Modality
 from epd.wire.messages import EncodeItem
 from tests.checkpoints import FAMILIES, build
+from tests.models.pictures import asked
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -69,8 +72,8 @@ def test_pictures_of_many_sizes_get_the_rows_of_the_towers(
     results = encoder.step()
     assert {result.item for result in results if isinstance(result, ItemEncoded)} == set(items)
     for item, data in zip(items, files, strict=True):
-        image = load_image(data, MediaConfig())
-        alone = towers.prepare(Modality.IMAGE, image, content_key=b"", text_before="")
+        image = load_image(data, ImageLimits())
+        alone = towers.prepare(Picture(image=image), asked(Modality.IMAGE))
         (expected,) = towers.encode([alone])
         rows = encoder.rows(item)
         assert rows is not None

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from epd.errors import BadMedia
+from epd.media.decoded import Media, Picture
+from epd.models.adapter import Asked
 from epd.types import ItemLayout, Modality
 
 WIDTH = 4
@@ -44,14 +46,16 @@ class PlainTowers:
         self.most_inside = 0  # of prepare at once
         self._inside: set[int] = set()
 
-    def prepare(
-        self, modality: Modality, media: Image.Image, *, content_key: bytes, text_before: str
-    ) -> Prepared:
+    modalities = (Modality.IMAGE,)
+    dtype_name = "float32"
+
+    def prepare(self, media: Media, asked: Asked) -> Prepared:
         """A one-pixel picture is too small for this model."""
         self._inside.add(threading.get_ident())
         self.most_inside = max(self.most_inside, len(self._inside))
         try:
-            return self._prepare(modality, media, content_key)
+            assert isinstance(media, Picture)
+            return self._prepare(asked.modality, media.image, asked.content_key)
         finally:
             self._inside.discard(threading.get_ident())
 

@@ -220,6 +220,7 @@ def test_a_picture_under_anothers_key_changes_the_tokens() -> None:
         rows,
         PICTURE_FIRST.positions,
         PICTURE_FIRST.delta,
+        PICTURE_FIRST.grids,
     )
     tokens, cached = ask(engine, "b", other)
     assert cached and tokens != generate(other, ANSWER)

@@ -14,6 +14,7 @@ import torch
 from epd import attention
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
+from epd.models import mrope
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.prefix import PREFIX_TOKENS, prefix_of, prefix_root
 from epd.types import (
@@ -138,6 +139,7 @@ class Case:
     rows: tuple[torch.Tensor, ...]
     positions: torch.Tensor
     delta: int
+    grids: tuple[tuple[int, int], ...]
 
     @property
     def token_ids(self) -> list[int]:
@@ -152,6 +154,8 @@ def make_case(seed: int, *, texts: Sequence[int], grids: Sequence[tuple[int, int
     items, rows = [], []
     for index, (height, width) in enumerate(grids):
         num = height * width
+        grid = mrope.grid(1, height, width)
+        places, advance = mrope.pack(mrope.behind([mrope.text(1), grid, mrope.text(1)]))
         rows.append(torch.randn(num, HIDDEN, generator=generator))
         items.append(
             PromptItem(
@@ -164,13 +168,14 @@ def make_case(seed: int, *, texts: Sequence[int], grids: Sequence[tuple[int, int
                     width=HIDDEN,
                     dtype="float32",
                     content_key=b"",
-                    grid_thw=(1, height * MERGE, width * MERGE),
+                    positions=places,
+                    advance=advance,
                 ),
             )
         )
     prompt = Prompt(text=tuple(map(tuple, text)), items=tuple(items))
-    positions, delta = _reference_positions(prompt)
-    return Case(prompt, tuple(rows), positions, delta)
+    positions, delta = _reference_positions(prompt, grids)
+    return Case(prompt, tuple(rows), positions, delta, tuple(grids))
 
 
 def extend(case: Case, tokens: list[int]) -> Case:
@@ -179,26 +184,28 @@ def extend(case: Case, tokens: list[int]) -> Case:
     prompt = Prompt(text=text, items=case.prompt.items)
     tail = torch.arange(len(case.token_ids), prompt.num_tokens) + case.delta
     positions = torch.cat([case.positions, tail.expand(3, -1)], -1)
-    return Case(prompt, case.rows, positions, case.delta)
+    return Case(prompt, case.rows, positions, case.delta, case.grids)
 
 
-def _inputs(prompt: Prompt) -> dict[str, torch.Tensor]:
+def _inputs(prompt: Prompt, grids: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
     ids = torch.tensor([prompt.token_ids()])
     inputs = {"input_ids": ids, "mm_token_type_ids": (ids == IMAGE).int()}
     if prompt.items:
-        inputs["image_grid_thw"] = torch.tensor([i.layout.grid_thw for i in prompt.items])
+        inputs["image_grid_thw"] = torch.tensor([(1, h * MERGE, w * MERGE) for h, w in grids])
     return inputs
 
 
-def _reference_positions(prompt: Prompt) -> tuple[torch.Tensor, int]:
-    positions, delta = reference_model().model.get_rope_index(**_inputs(prompt))
+def _reference_positions(
+    prompt: Prompt, grids: Sequence[tuple[int, int]]
+) -> tuple[torch.Tensor, int]:
+    positions, delta = reference_model().model.get_rope_index(**_inputs(prompt, grids))
     return positions[:, 0].long(), int(delta.flatten()[0])
 
 
 @torch.no_grad()
 def generate(case: Case, max_tokens: int, *, repetition_penalty: float = 1.0) -> list[int]:
     """What transformers says, greedily."""
-    inputs: dict[str, Any] = dict(_inputs(case.prompt))
+    inputs: dict[str, Any] = dict(_inputs(case.prompt, case.grids))
     if case.rows:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from epd.config import MediaConfig
+from epd.config.media import ImageLimits
 from epd.errors import BadMedia, EpdError, TooLarge
 from epd.media import Fetcher
 from tests.media.site import Site, body, endless, redirect, status
@@ -130,7 +131,7 @@ def test_any_status_but_success_is_named(site: Site, code: int) -> None:
 
 def test_size_is_bounded_whatever_the_server_announces(site: Site) -> None:
     """Honest, absent and lying lengths."""
-    config = MediaConfig(allow_private_addresses=True, max_bytes=1000)
+    config = MediaConfig(allow_private_addresses=True, image=ImageLimits(max_bytes=1000))
     site.pages["/fits"] = body(b"x" * 1000)
     site.pages["/honest"] = body(b"x" * 1001)
     site.pages["/endless"] = endless
@@ -225,7 +226,7 @@ def test_a_silent_server_times_out(site: Site, released: threading.Event) -> Non
         released.wait(30)
 
     site.pages["/"] = silent
-    config = MediaConfig(allow_private_addresses=True, image_timeout_s=0.1)
+    config = MediaConfig(allow_private_addresses=True, image=ImageLimits(timeout_s=0.1))
     assert reason(Fetcher(config), site.url) == "timed out after 0.1 s"
 
 
@@ -239,7 +240,9 @@ def test_a_trickling_server_times_out(site: Site) -> None:
             handler.wfile.write(b"x")
 
     site.pages["/"] = trickle
-    config = MediaConfig(allow_private_addresses=True, image_timeout_s=0.2, max_bytes=1 << 40)
+    config = MediaConfig(
+        allow_private_addresses=True, image=ImageLimits(timeout_s=0.2, max_bytes=1 << 40)
+    )
     assert reason(Fetcher(config), site.url) == "timed out after 0.2 s"
 
 
@@ -250,7 +253,7 @@ def test_a_hanging_resolver_times_out(released: threading.Event) -> None:
         released.wait(30)
         return ["127.0.0.1"]
 
-    config = MediaConfig(allow_private_addresses=True, image_timeout_s=0.1)
+    config = MediaConfig(allow_private_addresses=True, image=ImageLimits(timeout_s=0.1))
     text = reason(Fetcher(config, resolver=hanging), "http://slow.example/")
     assert text == "timed out after 0.1 s"
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from epd.config import MediaConfig
+from epd.config.media import ImageLimits
 from epd.errors import BadMedia, TooLarge
 from epd.media import load_image
 from epd.media.image import FORMATS
 
-CONFIG = MediaConfig()
+CONFIG = ImageLimits()
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -34,7 +34,7 @@ def noise(size: tuple[int, int] = (64, 48)) -> Image.Image:
     return Image.frombytes("RGB", size, pixels)
 
 
-def refusal(data: bytes, config: MediaConfig = CONFIG) -> str:
+def refusal(data: bytes, config: ImageLimits = CONFIG) -> str:
     """The reason."""
     with pytest.raises(BadMedia) as caught:
         load_image(data, config)
@@ -101,7 +101,7 @@ def test_damaged_files_give_a_picture_or_a_reason(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
     try:
-        loaded = load_image(bytes(file), MediaConfig(max_pixels=100_000))
+        loaded = load_image(bytes(file), ImageLimits(max_pixels=100_000))
     except BadMedia as error:
         assert 0 < len(error.message) < 120
     else:
@@ -111,7 +111,7 @@ def test_damaged_files_give_a_picture_or_a_reason(data: st.DataObject) -> None:
 def test_too_many_bytes_are_refused_before_anything_is_read() -> None:
     """The operator's limit on files holds for inline ones too."""
     with pytest.raises(TooLarge, match="larger than 10 bytes"):
-        load_image(b"x" * 11, MediaConfig(max_bytes=10))
+        load_image(b"x" * 11, ImageLimits(max_bytes=10))
 
 
 def png(width: int, height: int, pixels: bytes, *, depth: int = 8, trns: bytes = b"") -> bytes:
@@ -139,8 +139,8 @@ def test_a_bomb_is_refused_by_its_header(side: int) -> None:
 def test_the_pixel_limit_is_the_operators() -> None:
     """Exactly at it is allowed."""
     data = saved(noise((10, 10)))
-    assert load_image(data, MediaConfig(max_pixels=100)).size == (10, 10)
-    assert "10x10 pixels" in refusal(data, MediaConfig(max_pixels=99))
+    assert load_image(data, ImageLimits(max_pixels=100)).size == (10, 10)
+    assert "10x10 pixels" in refusal(data, ImageLimits(max_pixels=99))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

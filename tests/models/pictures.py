@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from epd.media.decoded import Picture
+from epd.models.adapter import Asked
 from epd.models.towers import Prepared, Towers
 from epd.types import ItemKey, Modality, Prompt, PromptItem
 from tests.reference import Reference
@@ -38,7 +40,12 @@ def messages(num: int) -> list[dict[str, Any]]:
 
 
 def prepare(towers: Towers, image: Image.Image) -> Prepared:
-    return towers.prepare(Modality.IMAGE, image, content_key=b"key", text_before="")
+    return towers.prepare(Picture(image=image), asked(Modality.IMAGE, towers.dtype_name))
+
+
+def asked(modality: Modality, dtype: str = "float32") -> Asked:
+    """Nothing in particular."""
+    return Asked(modality=modality, content_key=b"key", text_before="", dtype=dtype)
 
 
 def prompt(reference: Reference, towers: Towers, num: int) -> tuple[Prompt, list[Prepared]]:

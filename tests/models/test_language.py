@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epd.errors import InternalError
+from epd.models import mrope
 from epd.models.language import LanguageModel, load_language
 from epd.models.random_checkpoint import Sizes, build_random_checkpoint
 from epd.models.spec import read_checkpoint
@@ -57,7 +58,7 @@ def test_positions_of_any_prompt_equal_get_rope_index(
     expected, deltas = reference.model.model.get_rope_index(
         ids,
         (ids == config.image_token_id).to(torch.int32),
-        torch.tensor([item.layout.grid_thw for item in asked.items]) if grids else None,
+        torch.tensor([(1, 2 * height, 2 * width) for height, width in grids]) if grids else None,
     )
     positions, delta = language.positions(asked)
     assert torch.equal(positions, expected[:, 0])
@@ -66,6 +67,7 @@ def test_positions_of_any_prompt_equal_get_rope_index(
 
 def picture_item(index: int, height: int, width: int, token: int) -> PromptItem:
     """A picture of height x width tokens."""
+    positions, advance = mrope.pack(mrope.grid(1, height, width))
     layout = ItemLayout(
         modality=Modality.IMAGE,
         token_ids=(token,) * (height * width),
@@ -73,7 +75,8 @@ def picture_item(index: int, height: int, width: int, token: int) -> PromptItem:
         width=64,
         dtype="float32",
         content_key=b"",
-        grid_thw=(1, 2 * height, 2 * width),
+        positions=positions,
+        advance=advance,
     )
     return PromptItem(
         item=ItemKey(request_id="r", index=index, attempt=0), encoder="e", layout=layout
@@ -185,7 +188,7 @@ def test_tied_embeddings_are_the_head(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(model.logits(embeds), embeds @ embeds.T)
 
 
-def test_a_layout_whose_grid_disagrees_is_refused(language: LanguageModel) -> None:
+def test_a_layout_of_other_positions_is_refused(language: LanguageModel) -> None:
     layout = ItemLayout(
         modality=Modality.IMAGE,
         token_ids=(7,) * 5,
@@ -193,8 +196,9 @@ def test_a_layout_whose_grid_disagrees_is_refused(language: LanguageModel) -> No
         width=64,
         dtype="float32",
         content_key=b"",
-        grid_thw=(1, 4, 4),
+        positions=bytes(12 * 4),
+        advance=2,
     )
     item = PromptItem(item=ItemKey(request_id="r", index=0, attempt=0), encoder="e", layout=layout)
-    with pytest.raises(InternalError, match="5 tokens for a grid"):
+    with pytest.raises(InternalError, match="5 tokens with 12 positions"):
         language.positions(Prompt(text=((1,), (2,)), items=(item,)))

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from epd.models import packed
-from epd.models.adapter import load_adapter
 from epd.models.language import LanguageModel, load_language
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.packed import JointLinear, PackedLinear
@@ -145,7 +144,7 @@ def test_norms_equal_those_of_transformers(dtype: torch.dtype) -> None:
 def plain_language(checkpoint: Checkpoint, dtype: str) -> LanguageModel:
     """As load_language makes it, with transformers' own leaves."""
     stand_in.register()
-    adapter = load_adapter(checkpoint)
+    adapter = checkpoint.adapter()
     model = load_part(checkpoint, adapter.language_parts(), device="cpu", dtype=dtype)
     adapter.decoder(model).config._attn_implementation = stand_in.NAME
     return LanguageModel(adapter, model)
@@ -193,7 +192,7 @@ def test_a_swapped_sibling_would_be_seen(family: Checkpoint) -> None:
 
 def test_bytes_count_every_copy(family: Checkpoint, instructions: bool) -> None:
     """float32 has one copy. bfloat16 has a second one, twice as large, where it is computed so."""
-    plain = load_part(family, load_adapter(family).language_parts(), device="cpu", dtype="bfloat16")
+    plain = load_part(family, family.adapter().language_parts(), device="cpu", dtype="bfloat16")
     linear = sum(
         weight.nbytes
         for module in plain.modules()

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from epd.errors import ConfigError, UnsupportedModel
-from epd.models.spec import FAMILIES, Checkpoint, read_checkpoint
+from epd.models.families import families
+from epd.models.spec import Checkpoint, read_checkpoint
 from epd.types import Modality
 
 
@@ -36,7 +37,7 @@ def test_the_facts_that_every_stage_needs(checkpoint: Checkpoint, family: str) -
 
 
 def test_every_family_has_a_placeholder_for_each_modality() -> None:
-    for family in FAMILIES:
+    for family in families():
         assert set(family.placeholders) == set(family.modalities)
 
 

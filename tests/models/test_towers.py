@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from epd.errors import BadMedia, ConfigError, InternalError, UnsupportedModel
+from epd.media.decoded import Picture
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import Prepared, Towers, load_towers
 from epd.types import ItemLayout, Modality
-from tests.models.pictures import SIZES, messages, picture, pictures, prepare
+from tests.models.pictures import SIZES, asked, messages, picture, pictures, prepare
 from tests.reference import Reference
 
 MANY = [*SIZES, (1, 5), (5, 3), (3, 100), (1, 1)]
@@ -38,7 +39,6 @@ def test_layout_and_rows_equal_the_whole_model(
     (rows,) = towers.encode([item])
     levels = [features.pooler_output, *getattr(features, "deepstack_features", [])]
     assert torch.equal(rows, torch.cat([level[0] for level in levels], dim=1))
-    assert item.layout.grid_thw == tuple(found["image_grid_thw"][0].tolist())
     ids = found["input_ids"][0]
     assert list(item.layout.token_ids) == ids[ids == reference.processor.image_token_id].tolist()
     assert item.layout.row_spans == ((0, len(rows)),)
@@ -134,7 +134,7 @@ def test_another_modality_is_refused_by_name(checkpoint: Checkpoint, family: str
 
 def test_an_item_of_another_workers_modality_is_our_fault(towers: Towers) -> None:
     with pytest.raises(InternalError, match="wrong worker"):
-        towers.prepare(Modality.AUDIO, picture(9, 9), content_key=b"", text_before="")
+        towers.prepare(Picture(image=picture(9, 9)), asked(Modality.AUDIO))
 
 
 def test_rows_that_break_the_layouts_promise_are_our_fault(towers: Towers) -> None:

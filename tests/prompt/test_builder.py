@@ -19,7 +19,8 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from epd.errors import BadRequest, ConfigError
-from epd.models.spec import Checkpoint, FamilySpec, read_checkpoint
+from epd.models.family import FamilySpec
+from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.prompt import Draft, ItemPart, Message, PromptBuilder, TextPart
 from epd.types import Modality

@@ -11,6 +11,7 @@ import torch
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine
 from epd.handoff import KvReceiver, RowReceiver
+from epd.models.positions import prompt_positions
 from epd.prefix import prefix_of, prefix_root
 from epd.transfer.outgoing import Outgoing
 from epd.types import Member, Prefix, Prompt, RequestKey, SamplingParams, TokenRun
@@ -20,7 +21,7 @@ from epd.workers.decode import DecodeCore
 from epd.workers.language import LanguageCore
 from epd.workers.prefill import PrefillCore
 from epd.workers.station import Handler
-from tests.engine.tiny import Case, TinyLanguage, _reference_positions
+from tests.engine.tiny import Case, TinyLanguage
 
 GATEWAY = "gateway"
 EVERYWHERE = ("prefill", "decode")
@@ -30,7 +31,7 @@ class Model(TinyLanguage):
     """The tiny model with positions from layouts, as workers want them."""
 
     def positions(self, prompt: Prompt) -> tuple[torch.Tensor, int]:
-        return _reference_positions(prompt)
+        return prompt_positions(prompt, axes=3)
 
 
 class Desk:

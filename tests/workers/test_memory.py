@@ -82,8 +82,9 @@ def test_every_setting_that_is_named_exists_and_lowers_its_need(checkpoint: Chec
 
 
 def halved(setting: str) -> int:
-    section, key = setting.split(".")
-    value = getattr(getattr(Config(), section), key)
+    value: Any = Config()
+    for step in setting.split("."):
+        value = getattr(value, step)
     assert isinstance(value, int)
     return value // 2
 

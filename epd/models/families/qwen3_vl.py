@@ -7,12 +7,16 @@ one slice per level: [hidden * (1 + levels)].
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from epd.models.families.qwen_vl import QwenVL
+from epd.models.family import FamilySpec
+from epd.types import Modality
 
-from epd.models.qwen_vl import QwenVL
-from epd.models.spec import Checkpoint
+if TYPE_CHECKING:
+    import torch
+
+    from epd.models.spec import Checkpoint
 
 
 class Qwen3VL(QwenVL):
@@ -40,5 +44,18 @@ class Qwen3VL(QwenVL):
         }
 
     def rows(self, features: Any) -> list[torch.Tensor]:
+        import torch
+
         levels = (features.pooler_output, *features.deepstack_features)
         return [torch.cat(slices, dim=1) for slices in zip(*levels, strict=True)]
+
+
+FAMILY = FamilySpec(
+    name="qwen3_vl",
+    architectures=("Qwen3VLForConditionalGeneration",),
+    adapter=Qwen3VL,
+    modalities=(Modality.IMAGE,),
+    placeholders={Modality.IMAGE: "<|image_pad|>"},
+    rotary="mrope",
+    towers={Modality.IMAGE: ("visual",)},
+)

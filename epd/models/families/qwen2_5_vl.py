@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from epd.models.families.qwen_vl import QwenVL
+from epd.models.family import FamilySpec
+from epd.types import Modality
 
-from epd.models.qwen_vl import QwenVL
+if TYPE_CHECKING:
+    import torch
 
 
 class Qwen25VL(QwenVL):
@@ -27,3 +30,14 @@ class Qwen25VL(QwenVL):
 
     def rows(self, features: Any) -> list[torch.Tensor]:
         return list(features.pooler_output)
+
+
+FAMILY = FamilySpec(
+    name="qwen2_5_vl",
+    architectures=("Qwen2_5_VLForConditionalGeneration",),
+    adapter=Qwen25VL,
+    modalities=(Modality.IMAGE,),
+    placeholders={Modality.IMAGE: "<|image_pad|>"},
+    rotary="mrope",
+    towers={Modality.IMAGE: ("visual",)},
+)

@@ -8,16 +8,19 @@ per merge_size ** 2 patches. A picture becomes that many image tokens and nothin
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
-
-import torch
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epd.errors import BadMedia, UnsupportedModel
-from epd.models.adapter import Adapter, Prepared
-from epd.models.mrope import grid_positions, prompt_positions
-from epd.models.spec import Checkpoint
-from epd.types import ItemLayout, Modality, Prompt
+from epd.media.decoded import Media, Picture
+from epd.models import mrope
+from epd.models.adapter import Adapter, Asked, Prepared
+from epd.types import ItemLayout, Modality
+
+if TYPE_CHECKING:
+    import torch
+
+    from epd.models.spec import Checkpoint
 
 
 class QwenVL(Adapter):
@@ -75,38 +78,36 @@ class QwenVL(Adapter):
                 )
         return {Modality.IMAGE: image}
 
-    def prepare(
-        self,
-        processor: Any,
-        modality: Modality,
-        media: Any,
-        *,
-        content_key: bytes,
-        text_before: str,
-        dtype: str,
-    ) -> Prepared:
+    def prepare(self, processors: Mapping[Modality, Any], media: Media, asked: Asked) -> Prepared:
+        import torch
+
+        assert isinstance(media, Picture)
         try:
-            features = processor(images=[media], return_tensors="pt")
+            features = processors[asked.modality](images=[media.image], return_tensors="pt")
         except (ValueError, ZeroDivisionError) as error:
             raise BadMedia(f"the picture cannot be processed: {error}") from error
         frames, height, width = features["image_grid_thw"][0].tolist()
-        num_rows = frames * height * width // self.merge_size**2
+        places = mrope.grid(frames, height // self.merge_size, width // self.merge_size)
+        positions, advance = mrope.pack(places)
+        num_rows = places.shape[1]
         layout = ItemLayout(
-            modality=modality,
+            modality=asked.modality,
             token_ids=(self.image_token_id,) * num_rows,
             row_spans=((0, num_rows),),
             width=self.hidden * (1 + self.deepstack_levels),
-            dtype=dtype,
-            content_key=content_key,
-            grid_thw=(frames, height, width),
+            dtype=asked.dtype,
+            content_key=asked.content_key,
+            positions=positions,
+            advance=advance,
         )
-        pixels = features["pixel_values"].to(getattr(torch, dtype))
+        pixels = features["pixel_values"].to(getattr(torch, asked.dtype))
         inputs = {"pixel_values": pixels, "image_grid_thw": features["image_grid_thw"]}
         return Prepared(layout=layout, inputs=inputs, patches=frames * height * width)
 
     def encode(
         self, model: Any, modality: Modality, batch: Sequence[Prepared], device: torch.device
     ) -> list[torch.Tensor]:
+        import torch
         from transformers.vision_utils import get_vision_position_ids
 
         visual = model.model.visual
@@ -130,6 +131,3 @@ class QwenVL(Adapter):
 
     def head(self, model: Any) -> Any:
         return model.lm_head
-
-    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, int]:
-        return prompt_positions(prompt, lambda layout: grid_positions(layout, self.merge_size))
