@@ -77,6 +77,27 @@ async def test_files_are_read_only_where_the_operator_lets_them(client: Client) 
 
 
 @pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://other.example/cat.png", "domain not allowed"),
+        ("http://media.example@other.example/cat.png", "credentials"),
+        ("http://media.example\\@other.example/cat.png", "backslash"),
+        ("file:///media/../etc/passwd", "without '..'"),
+        ("file://other.example/cat.png", "no host"),
+    ],
+)
+async def test_what_the_operator_does_not_let_be_read_is_not_dispatched(
+    client: Client, address: str, reason: str
+) -> None:
+    """By what the address says; what it leads to is judged where it is fetched."""
+    media = MediaConfig(allowed_domains=("media.example",), allowed_local_path=Path("/media"))
+    error = await client.refused(chat(url("image", address)), status=422, media=media)
+    assert error["message"].startswith(f"{WHERE}: ") and error["param"] == WHERE
+    assert reason in error["message"]
+    assert await client.asked(chat(url("image", "http://media.example/cat.png")), media=media)
+
+
+@pytest.mark.parametrize(
     ("part", "pieces"),
     [
         (
