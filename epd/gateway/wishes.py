@@ -14,6 +14,7 @@ from typing import Any
 
 from epd.config import MediaConfig
 from epd.errors import BadRequest
+from epd.gateway.urls import MOST_FRAMES
 from epd.models.family import FamilySpec
 from epd.types import Modality
 
@@ -208,7 +209,7 @@ def _frames(name: str, value: Any, where: str) -> int:
 
 def _rates(name: str, value: Any, where: str) -> tuple[float, ...]:
     rates = value if isinstance(value, list) else [value]
-    if not 0 < len(rates) <= MOST_COUNTED:
+    if not 0 < len(rates) <= MOST_FRAMES:
         raise BadRequest(f"{where}: must be a number or a list of some", param=where)
     found = tuple(float(_number(one, where, MOST_FPS)) for one in rates)
     if not all(found):
@@ -233,7 +234,7 @@ _OWN = {
 
 def _of_video(name: str, value: Any, where: str) -> Any:
     if name == "frames_indices":
-        if not isinstance(value, list) or not value or len(value) > MOST_COUNTED:
+        if not isinstance(value, list) or not 0 < len(value) <= MOST_FRAMES:
             raise BadRequest(f"{where}: must be a list of frame numbers", param=where)
         indices = tuple(_count(one, where, least=0) for one in value)
         if sorted(indices) != list(indices):

@@ -232,6 +232,8 @@ def test_wishes_of_the_operator_without_sense_end_the_start(
         (video(num_frames=10**400), "media_io_kwargs.video.num_frames", "num_frames"),
         (video(duration=0), "media_io_kwargs.video.duration", "more than 0"),
         (video(frames_indices=[]), "media_io_kwargs.video.frames_indices", "a list"),
+        (video(frames_indices=[0] * 4097), "media_io_kwargs.video.frames_indices", "a list"),
+        (processor(fps=[1] * 4097), "mm_processor_kwargs.fps", "a list"),
         (video(frames_indices=[2, 1]), "media_io_kwargs.video.frames_indices", "ascend"),
         (video(frames_indices=[-1]), "media_io_kwargs.video.frames_indices", "0 at least"),
         (video(frames_indices=["1"]), "media_io_kwargs.video.frames_indices", "whole"),

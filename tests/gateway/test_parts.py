@@ -267,6 +267,27 @@ async def test_frames_are_counted_before_they_are_decoded(client: Client) -> Non
     assert "5001 frames" in (await client.refused(chat(part)))["message"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat(*[TEXT] * 4097),
+        {"model": "tiny", "messages": [{"role": "user", "content": "x"}] * 4097},
+        chat(TEXT, n=17),
+        chat(TEXT, stop=["x"] * 17),
+        chat(TEXT, cache_salt="x" * 257),
+        chat(inline("image", b"i", uuid="x" * 257)),
+        chat({"type": "image_embeds", "image_embeds": {f"f{k}": "eA==" for k in range(17)}}),
+        chat(TEXT, mm_processor_kwargs={f"s{k}": 1 for k in range(33)}),
+        chat(TEXT, media_io_kwargs={"video": {"frames_indices": list(range(4097))}}),
+        chat(inline("image", b"i"), mm_processor_kwargs={"size": {f"s{k}": 1 for k in range(9)}}),
+    ],
+)
+async def test_everything_that_can_be_counted_has_a_ceiling(
+    client: Client, body: dict[str, Any]
+) -> None:
+    await client.refused(body, media=EMBEDS)
+
+
 # ---- text
 
 
