@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from epd.config import MediaConfig
 from epd.encoder.events import ItemBroken, ItemPrepared, PreparedItem, Towers, named
-from epd.errors import BadRequest, EpdError, InternalError
-from epd.media import IMAGE_DECODING, Fetcher, content_key, load_image
-from epd.media.decoded import Picture
+from epd.errors import BadRequest, Cancelled, EpdError, InternalError
+from epd.media import Fetcher, content_key
+from epd.media.image import ImageIO
 from epd.models.adapter import Asked
 from epd.types import ItemKey, Modality
 from epd.wire.messages import EncodeItem
@@ -58,13 +58,13 @@ class Intake:
         on_event: Callable[[ItemPrepared | ItemBroken], None],
     ) -> None:
         self._towers = towers
-        self._media = media
         self._modalities = modalities
         self._settings = settings
         self._wanted = wanted
         self._wait_for_room = wait_for_room
         self._on_event = on_event
         self._fetcher = Fetcher(media)
+        self._pictures = ImageIO(media)
         self._working = threading.BoundedSemaphore(num_threads)
         self._lock = threading.Lock()
         self._num_jobs = 0
@@ -121,6 +121,8 @@ class Intake:
         """One job's barrier: whatever happens, the item gets its answer."""
         try:
             prepared = self._prepare(job, data)
+        except Cancelled:
+            return
         except EpdError as error:
             self._on_event(ItemBroken(job.item, named(error, job.modality, job.item)))
         else:
@@ -142,10 +144,12 @@ class Intake:
         if not self._wait_for_room(job.item):
             return None
         with _fault_of(job, "decode"):
-            media = Picture(image=load_image(data, self._media.image))
+            media = self._pictures.load_bytes(data)
         if not self._wanted(job.item):
             return None
-        key = content_key(data, self._settings, job.salt, job.modality.value, IMAGE_DECODING)
+        key = content_key(
+            data, self._settings, job.salt, job.modality.value, self._pictures.decoding
+        )
         asked = Asked(
             modality=job.modality,
             content_key=key,
@@ -158,7 +162,7 @@ class Intake:
 
     def _bytes(self, job: EncodeItem, data: bytes | None) -> bytes:
         if job.url is not None:
-            return self._fetcher.fetch(job.url)
+            return self._fetcher.fetch(job.url, job.modality, wanted=lambda: self._wanted(job.item))
         if data is None:
             raise InternalError("the job carried neither bytes nor a URL")
         return data

@@ -6,6 +6,7 @@ further decoder that strangers can reach.
 
 from __future__ import annotations
 
+import base64
 import io
 
 import PIL
@@ -21,6 +22,9 @@ from PIL import (
 
 from epd.config.media import ImageLimits
 from epd.errors import BadMedia, TooLarge
+from epd.media.decoded import Picture
+from epd.media.io import MediaIO
+from epd.types import Modality
 
 # Naming the plugins here registers them before any thread asks for one.
 _PLUGINS = (
@@ -31,9 +35,6 @@ _PLUGINS = (
     BmpImagePlugin.BmpImageFile,
 )
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
-
-# What this module does to pixels, for content keys.
-DECODING = f"rgb on white, upright, pillow {PIL.__version__}"
 
 # Ours is the only limit on pixels, and it is an error, never a warning.
 Image.MAX_IMAGE_PIXELS = None
@@ -51,8 +52,33 @@ _UPRIGHT = {
 _16_TO_8_BIT = [value // 257 for value in range(1 << 16)]
 
 
+class ImageIO(MediaIO[Picture]):
+    """Still pictures, and the first frame of moving ones."""
+
+    modality = Modality.IMAGE
+
+    @property
+    def decoding(self) -> str:
+        return decoding(self.config.image)
+
+    def load_bytes(self, data: bytes) -> Picture:
+        return Picture(image=load_image(data, self.config.image))
+
+    def encode_base64(self, media: Picture) -> str:
+        """As a PNG, without loss."""
+        file = io.BytesIO()
+        media.image.save(file, "PNG")
+        return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def decoding(config: ImageLimits) -> str:
+    """What happens to pixels here, for content keys."""
+    background = "#{:02x}{:02x}{:02x}".format(*config.background)
+    return f"rgb on {background}, upright, pillow {PIL.__version__}"
+
+
 def load_image(data: bytes, config: ImageLimits) -> Image.Image:
-    """Decode the first frame to upright RGB, transparent parts on white."""
+    """Decode the first frame to upright RGB; what is transparent lies on the background."""
     if not data:
         raise BadMedia("0 bytes")
     if len(data) > config.max_bytes:
@@ -65,7 +91,7 @@ def load_image(data: bytes, config: ImageLimits) -> Image.Image:
         )
     try:
         image.load()
-        return _to_rgb(_upright(image))
+        return _to_rgb(_upright(image), config.background)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise an open set of types
@@ -98,11 +124,11 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     if image.mode.startswith("I"):
         return image.convert("I").point(_16_TO_8_BIT, "L").convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
+        below = Image.new("RGBA", layer.size, (*background, 255))
+        return Image.alpha_composite(below, layer).convert("RGB")
     return image.convert("RGB")
