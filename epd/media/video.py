@@ -1,0 +1,185 @@
+"""Videos: what a file's container says, and chosen frames of it.
+
+MP4, MOV, WebM, MKV and AVI with H.264, HEVC, VP8, VP9, AV1 or MPEG-4. Animated GIF and WebP are
+pictures, of which the first frame counts. All limits are checked before a frame is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epd.config.media import VideoLimits
+from epd.errors import BadMedia, TooLarge
+from epd.media.backends import Backend, FrameTable, load_backend
+from epd.media.containers import VIDEO_CODECS, attached, is_sound_codec, opened, video_format
+from epd.media.decoded import Clip, VideoInfo
+from epd.media.frames import Allocate, check_pixels
+from epd.media.sampling import capped
+
+MOST_FPS = 240
+"""Frames a second that a file may have over all of its allowed length."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """A file that was judged; its frames may be asked for."""
+
+    data: bytes
+    info: VideoInfo
+    table: FrameTable
+
+    def frames(
+        self,
+        indices: Sequence[int],
+        *,
+        limits: VideoLimits,
+        backend: Backend,
+        allocate: Allocate = lambda shape: np.empty(shape, np.uint8),
+    ) -> NDArray[np.uint8]:
+        """uint8 [frames, height, width, 3] in memory from `allocate`. `indices` ascend."""
+        check_pixels(len(indices), self.info.height, self.info.width, limits)
+        distinct = sorted(set(indices))
+        frames: NDArray[np.uint8] | None = None
+        decoded = backend.frames(self.data, self.table, distinct)
+        place = 0
+        for index, pixels in zip(distinct, decoded, strict=True):
+            if frames is None:
+                frames = allocate((len(indices), *pixels.shape))
+            while place < len(indices) and indices[place] == index:
+                frames[place] = pixels
+                place += 1
+        if frames is None:
+            raise BadMedia("no frame was chosen")
+        return frames
+
+
+def open_video(data: bytes, limits: VideoLimits) -> VideoFile:
+    """Read the container. BadMedia or TooLarge for what must not be decoded."""
+    if not data:
+        raise BadMedia("0 bytes")
+    if len(data) > limits.max_bytes:
+        raise TooLarge(f"file larger than {limits.max_bytes} bytes")
+    name = video_format(data)
+    if name is None:
+        raise BadMedia("not a readable MP4, MOV, WEBM, MKV or AVI file")
+    with opened(data, name, max_pixels=limits.max_pixels) as container:
+        stream = _video_stream(container)
+        _check_header(container, stream, limits)
+        table, span = _read_table(container, stream, name, limits)
+        has_sound = any(is_sound_codec(s.codec_context.name) for s in container.streams.audio)
+        info = _info(table, stream, span, has_sound=has_sound)
+    if info.duration_s > limits.max_seconds:
+        raise _too_long(info.duration_s, limits)
+    return VideoFile(data, info, table)
+
+
+def load_video(
+    data: bytes,
+    limits: VideoLimits,
+    choose: Callable[[VideoInfo], Sequence[int]] | None = None,
+) -> Clip:
+    """The frames that `choose` takes, all unless given, within the ceiling; in this process."""
+    video = open_video(data, limits)
+    wanted = range(video.info.num_frames) if choose is None else choose(video.info)
+    indices = capped(wanted, limits.max_frames)
+    frames = video.frames(indices, limits=limits, backend=load_backend(limits.backend))
+    return Clip(frames=frames, indices=tuple(indices), info=upright(video.info, frames))
+
+
+def upright(info: VideoInfo, frames: NDArray[np.uint8]) -> VideoInfo:
+    """The same, of the size that the frames have after they were turned."""
+    return replace(info, height=frames.shape[1], width=frames.shape[2])
+
+
+def _video_stream(container: Any) -> Any:
+    for stream in container.streams.video:
+        if attached(stream):
+            continue
+        codec = stream.codec_context.codec.canonical_name
+        if codec not in VIDEO_CODECS:
+            raise BadMedia(f"video in {codec}, which is not decoded here")
+        return stream
+    raise BadMedia("no video in the file")
+
+
+def _check_header(container: Any, stream: Any, limits: VideoLimits) -> None:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width < 1 or height < 1:
+        raise BadMedia("the header says no frame size")
+    if width * height > limits.max_pixels:
+        raise BadMedia(
+            f"frames of {width}x{height} pixels, more than the limit of {limits.max_pixels}"
+        )
+    seconds = max(_seconds(stream.duration, stream.time_base), (container.duration or 0) / 1e6)
+    if seconds > limits.max_seconds:
+        raise _too_long(seconds, limits)
+
+
+def _seconds(duration: int | None, unit: Any) -> float:
+    return float(duration * unit) if duration and unit else 0.0
+
+
+def _too_long(seconds: float, limits: VideoLimits) -> BadMedia:
+    return BadMedia(f"{seconds:.6g} s long, more than the limit of {limits.max_seconds:g} s")
+
+
+def _read_table(
+    container: Any, stream: Any, name: str, limits: VideoLimits
+) -> tuple[FrameTable, float]:
+    """The table, and the seconds from its first frame to its last (0: not known)."""
+    times: list[int | None] = []
+    keys: list[int | None] = []
+    most = int(limits.max_seconds * MOST_FPS) + 1
+    for packet in container.demux(stream):
+        if not packet.size or packet.is_discard or _is_hidden(packet, stream):
+            continue
+        times.append(packet.pts)
+        if packet.is_keyframe:
+            keys.append(packet.pts)
+        if len(times) > most:
+            raise BadMedia(f"more than {most} frames")
+    if not times:
+        raise BadMedia("no frames in the file")
+    known = sorted(time for time in times if time is not None)
+    exact = len(set(known)) == len(times) and None not in keys and bool(keys)
+    exact = exact and name != "avi"  # whose times are of decoding, not of showing
+    table = FrameTable(
+        container=name,
+        stream=container.streams.video.index(stream),
+        num_frames=len(times),
+        width=stream.codec_context.width,
+        height=stream.codec_context.height,
+        times=tuple(known) if exact else (),
+        keys=tuple(sorted(key for key in keys if key is not None)) if exact else (),
+    )
+    return table, _seconds(known[-1] - known[0], stream.time_base) if exact else 0.0
+
+
+def _is_hidden(packet: Any, stream: Any) -> bool:
+    """VP8's reference frames that are never shown have packets of their own."""
+    return stream.codec_context.name in ("vp8", "libvpx") and not bytes(packet)[0] & 0x10
+
+
+def _info(table: FrameTable, stream: Any, span: float, *, has_sound: bool) -> VideoInfo:
+    num_frames = table.num_frames
+    duration = _seconds(stream.duration, stream.time_base)
+    fps = float(stream.average_rate or 0)
+    measured = (num_frames - 1) / span if span > 0 else num_frames / duration if duration else 0.0
+    if measured and not math.isclose(fps, measured, rel_tol=0.1):
+        fps = measured  # the header's is missing or made up
+    if fps <= 0:
+        fps = 1.0
+    return VideoInfo(
+        num_frames=num_frames,
+        fps=fps,
+        duration_s=max(span, duration or num_frames / fps),
+        width=table.width,
+        height=table.height,
+        has_sound=has_sound,
+    )
