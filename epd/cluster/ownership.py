@@ -61,7 +61,9 @@ class Ownership:
         """A client asks."""
         request = self._attempts.open(submission)
         try:
-            request.pools = self._placement.pools({job.modality for job in submission.items})
+            request.pools = self._placement.pools(
+                dict.fromkeys(job.needs for job in submission.items)
+            )
             jobs = self._items.dispatch(request, submission.items)
         except Unavailable as error:
             return self._attempts.fail(request, error)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from epd.config import GatewayConfig
+from epd.config import GatewayConfig, MediaConfig
 from epd.gateway import Front, create_app
 from epd.models.spec import Checkpoint
 from tests.gateway.scripted import ScriptedService
@@ -39,13 +39,17 @@ def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 @pytest.fixture
 def serve(checkpoint: Checkpoint) -> Serve:
-    """`async with serve(service, **config) as client`."""
+    """`async with serve(service, model=..., media=..., **gateway) as client`."""
 
     @asynccontextmanager
     async def open_client(
-        service: ScriptedService, **config: Any
+        service: ScriptedService,
+        *,
+        model: Checkpoint | None = None,
+        media: MediaConfig | None = None,
+        **config: Any,
     ) -> AsyncIterator[httpx.AsyncClient]:
-        front = Front(checkpoint, GatewayConfig(**config))
+        front = Front(model or checkpoint, GatewayConfig(**config), media or MediaConfig())
         transport = httpx.ASGITransport(create_app(service, front), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://epd") as client:
             yield client
