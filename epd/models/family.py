@@ -35,6 +35,8 @@ class FamilySpec:
     dots. `sound_in_video`: a video's sound may become part of the item. `processor_options` are the
     settings of Hugging Face's processor that a client may choose, per modality. `embeds` says what
     a ready-made embedding of a modality consists of; a modality that is missing takes none.
+    `default_template` is the chat template that the family's processor brings along, for folders
+    whose processor has none: it goes before the tokenizer's own.
     """
 
     name: str
@@ -47,3 +49,4 @@ class FamilySpec:
     sound_in_video: bool = False
     processor_options: Mapping[Modality, tuple[str, ...]] = field(default_factory=dict)
     embeds: Mapping[Modality, tuple[EmbedsField, ...]] = field(default_factory=dict)
+    default_template: str | None = None
