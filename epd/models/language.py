@@ -78,8 +78,8 @@ class LanguageModel:
         logits: torch.Tensor = self._head(hidden)
         return logits
 
-    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, int]:
-        """Rotary positions of a prompt, [3, T] or [T] int64 on the CPU, from layouts alone.
+    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, float]:
+        """Rotary positions of a prompt, [3, T] or [T] float64 on the CPU, from layouts alone.
 
         With the delta: the token at index i >= T of the sequence stands at position i + delta.
         """
