@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -35,6 +35,7 @@ class FamilySpec:
     dots. `sound_in_video`: a video's sound may become part of the item. `processor_options` are the
     settings of Hugging Face's processor that a client may choose, per modality. `embeds` says what
     a ready-made embedding of a modality consists of; a modality that is missing takes none.
+    `model_class` returns the class that is loaded where transformers has none by that name.
     """
 
     name: str
@@ -47,3 +48,4 @@ class FamilySpec:
     sound_in_video: bool = False
     processor_options: Mapping[Modality, tuple[str, ...]] = field(default_factory=dict)
     embeds: Mapping[Modality, tuple[EmbedsField, ...]] = field(default_factory=dict)
+    model_class: Callable[[], type] | None = None
