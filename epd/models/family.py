@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -37,6 +37,7 @@ class FamilySpec:
     a ready-made embedding of a modality consists of; a modality that is missing takes none.
     `default_template` is the chat template that the family's processor brings along, for folders
     whose processor has none: it goes before the tokenizer's own.
+    `model_class` returns the class that is loaded where transformers has none by that name.
     """
 
     name: str
@@ -50,3 +51,4 @@ class FamilySpec:
     processor_options: Mapping[Modality, tuple[str, ...]] = field(default_factory=dict)
     embeds: Mapping[Modality, tuple[EmbedsField, ...]] = field(default_factory=dict)
     default_template: str | None = None
+    model_class: Callable[[], type] | None = None
