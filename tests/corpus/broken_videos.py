@@ -112,11 +112,11 @@ def _lies() -> Iterator[Entry]:
 def _too_much() -> Iterator[Entry]:
     """Over the limits of the cluster that is asked: its settings are beside the test."""
     day = [0, 86_400_000]
-    yield mkv("two frames a day apart", film(moving(2), kind="matroska", times=day), BAD, "second")
+    yield mkv("two frames a day apart", film(moving(2), kind="matroska", times=day), BAD, "s long")
     large = film(moving(1, 16, 16).repeat(150, 1).repeat(200, 2))
     yield mp4("a frame of 3200 x 2400", large, BAD, "pixels")
     long = film(moving(1, 16, 16).repeat(400, 0), fps=1)
-    yield mp4("four hundred seconds", long, BAD, "second")
+    yield mp4("four hundred seconds", long, BAD, "s long")
 
 
 def _references() -> Iterator[Entry]:

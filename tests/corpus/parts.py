@@ -131,7 +131,7 @@ def _asked() -> Iterator[Entry]:
     part = url_part("video", frames_url(*jpegs(4)))
     right: dict[str, Any] = {"fps": 2, "frames_indices": [0, 5, 10, 15], "total_num_frames": 20}
     yield Entry("asked: true facts", part, (200,), "", _io(right))
-    for name, facts in {
+    wrong: dict[str, dict[str, Any]] = {
         "indices that are too few": {"frames_indices": [0, 1]},
         "indices below nothing": {"frames_indices": [-5, 0, 5, 10]},
         "indices backwards": {"frames_indices": [3, 2, 1, 0]},
@@ -143,7 +143,8 @@ def _asked() -> Iterator[Entry]:
         "a rate that is a word": {"fps": "fast"},
         "a duration below nothing": {"duration": -1},
         "an unknown wish": {"backend": "shell"},
-    }.items():
+    }
+    for name, facts in wrong.items():
         yield Entry(f"asked: {name}", part, (400, 422), "", _io(facts))
     for name, kwargs in {
         "a remote code revision": {"code_revision": "main"},

@@ -87,7 +87,7 @@ def _lengths() -> Iterator[Entry]:
         "an hour of silence", sound(np.zeros(3600 * 8000, "f4"), "FLAC", 8000), BAD, "second"
     )
     opus = sound(np.zeros(600 * 8000, "f4"), "OGG", 8000, "OPUS")
-    yield ogg("ten minutes of silence", opus, BAD, "second")
+    yield ogg("ten minutes of silence", opus, BAD, "s long")
 
 
 def _values() -> Iterator[Entry]:

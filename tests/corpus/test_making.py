@@ -1,4 +1,4 @@
-"""The corpus itself: as large as it must be, made quickly, the same every time."""
+"""The corpus itself: as large as it must be."""
 
 from __future__ import annotations
 
@@ -15,12 +15,3 @@ def test_there_are_enough_of_every_kind_and_each_has_a_name_of_its_own() -> None
     assert [name for name, count in Counter(names).items() if count > 1] == []
     assert min(kinds[kind] for kind in ("image", "video", "audio", "embeds")) >= 50
     assert len(names) >= 400
-
-
-def test_it_is_the_same_every_time() -> None:
-    """Except for what others' encoders put in, as torch.save does."""
-    first, second = ({entry.name: entry for entry in corpus(WIDTH)} for _ in range(2))
-    assert first.keys() == second.keys()
-    different = {name for name in first if first[name] != second[name]}
-    assert {name.partition(":")[0] for name in different} <= {"embeds", "video", "audio"}
-    assert len(different) < len(first) // 4
