@@ -87,6 +87,7 @@ def test_workers_are_found_by_stage_and_modality() -> None:
     membership = table(encode(), audio, fused(), decode())
     assert membership.serving(Stage.ENCODE) == [encode(), audio]
     assert membership.serving(Stage.ENCODE, [Modality.AUDIO]) == [audio]
+    assert membership.serving(Stage.ENCODE, [Modality.AUDIO, Modality.IMAGE]) == []
     assert membership.serving(Stage.PREFILL) == [fused()]
     assert membership.serving(Stage.DECODE) == [fused(), decode()]
 

@@ -141,6 +141,51 @@ def test_stages_that_are_there_but_in_no_common_pool_are_said_so() -> None:
         place.pools([IMAGE])
 
 
+# ---- modalities
+
+VIDEO = (Modality.VIDEO,)
+SOUNDING = (Modality.VIDEO, Modality.AUDIO)
+
+
+def specialists() -> Placement:
+    """One worker for pictures and videos, one for sound, one for all of them."""
+    return placement(
+        encode("EV", modalities=(Modality.IMAGE, Modality.VIDEO)),
+        encode("EA", modalities=AUDIO),
+        encode("E3", modalities=(Modality.IMAGE, Modality.VIDEO, Modality.AUDIO)),
+        prefill(),
+        decode(),
+    )
+
+
+def test_an_item_goes_to_a_worker_that_serves_its_modality() -> None:
+    """However idle the others are."""
+    place = specialists()
+    place.began("E3")
+    for _ in range(4):
+        place.began("EA")
+    assert place.encoder(VIDEO, {""}).name == "EV"
+    assert place.encoder(AUDIO, {""}).name == "E3"
+
+
+def test_a_video_with_sound_goes_to_a_worker_that_serves_both() -> None:
+    """One worker for pictures and one for sound are not enough: it is one job."""
+    place = specialists()
+    for _ in range(9):
+        place.began("E3")
+    assert place.encoder(SOUNDING, {""}).name == "E3"
+    place.gone("E3")
+    apart = placement(encode("EV", modalities=VIDEO), encode("EA", modalities=AUDIO), fused())
+    assert apart.pools([VIDEO, AUDIO]) == {""}
+    with pytest.raises(Unavailable, match="no encode worker serves video together with audio"):
+        apart.pools([VIDEO, SOUNDING])
+
+
+def test_what_nobody_serves_is_named_in_words() -> None:
+    with pytest.raises(Unavailable, match="no encode worker serves time series$"):
+        specialists().pools([IMAGE, (Modality.TIME_SERIES,)])
+
+
 # ---- room
 
 
