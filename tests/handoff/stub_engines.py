@@ -67,6 +67,24 @@ class Generating(Worker):
         if live.pop(end.choice, None) is not None and not live:
             self.do(self.owner.ended(end.request))
 
+    def receive_end(self, peer: str, message: Any) -> None:
+        """What ends a request, or one choice of it, on either side."""
+        match message:
+            case m.PeerFailed():
+                self.do(self.owner.peer_failed(peer, message.request))
+            case m.Cancel():
+                self.do(self.owner.ended(message.request))
+            case m.StopChoice():
+                self.do(self.owner.stop_choice(message))
+            case _:
+                raise AssertionError(message)
+
+    def gateway_lost(self, name: str) -> None:
+        self.do(self.owner.gateway_lost(name))
+
+    def holding(self, gateway: str) -> m.Holding:
+        return m.Holding(requests=self.owner.held_for(gateway), items=())
+
     def do(self, instructions: list[Any]) -> None:
         raise AssertionError(instructions)
 
@@ -100,23 +118,11 @@ class SimPrefill(Generating):
                 self.do(self.kv.pull(peer, message))
             case m.HandedOver():
                 self.do(self.kv.landed(peer, message.request))
-            case m.PeerFailed():
-                self.do(self.kv.peer_failed(peer, message.request))
-            case m.Cancel():
-                self.do(self.kv.ended(message.request))
-            case m.StopChoice():
-                self.do(self.kv.stop_choice(message))
             case _:
-                raise AssertionError(message)
+                self.receive_end(peer, message)
 
     def peer_lost(self, name: str) -> None:
         self.do([*self.kv.peer_lost(name), *self.rows.peer_lost(name)])
-
-    def gateway_lost(self, name: str) -> None:
-        self.do(self.kv.gateway_lost(name))
-
-    def holding(self, gateway: str) -> m.Holding:
-        return m.Holding(requests=self.kv.held_for(gateway), items=())
 
     def admit(self, gateway: str, admit: m.Admit) -> None:
         key = admit.request
@@ -286,23 +292,11 @@ class SimDecode(Generating):
                 self.take(peer, message, labels)
             case m.HandOff():
                 self.do(self.kv.handed_off(peer, message))
-            case m.PeerFailed():
-                self.do(self.kv.peer_failed(peer, message.request))
-            case m.Cancel():
-                self.do(self.kv.ended(message.request))
-            case m.StopChoice():
-                self.do(self.kv.stop_choice(message))
             case _:
-                raise AssertionError(message)
+                self.receive_end(peer, message)
 
     def peer_lost(self, name: str) -> None:
         self.do(self.kv.peer_lost(name))
-
-    def gateway_lost(self, name: str) -> None:
-        self.do(self.kv.gateway_lost(name))
-
-    def holding(self, gateway: str) -> m.Holding:
-        return m.Holding(requests=self.kv.held_for(gateway), items=())
 
     def reserve(self, gateway: str, message: m.Reserve) -> None:
         key = message.request

@@ -1,0 +1,85 @@
+"""The messages of epd: each is a sentence with a sender, a receiver and a promise.
+
+A message is frozen data with a stable tag. Bytes (pixels, rows, KV) never stand in a message: they
+are raw frames after it, described by its `Payload`. Receivers ignore repeats and messages of a
+stale attempt. Pure: no sockets, no tensors.
+"""
+
+from __future__ import annotations
+
+from epd.wire.messages.admission import Admit, Admitted, Refused, Reserve, Reserved, Room
+from epd.wire.messages.cluster import (
+    Forgotten,
+    Heartbeat,
+    HeartbeatReply,
+    Holding,
+    Leaving,
+    Members,
+    Register,
+    RegisterRefused,
+    Welcome,
+)
+from epd.wire.messages.encode import DropItem, EncodeItem, ItemFailed, LayoutReady, RunTower
+from epd.wire.messages.kv import HandedOver, HandOff, KvChunk, KvReady, KvTaken, PullKv
+from epd.wire.messages.registry import PROTOCOL_VERSION, REGISTRY, Payload, message
+from epd.wire.messages.rows import (
+    EmbeddingData,
+    ItemMoved,
+    PullRows,
+    ReleaseRows,
+    RowsLost,
+    RowsTaken,
+)
+from epd.wire.messages.tokens import (
+    Cancel,
+    PeerFailed,
+    PromptLogprobs,
+    RequestFailed,
+    StopChoice,
+    Tokens,
+)
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "REGISTRY",
+    "Admit",
+    "Admitted",
+    "Cancel",
+    "DropItem",
+    "EmbeddingData",
+    "EncodeItem",
+    "Forgotten",
+    "HandOff",
+    "HandedOver",
+    "Heartbeat",
+    "HeartbeatReply",
+    "Holding",
+    "ItemFailed",
+    "ItemMoved",
+    "KvChunk",
+    "KvReady",
+    "KvTaken",
+    "LayoutReady",
+    "Leaving",
+    "Members",
+    "Payload",
+    "PeerFailed",
+    "PromptLogprobs",
+    "PullKv",
+    "PullRows",
+    "Refused",
+    "Register",
+    "RegisterRefused",
+    "ReleaseRows",
+    "RequestFailed",
+    "Reserve",
+    "Reserved",
+    "Room",
+    "RowsLost",
+    "RowsTaken",
+    "RunTower",
+    "StopChoice",
+    "Tokens",
+    "Welcome",
+    "message",
+]

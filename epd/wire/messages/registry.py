@@ -1,0 +1,40 @@
+"""What makes a dataclass a message: a stable tag under which it is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+PROTOCOL_VERSION = 1
+
+REGISTRY: dict[str, type[Any]] = {}
+
+T = TypeVar("T")
+
+
+def message(tag: str) -> Callable[[type[T]], type[T]]:
+    """Register a frozen dataclass under a stable tag. A tag is never reused for another meaning."""
+
+    def register(cls: type[T]) -> type[T]:
+        assert tag not in REGISTRY, tag
+        REGISTRY[tag] = cls
+        cls.TAG = tag  # type: ignore[attr-defined]
+        return cls
+
+    return register
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """Where the bytes of a bulk message are, and what they are.
+
+    `slot` < 0: in the one raw frame after the message. Otherwise in the sender's shared-memory
+    arena (its `Member.segment`) at `offset`, to be given back with `slot` once copied.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    slot: int = -1
+    offset: int = 0
