@@ -13,7 +13,9 @@ from epd.types import ItemLayout, Prompt
 def prompt_positions(prompt: Prompt, *, axes: int) -> tuple[torch.Tensor, float]:
     """Positions [3, T] (`axes` 3) or [T] (1), float64 on the CPU, and the delta.
 
-    The token at index i >= T of the sequence stands at position i + delta.
+    The token at index i >= T of the sequence stands at position i + delta: generated text goes on
+    where the prompt's text ended, as in `generate()`, though a long video may reach further in
+    time. So a prompt that ends with what was generated before has the same positions again.
     """
     if axes == 1:
         return torch.arange(prompt.num_tokens, dtype=torch.float64), 0.0
@@ -27,8 +29,7 @@ def prompt_positions(prompt: Prompt, *, axes: int) -> tuple[torch.Tensor, float]
             parts.append(positions + at)
             at += advance
     positions = np.concatenate(parts, axis=1)
-    num_tokens = positions.shape[1]
-    return torch.from_numpy(positions), float(positions.max(initial=-1)) + 1 - num_tokens
+    return torch.from_numpy(positions), at - positions.shape[1]
 
 
 def _of_item(layout: ItemLayout) -> tuple[mrope.Positions, float]:

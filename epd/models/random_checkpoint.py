@@ -166,6 +166,7 @@ def _qwen2_5_vl_config(sizes: Sizes, tokenizer: Any) -> Any:
     vision = {
         "patch_size": 14,
         "window_size": sizes.window,
+        "tokens_per_second": 2,
         "fullatt_block_indexes": list(range(every - 1, sizes.vision_layers, every)),
     }
     frequencies = sizes.hidden // sizes.heads // 2
@@ -268,7 +269,7 @@ def _qwen2_5_vl_processor(sizes: Sizes, tokenizer: Any) -> Any:
     return Qwen2_5_VLProcessor(
         _image_processor(settings),
         tokenizer,
-        Qwen2VLVideoProcessor(**settings),
+        Qwen2VLVideoProcessor(**settings | _clips(sizes.max_image_tokens // 4, patch=14)),
         chat_template=CHAT_TEMPLATE,
     )
 
@@ -281,7 +282,8 @@ def _qwen3_vl_processor(sizes: Sizes, tokenizer: Any) -> Any:
     return Qwen3VLProcessor(
         _image_processor(settings),
         tokenizer,
-        Qwen3VLVideoProcessor(**settings),
+        # this one's limits are of all frames together
+        Qwen3VLVideoProcessor(**settings | _clips(2 * sizes.max_image_tokens, patch=16)),
         chat_template=CHAT_TEMPLATE,
     )
 
@@ -293,6 +295,15 @@ def _pictures(sizes: Sizes, patch: int) -> dict[str, Any]:
         "patch_size": patch,
         "temporal_patch_size": 2,
         "merge_size": 2,
+    }
+
+
+def _clips(tokens: int, patch: int) -> dict[str, Any]:
+    """Settings of videos where they differ from pictures'."""
+    token = (2 * patch) ** 2
+    return {
+        "size": {"shortest_edge": 4 * token, "longest_edge": tokens * token},
+        "cap_pixels_per_frame": False,
     }
 
 

@@ -10,7 +10,6 @@ import torch
 from epd.models.language import LanguageModel, load_language
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import Towers, load_towers
-from epd.types import Modality
 from tests.checkpoints import FAMILIES, build
 from tests.models import stand_in
 from tests.reference import Reference
@@ -41,7 +40,8 @@ def reference(path: Path) -> Reference:
 
 @pytest.fixture(scope="session")
 def towers(checkpoint: Checkpoint) -> Towers:
-    return load_towers(checkpoint, modalities=(Modality.IMAGE,), device="cpu", dtype="float32")
+    modalities = checkpoint.spec.modalities
+    return load_towers(checkpoint, modalities=modalities, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,16 @@ class Merged:
 
 
 def merged(model: LanguageModel, asked: Prompt, rows: Sequence[torch.Tensor]) -> Merged:
-    """The prompt's tokens, with each picture's rows in their places."""
+    """The prompt's tokens, with each item's rows in their places."""
     embeds = model.embed(torch.tensor(asked.token_ids(), device=model.device))
     if not rows:
         return Merged(embeds, None)
-    spans = zip(asked.offsets, rows, strict=True)
-    places = torch.cat([torch.arange(at, at + len(one)) for at, one in spans]).to(model.device)
+    spans = [
+        torch.arange(at + start, at + end)
+        for at, item in zip(asked.offsets, asked.items, strict=True)
+        for start, end in item.layout.row_spans
+    ]
+    places = torch.cat(spans).to(model.device)
     first, *deeper = torch.cat(list(rows)).chunk(1 + model.deepstack_levels, dim=1)
     embeds[places] = first
     return Merged(embeds, (places, torch.stack(deeper)) if deeper else None)
