@@ -68,14 +68,17 @@ def vision_size(checkpoint: Checkpoint) -> VisionSize:
 
 
 def num_weights(checkpoint: Checkpoint, modalities: Iterable[Modality]) -> tuple[int, int]:
-    """(of the towers of these modalities, of the language model), counted in values."""
+    """(of the towers of these modalities, of the language model), counted in values.
+
+    Other parts of a larger checkpoint do not count.
+    """
     spec = checkpoint.spec
     wanted = {name for modality in modalities for name in spec.towers[modality]}
     others = {name for names in spec.towers.values() for name in names} - wanted
     towers = language = 0
     for header in weight_headers(checkpoint.path):
         for name, entry in header.items():
-            if name == "__metadata__":
+            if name == "__metadata__" or not name.startswith(checkpoint.prefix):
                 continue
             values = math.prod(entry["shape"])
             steps = set(name.split("."))

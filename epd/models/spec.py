@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from epd.models.adapter import Adapter
 
 _ROPE_BY_LENGTH = ("dynamic", "longrope")
+_SAID_OF_ALL = ("dtype", "torch_dtype", "quantization_config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,9 @@ class Checkpoint:
     `config` is config.json, `generation` generation_config.json (empty where there is none).
     `dtype` is what the weights are stored in. `vocab_size` counts rows of the embedding, which
     can be more than the tokenizer knows. Any of `eos_token_ids` ends an answer.
+
+    Where the model is a part of a larger one, `config` and `architecture` are the part's, and the
+    names of its weights in the files begin with `prefix`.
     """
 
     path: Path
@@ -41,6 +45,7 @@ class Checkpoint:
     max_context: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
+    prefix: str = ""
 
     def adapter(self) -> Adapter:
         """The family's adapter for it."""
@@ -64,19 +69,23 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise ConfigError(f"no checkpoint: {folder} has no config.json")
     architecture = _architecture(config, folder)
     spec = _family(architecture)
+    config, prefix = _own(config, spec)
     _refuse_variants(config, folder)
     generation = _read_json(folder / "generation_config.json")
+    vocab_size = _positive(config, "vocab_size", folder)
     return Checkpoint(
         path=folder,
-        architecture=architecture,
+        architecture=spec.architectures[0] if prefix else architecture,
         config=config,
         generation=generation or {},
         spec=spec,
         name=folder.resolve().name,
-        dtype=_dtype(config, folder),
+        dtype=_dtype(config, folder, prefix),
         max_context=_positive(config, "max_position_embeddings", folder),
-        vocab_size=_positive(config, "vocab_size", folder),
-        eos_token_ids=_eos(config, generation),
+        vocab_size=vocab_size,
+        eos_token_ids=_eos(config, generation)
+        or tuple(token for token in spec.eos_token_ids if token < vocab_size),
+        prefix=prefix,
     )
 
 
@@ -108,6 +117,18 @@ def _family(architecture: str) -> FamilySpec:
     raise UnsupportedModel(f"architecture {architecture} is not supported; supported are: {known}")
 
 
+def _own(config: dict[str, Any], spec: FamilySpec) -> tuple[dict[str, Any], str]:
+    """What config.json says of this model, and how the names of its weights begin."""
+    prefix = ""
+    if spec.inside and isinstance(part := config.get(f"{spec.inside}_config"), dict):
+        said_of_all = {key: config[key] for key in _SAID_OF_ALL if key in config}
+        config, prefix = said_of_all | part, f"{spec.inside}."
+    if spec.text_defaults:
+        text = config.get("text_config") or {}
+        config = config | {"text_config": {**spec.text_defaults, **text}}
+    return config, prefix
+
+
 def _refuse_variants(config: dict[str, Any], folder: Path) -> None:
     """Variants of a supported architecture that would load and then answer wrongly or crash."""
     if "quantization_config" in config:
@@ -137,13 +158,13 @@ def _positive(config: dict[str, Any], key: str, folder: Path) -> int:
     return value
 
 
-def _dtype(config: dict[str, Any], folder: Path) -> str:
+def _dtype(config: dict[str, Any], folder: Path, prefix: str) -> str:
     """As `dtype="auto"` decides it: what the configuration says, else what is stored."""
     for source in (config, config.get("text_config") or {}):
         for key in ("dtype", "torch_dtype"):  # the second is the older name
             if isinstance(named := source.get(key), str):
                 return named.removeprefix("torch.")
-    return stored_dtype(folder)
+    return stored_dtype(folder, prefix)
 
 
 def _eos(config: dict[str, Any], generation: dict[str, Any] | None) -> tuple[int, ...]:
