@@ -85,9 +85,7 @@ def resolve(text: Sequence[Sequence[int]], prepared: Sequence[Prepared]) -> Prom
     for i, one in enumerate(prepared):
         texts[i] = texts[i][: len(texts[i]) - one.layout.replaces_left]
     items = tuple(
-        PromptItem(
-            item=ItemKey(request_id="r", index=i, attempt=0), encoder="e", layout=one.layout
-        )
+        PromptItem(item=ItemKey(request_id="r", index=i, attempt=0), encoder="e", layout=one.layout)
         for i, one in enumerate(prepared)
     )
     return Prompt(text=tuple(texts), items=items)
