@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from epd.config import GatewayConfig, MediaConfig
 from epd.gateway import Front, create_app
 from epd.models.spec import Checkpoint
+from tests.gateway.asking import Client
 from tests.gateway.scripted import ScriptedService
-from tests.prompt.folders import write_folder
+from tests.prompt.folders import write_every_modality, write_folder
 
 Serve = Callable[..., Any]
 
@@ -30,6 +31,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
         tmp_path_factory.mktemp("gateway"),
         generation={"do_sample": True, "top_k": 20, "repetition_penalty": 1.05},
     )
+
+
+@pytest.fixture(scope="session")
+def every(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A model that takes all there is."""
+    return write_every_modality(tmp_path_factory.mktemp("every"))
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +63,9 @@ def serve(checkpoint: Checkpoint) -> Serve:
         front.close()
 
     return open_client
+
+
+@pytest.fixture
+def client(serve: Serve, every: Checkpoint) -> Client:
+    """Of a gateway in front of a model that takes all there is."""
+    return Client(serve, every)
