@@ -79,6 +79,12 @@ class Reference:
         self.model: Any = getattr(whole, "thinker", whole)
         self.omni = Omni(self.model, self.processor) if is_omni(self.processor) else None
 
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second that the model wants of sound."""
+        rate: int = self.processor.feature_extractor.sampling_rate
+        return rate
+
     def render(self, messages: Sequence[dict[str, Any]]) -> str:
         """The checkpoint's chat template, one placeholder per item, ready for an answer."""
         text: str = self.processor.apply_chat_template(
@@ -96,7 +102,7 @@ class Reference:
         """
         kind, media = self._media(item)
         token = getattr(self.processor, f"{kind}_token")
-        if len(siblings) > 1 and "batch_num_images" in self._input_names():
+        if kind == "image" and len(siblings) > 1 and "batch_num_images" in self._input_names():
             return self._among(item, asked, siblings)
         found = self.processor(
             text=[token],
