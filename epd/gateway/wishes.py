@@ -20,8 +20,8 @@ from epd.types import Modality
 IO, PROCESSOR = "media_io_kwargs", "mm_processor_kwargs"
 
 MOST_COUNTED = 1_000_000  # frames that any video has
-MOST_FPS = 1000.0
-MOST_SECONDS = 1_000_000.0
+MOST_FPS = 1000
+MOST_SECONDS = 1_000_000
 MOST_PATCHES = 64  # that a picture is cut into
 MOST_CHARACTERS = 64  # of a word
 
@@ -177,12 +177,12 @@ class _Reader:
         raise BadRequest(f"{where}: not a value that can be set", param=where)
 
 
-def _number(value: Any, where: str, most: float, *, least: float = 0.0) -> Any:
+def _number(value: Any, where: str, most: int, *, least: int = 0) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:
-        raise BadRequest(f"{where}: must be a number of {least:g} at least", param=where)
+    if not number or not least <= value < math.inf:
+        raise BadRequest(f"{where}: must be a number of {least} at least", param=where)
     if value > most:
-        raise BadRequest(f"{where}: {most:g} is the most that this server takes", param=where)
+        raise BadRequest(f"{where}: {most} is the most that this server takes", param=where)
     return value
 
 

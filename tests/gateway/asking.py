@@ -72,6 +72,15 @@ class Client:
         error: dict[str, Any] = response.json()["error"]
         return error
 
+    async def refused_text(self, body: str) -> dict[str, Any]:
+        """The same of one body as it stands."""
+        service = ScriptedService(SCRIPT)
+        async with self._serve(service, model=self._every) as client:
+            response = await client.post("/v1/chat/completions", content=body)
+        assert response.status_code == 400, response.text
+        error: dict[str, Any] = response.json()["error"]
+        return error
+
     async def answered(self, *bodies: Any) -> dict[str, Any]:
         """The error that the last of these is answered with, whatever became of the others."""
         async with self._serve(ScriptedService(SCRIPT), model=self._every) as client:
