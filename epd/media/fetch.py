@@ -134,7 +134,7 @@ def _body(response: httpcore.Response, limit: int) -> bytes:
     """Counts what arrives: the announced length is a hint that may only refuse early."""
     too_large = TooLarge(f"file larger than {limit} bytes")
     announced = _header(response, b"content-length")
-    if announced.isdecimal() and (len(announced) > 20 or int(announced) > limit):
+    if announced.isdecimal() and int(announced) > limit:
         raise too_large
     body = bytearray()
     for chunk in response.iter_stream():
