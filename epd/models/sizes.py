@@ -57,12 +57,17 @@ def text_size(checkpoint: Checkpoint) -> TextSize:
 
 
 def vision_size(checkpoint: Checkpoint) -> VisionSize:
-    """Defaults are those of transformers' Qwen2.5-VL and Qwen3-VL configurations."""
+    """Defaults are those of transformers' Qwen2-VL, Qwen2.5-VL and Qwen3-VL configurations.
+
+    In Qwen2-VL's, `hidden_size` is the language model's and the tower's own is `embed_dim`.
+    """
     read = _Reader(checkpoint, checkpoint.config.get("vision_config") or {})
     channels = read("in_channels", read("in_chans", 3))
+    hidden = read("embed_dim", read("hidden_size", 1280))
+    ratio = read("mlp_ratio", 4) if "embed_dim" in read.section else 0
     return VisionSize(
-        hidden=read("hidden_size", 1280),
-        intermediate=read("intermediate_size", 4304),
+        hidden=hidden,
+        intermediate=hidden * ratio or read("intermediate_size", 4304),
         patch_values=channels * read("temporal_patch_size", 2) * read("patch_size", 16) ** 2,
     )
 

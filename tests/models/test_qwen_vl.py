@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,13 +10,12 @@ import torch
 from epd.media.decoded import Clip, Picture
 from epd.models.language import LanguageModel
 from epd.models.spec import Checkpoint
-from epd.models.towers import Prepared, Towers, load_towers
-from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem
-from tests.models.clips import CLIPS, REQUESTS, Part, shown
+from epd.models.towers import Towers, load_towers
+from epd.types import Modality, Prompt
+from tests.models.clips import CLIPS, REQUESTS, shown
 from tests.models.generate import greedy, merged
-from tests.models.pictures import asked
+from tests.models.qwen_requests import prepare, prompt_of, resolved
 from tests.models.whole import Whole, doubled
-from tests.reference import Reference
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
@@ -26,32 +24,6 @@ pytestmark = pytest.mark.parametrize("family", QWEN, indirect=True, scope="sessi
 NUM_TOKENS = 8
 
 REVERSED = replace(CLIPS["slow"], frames=CLIPS["slow"].frames[::-1])
-
-
-@pytest.fixture(scope="session")
-def whole(reference: Reference) -> Whole:
-    return Whole(reference)
-
-
-def prepare(towers: Towers, media: Picture | Clip) -> Prepared:
-    modality = Modality.IMAGE if isinstance(media, Picture) else Modality.VIDEO
-    return towers.prepare(media, asked(modality, towers.dtype_name))
-
-
-def resolved(whole: Whole, towers: Towers, parts: Sequence[Part]) -> tuple[Prompt, list[Prepared]]:
-    """The request as epd's language workers see it, and its items."""
-    items = [prepare(towers, part) for part in parts if not isinstance(part, str)]
-    return prompt_of(whole, parts, [item.layout for item in items]), items
-
-
-def prompt_of(whole: Whole, parts: Sequence[Part], layouts: Sequence[ItemLayout]) -> Prompt:
-    return Prompt(
-        text=tuple(tuple(whole.ids(text)) for text in whole.texts(parts)),
-        items=tuple(
-            PromptItem(item=ItemKey(request_id="r", index=i, attempt=0), encoder="e", layout=layout)
-            for i, layout in enumerate(layouts)
-        ),
-    )
 
 
 @pytest.mark.parametrize("name", CLIPS)
