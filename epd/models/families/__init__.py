@@ -14,7 +14,15 @@ from importlib.metadata import entry_points
 from epd.errors import ConfigError
 from epd.models.family import FamilySpec
 
-BUILT_IN = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe")
+BUILT_IN = (
+    "qwen2_5_omni",
+    "qwen2_5_vl",
+    "qwen2_audio",
+    "qwen2_vl",
+    "qwen3_omni_moe",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+)
 
 GROUP = "epd.families"
 
