@@ -87,7 +87,7 @@ def answer(
     language: LanguageModel,
     prompt: Prompt,
     rows: list[torch.Tensor],
-    places: tuple[torch.Tensor, int] | None = None,
+    places: tuple[torch.Tensor, float] | None = None,
 ) -> list[int]:
     """Greedy tokens, at other positions than the prompt's if asked."""
     positions, delta = places or language.positions(prompt)

@@ -20,8 +20,11 @@ BUILT_IN = (
     "llava",
     "llava_next",
     "llava_onevision",
+    "qwen2_5_omni",
     "qwen2_5_vl",
+    "qwen2_audio",
     "qwen2_vl",
+    "qwen3_omni_moe",
     "qwen3_vl",
     "qwen3_vl_moe",
 )
