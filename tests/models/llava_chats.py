@@ -105,7 +105,8 @@ class Whole:
             else:
                 items.append(queues[kind].pop(0))
                 text.append([])
-        specials = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
+        added = tokenizer.added_tokens_decoder.values()
+        specials = sorted((t.content for t in added if t.special), key=len, reverse=True)
         pieces = re.split(f"({'|'.join(map(re.escape, specials))})", rendered)
         before = [pieces[i - 1] for i, piece in enumerate(pieces) if piece in self.placeholders]
         return Chat(text, before, items)
