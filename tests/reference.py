@@ -71,8 +71,8 @@ class Reference:
         self.processor: Any = transformers.AutoProcessor.from_pretrained(path)
         if hasattr(self.processor, "image_processor"):
             # Backends differ by up to 0.015 per value, so one is pinned.
-            pil = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
-            self.processor.image_processor = pil
+            self.images: Any = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
+            self.processor.image_processor = self.images
         config = transformers.AutoConfig.from_pretrained(path)
         architecture = getattr(transformers, config.architectures[0])
         whole = architecture.from_pretrained(path, dtype=torch.float32).eval()

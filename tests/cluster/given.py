@@ -155,7 +155,7 @@ def _watched(
     fps: float | None,
     reference: Reference,
 ) -> Video:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         [stream] = container.streams.video
         rate = float(stream.average_rate or 0)
         frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(stream)])
@@ -201,7 +201,7 @@ def spread(count: int, total: int) -> list[int]:
 
 
 def _track(data: bytes, reference: Reference) -> NDArray[np.float32] | None:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
