@@ -23,6 +23,7 @@ from PIL import (
 from epd.config.media import ImageLimits
 from epd.errors import BadMedia, TooLarge
 from epd.media.decoded import Picture
+from epd.media.headers import refuse_costly, webp_size
 from epd.media.io import MediaIO
 from epd.types import Modality
 
@@ -83,12 +84,11 @@ def load_image(data: bytes, config: ImageLimits) -> Image.Image:
         raise BadMedia("0 bytes")
     if len(data) > config.max_bytes:
         raise TooLarge(f"file larger than {config.max_bytes} bytes")
+    refuse_costly(data)
+    if canvas := webp_size(data):
+        _refuse_size(canvas, config)
     image = _open(data)
-    pixels = image.width * image.height
-    if pixels > config.max_pixels:
-        raise BadMedia(
-            f"{image.width}x{image.height} pixels, more than the limit of {config.max_pixels}"
-        )
+    _refuse_size(image.size, config)
     try:
         image.load()
         return _to_rgb(_upright(image), config.background)
@@ -96,6 +96,14 @@ def load_image(data: bytes, config: ImageLimits) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise an open set of types
         raise BadMedia(f"{_fault(error)} {image.format}") from error
+
+
+def _refuse_size(size: tuple[int, int], config: ImageLimits) -> None:
+    width, height = size
+    if width * height > config.max_pixels:
+        raise BadMedia(f"{width}x{height} pixels, more than the limit of {config.max_pixels}")
+    if width < 1 or height < 1:
+        raise BadMedia("a picture without pixels")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -126,9 +134,25 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     if image.mode.startswith("I"):
-        return image.convert("I").point(_16_TO_8_BIT, "L").convert("RGB")
+        return _from_16_bit(image.convert("I"), image.info.get("transparency"), background)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        below = Image.new("RGBA", layer.size, (*background, 255))
-        return Image.alpha_composite(below, layer).convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        return _on(background, layer, layer)
     return image.convert("RGB")
+
+
+def _from_16_bit(
+    grey: Image.Image, transparent: object, background: tuple[int, int, int]
+) -> Image.Image:
+    picture = grey.point(_16_TO_8_BIT, "L").convert("RGB")
+    if not isinstance(transparent, int):
+        return picture
+    opaque = [255] * (1 << 16)
+    opaque[transparent & 0xFFFF] = 0
+    return _on(background, picture, grey.point(opaque, "L"))
+
+
+def _on(background: tuple[int, int, int], layer: Image.Image, opacity: Image.Image) -> Image.Image:
+    below = Image.new("RGB", layer.size, background)
+    below.paste(layer, mask=opacity)
+    return below
