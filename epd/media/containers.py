@@ -1,4 +1,4 @@
-"""Containers of video and sound: what they are is told from their first bytes, then opened in memory.
+"""Containers of video and sound: recognised by their first bytes, opened in memory.
 
 FFmpeg gets the name of the one demuxer to use, lists of the codecs it may try, and no protocol: a
 playlist inside a file cannot make it open another file or a URL.
@@ -66,7 +66,7 @@ def opened(data: bytes, name: str, *, max_pixels: int = 1) -> Iterator[InputCont
         "max_pixels": str(max_pixels),
     }
     try:
-        with av.open(io.BytesIO(data), format=name, options=options) as container:
+        with av.open(io.BytesIO(data), "r", format=name, options=options) as container:
             yield container
     except (MemoryError, BadMedia):
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from av.container import InputContainer
@@ -36,7 +37,8 @@ class PyAV:
                         f"a frame of {frame.width}x{frame.height} pixels"
                         f" where the header says {table.width}x{table.height}"
                     )
-                yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
+                yield _upright(pixels, frame.rotation)
 
 
 def _by_count(
