@@ -17,6 +17,9 @@ from av.container import InputContainer
 
 from epd.errors import BadMedia
 
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,flac,ogg,mp3,aac,aiff"
+"""FFmpeg's names of all containers that are let in."""
+
 VIDEO_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4"})
 SOUND_CODECS = frozenset({"aac", "mp3", "opus", "vorbis", "flac", "alac"})
 _VIDEO_DECODERS = (*VIDEO_CODECS, "libdav1d", "libvpx", "libvpx-vp9")
@@ -60,7 +63,7 @@ def sound_format(data: bytes) -> str | None:
 def opened(data: bytes, name: str, *, max_pixels: int = 1) -> Iterator[InputContainer]:
     """The container, demuxed by `name` alone. BadMedia for whatever goes wrong inside."""
     options = {
-        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,flac,ogg,mp3,aac,aiff",
+        "format_whitelist": FORMATS,
         "codec_whitelist": ",".join((*_VIDEO_DECODERS, *_SOUND_DECODERS, *_PCM)),
         "protocol_whitelist": "none",
         "max_pixels": str(max_pixels),

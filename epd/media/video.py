@@ -104,6 +104,7 @@ class VideoFile:
         decoded = backend.frames(self.data, self.table, distinct)
         place = 0
         for index, pixels in zip(distinct, decoded, strict=True):
+            self._check_size(pixels, frames)
             if frames is None:
                 frames = allocate((len(indices), *pixels.shape))
             while place < len(indices) and indices[place] == index:
@@ -112,6 +113,17 @@ class VideoFile:
         if frames is None:
             raise BadMedia("no frame was chosen")
         return frames
+
+    def _check_size(
+        self, pixels: NDArray[np.uint8], frames: NDArray[np.uint8] | None
+    ) -> None:
+        """As the header says, upright or turned, and as the first one."""
+        size = pixels.shape[:2]
+        header = (self.table.height, self.table.width)
+        if size not in (header, header[::-1]) or (frames is not None and size != frames.shape[1:3]):
+            raise BadMedia(
+                f"a frame of {size[1]}x{size[0]} pixels in a video of {header[1]}x{header[0]}"
+            )
 
 
 def open_video(data: bytes, limits: VideoLimits) -> VideoFile:

@@ -32,11 +32,6 @@ class PyAV:
             stream.codec_context.options = {"max_pixels": str(padded)}
             wanted = _by_time if table.times else _by_count
             for frame in wanted(container, stream, table, indices):
-                if (frame.width, frame.height) != (table.width, table.height):
-                    raise BadMedia(
-                        f"a frame of {frame.width}x{frame.height} pixels"
-                        f" where the header says {table.width}x{table.height}"
-                    )
                 pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
                 yield _upright(pixels, frame.rotation)
 
