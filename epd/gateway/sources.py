@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from epd.config import MediaConfig
-from epd.errors import BadRequest
+from epd.errors import BadMedia, BadRequest
 from epd.gateway.parts import EmbedsContent, InputAudio, MediaContent, MediaUrl
 from epd.gateway.urls import bad, check_url, decode, is_inline, open_inline
+from epd.media import Policy
 from epd.models.family import FamilySpec
 from epd.prompt import Source
 from epd.types import ItemForm, Modality
@@ -22,6 +23,7 @@ class Sources:
     def __init__(self, spec: FamilySpec, media: MediaConfig) -> None:
         self._spec = spec
         self._media = media
+        self._policy = Policy(media)
 
     def open(self, part: MediaContent, where: str) -> Source | None:
         """None where the part has no content. BadRequest and TooLarge name `where`."""
@@ -46,6 +48,10 @@ class Sources:
             frames = modality is Modality.VIDEO
             return open_inline(url, where, frames=frames, most_bytes=most)
         check_url(url, where, local=self._media.allowed_local_path is not None)
+        try:
+            self._policy.check(url)
+        except BadMedia as error:
+            raise BadMedia(f"{where}: {error.message}", param=where) from error
         return Source(url=url)
 
     def _check_embeds(self, modality: Modality, where: str) -> None:

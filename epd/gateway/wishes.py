@@ -14,6 +14,7 @@ from typing import Any
 
 from epd.config import MediaConfig
 from epd.errors import BadRequest
+from epd.gateway.urls import MOST_FRAMES
 from epd.models.family import FamilySpec
 from epd.types import Modality
 
@@ -158,23 +159,33 @@ class _Reader:
 
     def _checked(self, modality: Modality, name: str, value: Any, where: str) -> Any:
         """No value makes a processor do more work than the operator allows."""
-        pixels = {
-            Modality.IMAGE: self._media.image.asked_pixels,
-            Modality.VIDEO: self._media.video.asked_pixels,
-        }.get(modality, 0)
         if isinstance(value, bool):
             return value
         if isinstance(value, str) and len(value) <= MOST_CHARACTERS:
             return value
         if isinstance(value, int | float):
-            most = pixels if "pixels" in name else MOST_PATCHES
+            most = self._pixels(modality, name) if "pixels" in name else MOST_PATCHES
             return _number(value, where, most)
         if isinstance(value, dict) and 0 < len(value) <= 4:
-            sides = {side: _number(one, f"{where}.{side}", pixels) for side, one in value.items()}
-            if math.prod(sides.get(side, 1) for side in ("height", "width")) > pixels:
-                raise BadRequest(f"{where}: more than {pixels} pixels", param=where)
+            sides = {
+                side: _number(one, f"{where}.{side}", self._pixels(modality, side))
+                for side, one in value.items()
+            }
+            most = self._pixels(modality, "height")
+            if math.prod(sides.get(side, 1) for side in ("height", "width")) > most:
+                raise BadRequest(f"{where}: more than {most} pixels", param=where)
             return sides
         raise BadRequest(f"{where}: not a value that can be set", param=where)
+
+    def _pixels(self, modality: Modality, name: str) -> int:
+        """The most that may be asked for; of a video, an upper bound may be of all its frames."""
+        if modality is Modality.IMAGE:
+            return self._media.image.asked_pixels
+        if modality is not Modality.VIDEO:
+            return 0
+        video = self._media.video
+        upper = name in ("max_pixels", "longest_edge")
+        return video.asked_pixels * (video.max_frames if upper else 1)
 
 
 def _number(value: Any, where: str, most: int, *, least: int = 0) -> Any:
@@ -198,7 +209,7 @@ def _frames(name: str, value: Any, where: str) -> int:
 
 def _rates(name: str, value: Any, where: str) -> tuple[float, ...]:
     rates = value if isinstance(value, list) else [value]
-    if not 0 < len(rates) <= MOST_COUNTED:
+    if not 0 < len(rates) <= MOST_FRAMES:
         raise BadRequest(f"{where}: must be a number or a list of some", param=where)
     found = tuple(float(_number(one, where, MOST_FPS)) for one in rates)
     if not all(found):
@@ -223,7 +234,7 @@ _OWN = {
 
 def _of_video(name: str, value: Any, where: str) -> Any:
     if name == "frames_indices":
-        if not isinstance(value, list) or not value or len(value) > MOST_COUNTED:
+        if not isinstance(value, list) or not 0 < len(value) <= MOST_FRAMES:
             raise BadRequest(f"{where}: must be a list of frame numbers", param=where)
         indices = tuple(_count(one, where, least=0) for one in value)
         if sorted(indices) != list(indices):

@@ -154,6 +154,9 @@ async def test_more_frames_than_the_operator_allows_become_as_many_as_that(clien
         (IMAGE, {"size": {"height": 40, "width": 26}}, 1000),
         (IMAGE, {"max_patches": 65}, 64),
         (VIDEO, {"min_pixels": 501}, 500),
+        (VIDEO, {"videos_kwargs": {"size": {"shortest_edge": 501}}}, 500),
+        (VIDEO, {"videos_kwargs": {"max_pixels": 501 * 32}}, 500 * 32),
+        (VIDEO, {"videos_kwargs": {"size": {"longest_edge": 501 * 32}}}, 500 * 32),
     ],
 )
 async def test_no_request_lifts_what_the_operator_allows(
@@ -197,8 +200,8 @@ def test_wishes_of_the_operator_without_sense_end_the_start(
             "known are truncation",
         ),
         (
-            processor(videos_kwargs={"size": 1}),
-            "mm_processor_kwargs.videos_kwargs.size",
+            processor(videos_kwargs={"max_patches": 1}),
+            "mm_processor_kwargs.videos_kwargs.max_patches",
             "use_audio_in_video",
         ),
         (processor(images_kwargs=5), "mm_processor_kwargs.images_kwargs", "must be an object"),
@@ -229,6 +232,8 @@ def test_wishes_of_the_operator_without_sense_end_the_start(
         (video(num_frames=10**400), "media_io_kwargs.video.num_frames", "num_frames"),
         (video(duration=0), "media_io_kwargs.video.duration", "more than 0"),
         (video(frames_indices=[]), "media_io_kwargs.video.frames_indices", "a list"),
+        (video(frames_indices=[0] * 4097), "media_io_kwargs.video.frames_indices", "a list"),
+        (processor(fps=[1] * 4097), "mm_processor_kwargs.fps", "a list"),
         (video(frames_indices=[2, 1]), "media_io_kwargs.video.frames_indices", "ascend"),
         (video(frames_indices=[-1]), "media_io_kwargs.video.frames_indices", "0 at least"),
         (video(frames_indices=["1"]), "media_io_kwargs.video.frames_indices", "whole"),

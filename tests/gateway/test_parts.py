@@ -77,6 +77,27 @@ async def test_files_are_read_only_where_the_operator_lets_them(client: Client) 
 
 
 @pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://other.example/cat.png", "domain not allowed"),
+        ("http://media.example@other.example/cat.png", "credentials"),
+        ("http://media.example\\@other.example/cat.png", "backslash"),
+        ("file:///media/../etc/passwd", "without '..'"),
+        ("file://other.example/cat.png", "no host"),
+    ],
+)
+async def test_what_the_operator_does_not_let_be_read_is_not_dispatched(
+    client: Client, address: str, reason: str
+) -> None:
+    """By what the address says; what it leads to is judged where it is fetched."""
+    media = MediaConfig(allowed_domains=("media.example",), allowed_local_path=Path("/media"))
+    error = await client.refused(chat(url("image", address)), status=422, media=media)
+    assert error["message"].startswith(f"{WHERE}: ") and error["param"] == WHERE
+    assert reason in error["message"]
+    assert await client.asked(chat(url("image", "http://media.example/cat.png")), media=media)
+
+
+@pytest.mark.parametrize(
     ("part", "pieces"),
     [
         (
@@ -244,6 +265,27 @@ async def test_the_bytes_of_a_request_have_a_limit(client: Client) -> None:
 async def test_frames_are_counted_before_they_are_decoded(client: Client) -> None:
     part = url("video", "data:video/jpeg;base64," + "," * 5000)
     assert "5001 frames" in (await client.refused(chat(part)))["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat(*[TEXT] * 4097),
+        {"model": "tiny", "messages": [{"role": "user", "content": "x"}] * 4097},
+        chat(TEXT, n=17),
+        chat(TEXT, stop=["x"] * 17),
+        chat(TEXT, cache_salt="x" * 257),
+        chat(inline("image", b"i", uuid="x" * 257)),
+        chat({"type": "image_embeds", "image_embeds": {f"f{k}": "eA==" for k in range(17)}}),
+        chat(TEXT, mm_processor_kwargs={f"s{k}": 1 for k in range(33)}),
+        chat(TEXT, media_io_kwargs={"video": {"frames_indices": list(range(4097))}}),
+        chat(inline("image", b"i"), mm_processor_kwargs={"size": {f"s{k}": 1 for k in range(9)}}),
+    ],
+)
+async def test_everything_that_can_be_counted_has_a_ceiling(
+    client: Client, body: dict[str, Any]
+) -> None:
+    await client.refused(body, media=EMBEDS)
 
 
 # ---- text

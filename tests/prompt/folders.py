@@ -156,7 +156,7 @@ def write_every_modality(path: Path, **changes: Any) -> Checkpoint:
         sound_in_video=True,
         processor_options={
             Modality.IMAGE: ("max_pixels", "min_pixels", "size", "crop_to_patches", "max_patches"),
-            Modality.VIDEO: ("max_pixels", "min_pixels"),
+            Modality.VIDEO: ("max_pixels", "min_pixels", "size"),
         },
         embeds={
             Modality.IMAGE: (

@@ -109,7 +109,7 @@ def test_kinds_that_a_template_moves_apart_are_bound_each_by_its_order(tmp_path:
         ItemPart(modality=kind, source=Source.file(bytes([k])))
         for k, kind in enumerate([Modality.IMAGE, Modality.AUDIO] * 2)
     ]
-    content = (TextPart(text="so"), *items)
+    content: tuple[TextPart | ItemPart, ...] = (TextPart(text="so"), *items)
     draft = PromptBuilder(every).build([Message(role="user", content=content)])
     assert [part.source.data for part in draft.parts] == [b"\1", b"\3", b"\0", b"\2"]
     assert [part.where[-2] for part in draft.parts] == ["2", "4", "1", "3"]
@@ -118,7 +118,7 @@ def test_kinds_that_a_template_moves_apart_are_bound_each_by_its_order(tmp_path:
 def test_strings_show_each_kind_as_its_placeholder(tmp_path: Path) -> None:
     every = write_every_modality(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(STRING_TEMPLATE)
-    content = (*ITEMS.values(), TextPart(text="so?"))
+    content: tuple[TextPart | ItemPart, ...] = (*ITEMS.values(), TextPart(text="so?"))
     draft = PromptBuilder(every).build([Message(role="user", content=content)])
     assert [part.modality for part in draft.parts] == list(Modality)
 
@@ -131,7 +131,7 @@ def default_template() -> str:
     prepare_torchvision()
     from transformers import Qwen2AudioProcessor
 
-    source: str = Qwen2AudioProcessor.default_chat_template.fget(None)  # type: ignore[attr-defined]
+    source: str = Qwen2AudioProcessor.default_chat_template.fget(None)
     return source
 
 

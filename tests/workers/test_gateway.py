@@ -235,6 +235,37 @@ def test_the_parts_of_a_request_are_encoded_from_its_bytes(play: Play) -> None:
     play(scene)
 
 
+def test_an_item_that_no_worker_serves_is_a_503_that_says_so(play: Play) -> None:
+    """The encode worker that is there reads pictures."""
+
+    async def scene(stage: Stage) -> None:
+        asked = call(b"sound")
+        (part,) = asked.draft.parts
+        draft = replace(asked.draft, parts=(replace(part, modality=Modality.AUDIO),))
+        live = await stage.node.submit(replace(asked, draft=draft))
+        with pytest.raises(Unavailable, match="no encode worker serves audio"):
+            await rest(live.runs())
+        assert stage.told(m.EncodeItem) == []
+
+    play(scene)
+
+
+def test_a_job_says_how_its_item_came_and_is_read(play: Play) -> None:
+    async def scene(stage: Stage) -> None:
+        asked = call(b"")
+        (part,) = asked.draft.parts
+        source = Source.of([("image_embeds", b"rows"), ("image_grid_thw", b"g")], ItemForm.EMBEDS)
+        options = MediaOptions(siblings=3, processor="{}")
+        draft = replace(asked.draft, parts=(replace(part, source=source, options=options),))
+        await stage.node.submit(replace(asked, draft=draft))
+        ((job, frame),) = stage.told(m.EncodeItem)
+        assert (job.form, job.pieces) == (ItemForm.EMBEDS, source.pieces)
+        assert (job.options, job.salt, frame) == (options, "tenant", b"rowsg")
+        stage.node.end_all()
+
+    play(scene)
+
+
 def test_reserve_carries_the_prefix_only_where_the_cache_is_on(play: Play) -> None:
     async def scene(stage: Stage) -> None:
         await stage.node.submit(call())
