@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from epd.errors import BadMedia, BadRequest, InternalError
 from epd.media.decoded import Clip, Picture, Sound, Tensors
@@ -123,6 +126,26 @@ def test_places_of_a_video_with_sound_equal_get_rope_index(
     positions, _ = language.positions(prompt)
     assert positions.shape == expected.shape
     torch.testing.assert_close(positions, expected.double(), rtol=0, atol=1e-4)
+
+
+@given(data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_any_video_with_any_sound_is_interleaved_as_transformers_does(
+    data: st.DataObject, thinker: Thinker, checkpoint: Checkpoint
+) -> None:
+    """Ids as by the processor, positions as by the model, which count in different precisions."""
+    adapter: Any = checkpoint.adapter()
+    frames, height, width = (data.draw(st.integers(1, most)) for most in (7, 3, 9))
+    num_frames = data.draw(st.integers(3, 800))
+    rate = data.draw(st.sampled_from([0.3, 0.5, 1, 1.3, 1.93, 2, 2.6, 4, 6.5, 13, 23.976, 30]))
+    num_sound = adapter.num_sound_rows(num_frames)
+    expansion, _ = adapter.expand_both((frames, height, width), 2 / rate, num_sound)
+    ids = list(expansion.token_ids)
+    assert ids == thinker.interleaved((frames, height, width), 2 / rate, num_sound)
+    places = thinker.places((frames, height, width), 2 / rate, num_frames, ids)
+    expected = torch.from_numpy(np.asarray(expansion.places, dtype=np.float64))
+    torch.testing.assert_close(expected, places[:, 1:-1] - 1, rtol=0, atol=1e-4)
+    assert expansion.advance == pytest.approx(float(places[0, -1]) - 1, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from epd.media.decoded import Clip, Picture, Sound
@@ -129,6 +130,48 @@ class Thinker:
         sound = isinstance(part, Clip) and part.sound is not None
         positions = self.positions(found, sound=sound) - 1
         return positions[:, 1:-1], float(positions[0, -1])
+
+    def interleaved(self, grid: tuple[int, int, int], seconds: float, num_sound: int) -> list[int]:
+        """Ids of a video of this merged grid with its sound, by the processor's own function."""
+        processor = self.processor
+        merge = processor.video_processor.merge_size
+        frames, height, width = grid
+        video = {
+            "video_grid_thw": np.array([[frames, height * merge, width * merge]]),
+            "video_second_per_grid": [seconds],
+        }
+        text: str = processor.replace_video_with_audio_token(
+            video,
+            0,
+            {"num_audio_tokens": [num_sound]},
+            0,
+            position_id_per_seconds=processor.position_id_per_seconds,
+            seconds_per_chunk=processor.seconds_per_chunk,
+        )
+        return self.ids(text)
+
+    def places(
+        self, grid: tuple[int, int, int], seconds: float, num_frames: int, ids: Sequence[int]
+    ) -> torch.Tensor:
+        """[3, T + 2] of such a video between the two tokens around it. `num_frames`: its sound's
+        spectrogram."""
+        merge = self.processor.video_processor.merge_size
+        frames, height, width = grid
+        start, end = (
+            self._tokens.convert_tokens_to_ids(getattr(self.processor, f"vision_{side}_token"))
+            for side in ("bos", "eos")
+        )
+        all_ids = torch.tensor([[start, *ids, end]])
+        positions, _ = self.model.get_rope_index(
+            all_ids,
+            None,
+            torch.tensor([[frames, height * merge, width * merge]]),
+            torch.ones_like(all_ids),
+            True,
+            torch.tensor([num_frames]),
+            torch.tensor([seconds]),
+        )
+        return positions[:, 0].double()
 
     def rows(self, found: Found, kind: str) -> torch.Tensor:
         """Of the one item of this kind in what `alone` gave, without deeper slices."""
