@@ -34,7 +34,8 @@ def load_part(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    whole = getattr(transformers, checkpoint.architecture)
+    own = checkpoint.spec.model_class
+    whole = own() if own is not None else getattr(transformers, checkpoint.architecture)
     if dtype == "float32":
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False

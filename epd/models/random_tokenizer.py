@@ -36,6 +36,7 @@ def build_tokenizer(
 ) -> Any:
     """A BPE of `trained` tokens, `known - trained` fillers, then the added tokens, as published.
 
+    `named`: the special tokens that a family's processor looks up, by the names that it does.
     No text becomes a filler, but a model with a large vocabulary may say it, and it can be shown.
     """
     from tokenizers import AddedToken
@@ -51,6 +52,7 @@ def build_tokenizer(
         extra_special_tokens=dict(named),
         model_max_length=max_context,
     )
+    special = tuple(dict.fromkeys([*special, *named.values()]))
     tokenizer.add_tokens([AddedToken(text, special=True) for text in special])
     tokenizer.add_tokens([AddedToken(text, special=False) for text in PLAIN_TOKENS])
     tokenizer.chat_template = template

@@ -215,14 +215,10 @@ def _counted(num: int, at: float) -> torch.Tensor:
 def _side_by_side(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Spectrograms and their masks are as long as the longest; all else is laid end to end."""
     length = max(tensor.shape[-1] for tensor in tensors)
-    padded = [
-        torch.nn.functional.pad(tensor, (0, length - tensor.shape[-1])) for tensor in tensors
-    ]
+    padded = [torch.nn.functional.pad(tensor, (0, length - tensor.shape[-1])) for tensor in tensors]
     return torch.cat(padded)
 
 
 def has_sound(parts: Sequence[Part]) -> bool:
     """Do its videos have one?"""
     return any(isinstance(part, Clip) and part.sound is not None for part in parts)
-
-
