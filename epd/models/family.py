@@ -37,8 +37,8 @@ class FamilySpec:
     a ready-made embedding of a modality consists of; a modality that is missing takes none.
     `inside` names the part of a larger checkpoint that this model may be: `thinker` where
     config.json has a `thinker_config` and weights are called `thinker.*`; the first architecture is
-    then the part's own. `text_defaults` and `eos_token_ids` are transformers' own for what
-    config.json and generation_config.json leave out.
+    then the part's own. `eos_token_ids` are those that transformers' code has where no file names
+    any.
     `default_template` is the chat template that the family's processor brings along, for folders
     whose processor has none: it goes before the tokenizer's own.
     `model_class` returns the class that is loaded where transformers has none by that name.
@@ -55,7 +55,6 @@ class FamilySpec:
     processor_options: Mapping[Modality, tuple[str, ...]] = field(default_factory=dict)
     embeds: Mapping[Modality, tuple[EmbedsField, ...]] = field(default_factory=dict)
     inside: str = ""
-    text_defaults: Mapping[str, int] = field(default_factory=dict)
     eos_token_ids: tuple[int, ...] = ()
     default_template: str | None = None
     model_class: Callable[[], type] | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from epd.models.adapter import Adapter
+from epd.models.heard import refuse_unheard
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.positions import prompt_positions
@@ -109,6 +110,8 @@ def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> Languag
     register()
     adapter = checkpoint.adapter()
     model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)
-    adapter.decoder(model).config._attn_implementation = ATTENTION
+    decoder = adapter.decoder(model)
+    refuse_unheard(decoder, str(checkpoint.path))
+    decoder.config._attn_implementation = ATTENTION
     replace_leaves(model, single_rows=True)
     return LanguageModel(adapter, model)

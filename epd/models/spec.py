@@ -15,11 +15,12 @@ from epd.errors import ConfigError, UnsupportedModel
 from epd.models.families import REFUSED, families
 from epd.models.family import FamilySpec
 from epd.models.fingerprint import checkpoint_fingerprint, stored_dtype
+from epd.models.sections import text_section
+from epd.models.variants import refuse_variants
 
 if TYPE_CHECKING:
     from epd.models.adapter import Adapter
 
-_ROPE_BY_LENGTH = ("dynamic", "longrope")
 _SAID_OF_ALL = ("dtype", "torch_dtype", "quantization_config")
 
 
@@ -70,7 +71,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     architecture = _architecture(config, folder)
     spec = _family(architecture)
     config, prefix = _own(config, spec)
-    _refuse_variants(config, folder)
+    refuse_variants(config, folder)
     generation = _read_json(folder / "generation_config.json")
     vocab_size = _positive(config, "vocab_size", folder)
     return Checkpoint(
@@ -127,36 +128,11 @@ def _own(config: dict[str, Any], spec: FamilySpec) -> tuple[dict[str, Any], str]
     if spec.inside and isinstance(part := config.get(f"{spec.inside}_config"), dict):
         said_of_all = {key: config[key] for key in _SAID_OF_ALL if key in config}
         config, prefix = said_of_all | part, f"{spec.inside}."
-    if spec.text_defaults:
-        text = config.get("text_config") or {}
-        config = config | {"text_config": {**spec.text_defaults, **text}}
     return config, prefix
 
 
-def _refuse_variants(config: dict[str, Any], folder: Path) -> None:
-    """Variants of a supported architecture that would load and then answer wrongly or crash."""
-    if "quantization_config" in config:
-        raise UnsupportedModel(f"{folder} is quantised; only plain weights are supported")
-    if _text_value(config, "use_sliding_window"):
-        raise UnsupportedModel(f"{folder} uses sliding-window attention, which is not supported")
-    rope = _text_value(config, "rope_parameters") or _text_value(config, "rope_scaling") or {}
-    if (kind := rope.get("rope_type", rope.get("type"))) in _ROPE_BY_LENGTH:
-        raise UnsupportedModel(
-            f"{folder} has rotary embeddings of type {kind}, which depend on the length of what"
-            " they are computed with and are not supported"
-        )
-
-
-def _text_value(config: dict[str, Any], key: str) -> Any:
-    """A value of the language model: in `text_config`, or at the top in older flat files."""
-    text = config.get("text_config")
-    if isinstance(text, dict) and text.get(key) is not None:
-        return text[key]
-    return config.get(key)
-
-
 def _positive(config: dict[str, Any], key: str, folder: Path) -> int:
-    value = _text_value(config, key)
+    value = text_section(config).get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{folder / 'config.json'}: {key} is {value!r}, not a positive number")
     return value
@@ -176,7 +152,7 @@ def _eos(config: dict[str, Any], generation: dict[str, Any] | None) -> tuple[int
     if generation is not None:
         ids = generation.get("eos_token_id")
     else:
-        ids = _text_value(config, "eos_token_id")
+        ids = text_section(config).get("eos_token_id")
     if ids is None:
         return ()
     return tuple(ids) if isinstance(ids, list) else (ids,)

@@ -32,10 +32,15 @@ BUILT_IN = (
 GROUP = "epd.families"
 
 
+def built_in() -> tuple[FamilySpec, ...]:
+    """Those in this folder, by name."""
+    return tuple(import_module(f"{__name__}.{name}").FAMILY for name in BUILT_IN)
+
+
 @cache
 def families() -> tuple[FamilySpec, ...]:
     """All of them, ours first. ConfigError for an installed one that cannot be used."""
-    found = [import_module(f"{__name__}.{name}").FAMILY for name in BUILT_IN]
+    found = [*built_in()]
     for entry in entry_points(group=GROUP):
         try:
             family = entry.load()

@@ -21,7 +21,7 @@ from epd.types import MediaOptions, Modality
 if TYPE_CHECKING:
     import torch
 
-_MOST_SQUARE = 1 << 14
+_MOST_SQUARE = 10_000
 """Pixels along the square that a picture among several is padded to."""
 
 

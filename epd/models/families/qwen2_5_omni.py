@@ -63,7 +63,8 @@ class Qwen25Omni(Omni, Qwen25VL):
         return found
 
     def frame_times(self, frames: int, seconds: float) -> mrope.Positions:
-        times = np.arange(frames) * np.float32(seconds) * np.float32(self.positions_per_second)
+        first = np.arange(frames, dtype=np.float32)
+        times = first * np.float32(seconds) * np.float32(self.positions_per_second)
         return times.astype(np.int64)
 
     def expand_both(self, grid: Grid, seconds: float, num_sound: int) -> tuple[Expansion, Order]:

@@ -14,6 +14,7 @@ from epd.media.decoded import Media, Sound, Tensors
 from epd.models.adapter import Adapter, Asked, Prepared
 from epd.models.families.hearing import AUDIO_EMBEDS, hear, load_extractor, ready_rows
 from epd.models.family import FamilySpec
+from epd.models.sections import text_section
 from epd.types import ItemLayout, Modality
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Qwen2Audio(Adapter):
         config = checkpoint.config
         audio = config.get("audio_config") or {}
         self.window = 2 * int(audio.get("max_source_positions", 1500))
-        self.hidden = int(config["text_config"]["hidden_size"])
+        self.hidden = int(text_section(config)["hidden_size"])
         self.token_id = int(config.get("audio_token_index", 151646))
 
     # ---- towers
@@ -158,14 +159,5 @@ FAMILY = FamilySpec(
     rotary="1d",
     towers={Modality.AUDIO: ("audio_tower", "multi_modal_projector")},
     embeds={Modality.AUDIO: AUDIO_EMBEDS},
-    text_defaults={
-        "vocab_size": 151_936,
-        "hidden_size": 4096,
-        "intermediate_size": 22_016,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "max_position_embeddings": 32_768,
-    },
     default_template=TEMPLATE,
 )

@@ -84,7 +84,9 @@ class Qwen3OmniMoe(Omni, Qwen3VL):
         frames, height, width = grid
         told = np.arange(frames) * seconds * _POSITIONS_PER_SECOND
         order = np.concatenate(by_time(told.repeat(height * width).tolist(), num_sound))
-        times = self.frame_times(frames, seconds)
+        # Two tokens stand before the rows; transformers adds them in float32, and compares then.
+        before = np.float32(2)
+        times = (self.frame_times(frames, seconds) + before) - before
         parts = by_time(times.repeat(height * width).tolist(), num_sound)
         places, behind = placed(parts, mrope.grid(times, height, width), num_sound)
         is_sound = (order >= frames * height * width).tolist()
