@@ -76,5 +76,5 @@ def _identity(layout: ItemLayout) -> bytes:
     digest = hashlib.blake2b(layout.positions, digest_size=_HASH_BYTES, person=b"epd positions")
     modality = layout.modality.value.encode()
     lengths = struct.pack("<QQ", len(modality), len(layout.content_key))
-    places = digest.digest() + struct.pack("<q", layout.advance)
+    places = digest.digest() + struct.pack("<d", layout.advance)
     return lengths + modality + layout.content_key + places

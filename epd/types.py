@@ -67,9 +67,10 @@ class ItemLayout:
     `width` counts values per row (hidden size, times 1 + deepstack levels), `dtype` is a torch
     dtype's name without its module ("float32"). `content_key` covers the bytes and every fact that
     shaped the result. `positions` are those of the rotary embedding, [3, tokens] little-endian
-    int32, counted from where the item starts; b"" where the tokens count up as text does. The text
-    after it goes on `advance` further than the item started. `atomic`: the tokens of one span see
-    each other in both directions, so one forward takes all of them.
+    float32 (a place in time may be a fraction), counted from where the item starts; b"" where the
+    tokens count up as text does. The text after it goes on `advance` further than the item
+    started. `atomic`: the tokens of one span see each other in both directions, so one forward
+    takes all of them.
     """
 
     modality: Modality
@@ -79,7 +80,7 @@ class ItemLayout:
     dtype: str
     content_key: bytes
     positions: bytes = b""
-    advance: int = 0
+    advance: float = 0.0
     replaces_left: int = 0
     atomic: bool = False
 

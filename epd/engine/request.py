@@ -35,14 +35,14 @@ class EngineRequest:
     DECODE starts where the KV of all `token_ids` is there: cached, or written under the
     reservation. `choices` has (choice, sampled token number `first_index`) of each that goes on.
 
-    `positions` are the prompt's rotary positions, [3, T] or [T] int64 on the CPU (not read for
+    `positions` are the prompt's rotary positions, [3, T] or [T] float64 on the CPU (not read for
     DECODE); those of a generated token at place p are p + position_delta.
     """
 
     key: RequestKey
     token_ids: list[int]
     positions: torch.Tensor
-    position_delta: int
+    position_delta: float
     sampling: SamplingParams
     first_index: int = 0
     embeddings: MultiModalEmbeddingData | None = None

@@ -118,13 +118,13 @@ class Runner:
         positions = _positions([chunk for chunk, _ in chunks])
         parts = [
             torch.tensor(ids),
-            positions.flatten(),
+            positions.flatten().view(torch.int64),  # its bits: all travel as one tensor
             torch.cat(places) if places else torch.tensor([], dtype=torch.int64),
             torch.tensor(lasts, dtype=torch.int64),
             torch.tensor(copies, dtype=torch.int64),
         ]
         sent = torch.split(put(torch.cat(parts), self._model.device), [len(part) for part in parts])
-        return _Packed(sent[0], sent[1].view(positions.shape), *sent[2:])
+        return _Packed(sent[0], sent[1].view(torch.float64).view(positions.shape), *sent[2:])
 
     def _embeds(
         self, packed: _Packed, rows: Sequence[ChunkRows]
@@ -188,9 +188,9 @@ def _positions(chunks: Sequence[Chunk]) -> torch.Tensor:
     Decodes come first in a step: their positions are one tensor.
     """
     single = [c.first + c.state.request.position_delta for c in chunks if c.choice is not None]
-    parts = [torch.tensor(single, dtype=torch.int64)] if single else []
+    parts = [torch.tensor(single, dtype=torch.float64)] if single else []
     for chunk in chunks[len(single) :]:
         parts.append(chunk.state.request.positions[..., chunk.first : chunk.first + chunk.num])
     if any(part.ndim == 2 for part in parts):
         parts = [part.expand(3, -1) for part in parts]
-    return torch.cat(parts, -1)
+    return torch.cat(parts, -1).to(torch.float64)

@@ -7,6 +7,7 @@ its own rate. The length is judged from the header, and again while samples come
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +18,14 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from epd.config import MediaConfig
 from epd.config.media import AudioLimits
 from epd.errors import BadMedia, TooLarge
 from epd.media.containers import is_sound_codec, opened, sound_format, video_format
 from epd.media.decoded import Sound
+from epd.media.io import MediaIO
+from epd.media.versions import decoding
+from epd.types import ItemForm, MediaOptions, Modality
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 MOST_CHANNELS = 8
@@ -32,8 +37,40 @@ _NAMES = "not a readable WAV, FLAC, OGG, MP3, AIFF, M4A, AAC, WEBM, MKV or AVI f
 Samples = NDArray[np.float32]
 
 
-def load_sound(data: bytes, limits: AudioLimits, rate: int) -> Sound:
-    """The sound of an audio file, `rate` samples a second. BadMedia or TooLarge."""
+class AudioIO(MediaIO[Sound]):
+    """Audio files. Given no `rate`, the sound keeps its own."""
+
+    modality = Modality.AUDIO
+
+    def __init__(
+        self,
+        config: MediaConfig | None = None,
+        options: MediaOptions | None = None,
+        *,
+        rate: int | None = None,
+    ) -> None:
+        super().__init__(config, options)
+        self._rate = rate
+
+    @property
+    def decoding(self) -> str:
+        return decoding(self.modality, ItemForm.FILE, self.config)
+
+    def load_bytes(self, data: bytes) -> Sound:
+        return load_sound(data, self.config.audio, self._rate)
+
+    def encode_base64(self, media: Sound) -> str:
+        """As a WAV of floating point numbers, without loss."""
+        file = io.BytesIO()
+        soundfile.write(file, media.samples, media.rate, format="WAV", subtype="FLOAT")
+        return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def load_sound(data: bytes, limits: AudioLimits, rate: int | None) -> Sound:
+    """An audio file's sound, `rate` samples a second, None: as many as it has.
+
+    BadMedia or TooLarge.
+    """
     if not data:
         raise BadMedia("0 bytes")
     if len(data) > limits.max_bytes:
@@ -49,11 +86,11 @@ def load_sound(data: bytes, limits: AudioLimits, rate: int) -> Sound:
             _check(file.samplerate, file.channels, file.frames / file.samplerate, limits)
             sound = _resampled(_soundfile_blocks(file), file.samplerate, limits, rate)
     if sound is None:
-        raise BadMedia("no sound in the file")
+        raise BadMedia("no samples of sound in the file")
     return sound
 
 
-def load_sound_track(data: bytes, limits: AudioLimits, rate: int) -> Sound | None:
+def load_sound_track(data: bytes, limits: AudioLimits, rate: int | None) -> Sound | None:
     """The sound of a video; None where it is silent."""
     name = video_format(data)
     return None if name is None else _decoded(data, name, limits, rate)
@@ -82,7 +119,7 @@ def _soundfile_blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
         yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
 
 
-def _decoded(data: bytes, name: str, limits: AudioLimits, rate: int) -> Sound | None:
+def _decoded(data: bytes, name: str, limits: AudioLimits, rate: int | None) -> Sound | None:
     with opened(data, name) as container:
         stream = next(
             (s for s in container.streams.audio if is_sound_codec(s.codec_context.name)), None
@@ -93,7 +130,8 @@ def _decoded(data: bytes, name: str, limits: AudioLimits, rate: int) -> Sound | 
                 raise BadMedia(f"sound in {codec}, which is not decoded here")
             return None
         context = stream.codec_context
-        seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        unit = stream.time_base or 0
+        seconds = float(stream.duration * unit) if stream.duration else 0.0
         _check(context.sample_rate, context.channels, seconds, limits)
         blocks = _stream_blocks(container, stream)
         return _resampled(blocks, context.sample_rate, limits, rate)
@@ -120,9 +158,7 @@ def _stream_blocks(container: Any, stream: Any) -> Iterator[Samples]:
 
 def _check(rate: int, channels: int, seconds: float, limits: AudioLimits) -> None:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise BadMedia(
-            f"{rate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} can be read"
-        )
+        raise BadMedia(f"{rate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} can be read")
     if not 1 <= channels <= MOST_CHANNELS:
         raise BadMedia(f"{channels} channels, more than {MOST_CHANNELS}")
     if seconds > limits.max_seconds:
@@ -134,9 +170,10 @@ def _too_long(seconds: float, limits: AudioLimits) -> BadMedia:
 
 
 def _resampled(
-    blocks: Iterator[Samples], source: int, limits: AudioLimits, rate: int
+    blocks: Iterator[Samples], source: int, limits: AudioLimits, rate: int | None
 ) -> Sound | None:
     """What `blocks` become at `rate`; None when there is nothing in them."""
+    rate = rate or source
     stream = soxr.ResampleStream(source, rate, 1, dtype="float32") if source != rate else None
     most = limits.max_seconds * source
     found: list[Samples] = []

@@ -1,4 +1,4 @@
-"""Containers of video and sound: what they are is told from their first bytes, then opened in memory.
+"""Containers of video and sound: recognised by their first bytes, opened in memory.
 
 FFmpeg gets the name of the one demuxer to use, lists of the codecs it may try, and no protocol: a
 playlist inside a file cannot make it open another file or a URL.
@@ -16,6 +16,9 @@ import av.logging
 from av.container import InputContainer
 
 from epd.errors import BadMedia
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,flac,ogg,mp3,aac,aiff"
+"""FFmpeg's names of all containers that are let in."""
 
 VIDEO_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4"})
 SOUND_CODECS = frozenset({"aac", "mp3", "opus", "vorbis", "flac", "alac"})
@@ -60,13 +63,13 @@ def sound_format(data: bytes) -> str | None:
 def opened(data: bytes, name: str, *, max_pixels: int = 1) -> Iterator[InputContainer]:
     """The container, demuxed by `name` alone. BadMedia for whatever goes wrong inside."""
     options = {
-        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,flac,ogg,mp3,aac,aiff",
+        "format_whitelist": FORMATS,
         "codec_whitelist": ",".join((*_VIDEO_DECODERS, *_SOUND_DECODERS, *_PCM)),
         "protocol_whitelist": "none",
         "max_pixels": str(max_pixels),
     }
     try:
-        with av.open(io.BytesIO(data), format=name, options=options) as container:
+        with av.open(io.BytesIO(data), "r", format=name, options=options) as container:
             yield container
     except (MemoryError, BadMedia):
         raise

@@ -8,13 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epd.config.media import ImageLimits, MediaConfig, VideoLimits
-from epd.errors import BadMedia, BadRequest
-from epd.media.decoded import VideoInfo
+from epd.errors import BadMedia, BadRequest, TooLarge
+from epd.media.decoded import Clip, VideoInfo
 from epd.media.image import load_image
 from epd.media.sampling import capped, evenly
 from epd.types import MediaOptions
 
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+
+
+FRAME_TYPES = ("video/jpeg", "video/png")
+"""Media types of lists of frames."""
+
+
+def load_clip(
+    pieces: Sequence[bytes],
+    options: MediaOptions,
+    config: MediaConfig,
+    decode: Callable[[Sequence[bytes], MediaConfig], NDArray[np.uint8]],
+) -> Clip:
+    """The clip that these pictures are of. `decode` gets those that are taken."""
+    if sum(map(len, pieces)) > config.video.max_bytes:
+        raise TooLarge(f"frames larger than {config.video.max_bytes} bytes together")
+    indices = source_indices(len(pieces), options)
+    taken = chosen_frames(len(pieces), options, config.video.max_frames)
+    frames = decode([pieces[place] for place in taken], config)
+    info = source_info(indices, options, width=frames.shape[2], height=frames.shape[1])
+    return Clip(frames=frames, indices=tuple(indices[place] for place in taken), info=info)
 
 
 def load_frames(

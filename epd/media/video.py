@@ -6,24 +6,79 @@ pictures, of which the first frame counts. All limits are checked before a frame
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from epd.config.media import VideoLimits
 from epd.errors import BadMedia, TooLarge
 from epd.media.backends import Backend, FrameTable, load_backend
 from epd.media.containers import VIDEO_CODECS, attached, is_sound_codec, opened, video_format
 from epd.media.decoded import Clip, VideoInfo
-from epd.media.frames import Allocate, check_pixels
-from epd.media.sampling import capped
+from epd.media.frames import FRAME_TYPES, Allocate, check_pixels, load_clip, load_frames
+from epd.media.io import MediaIO, decode_base64
+from epd.media.sampling import capped, evenly
+from epd.media.versions import decoding
+from epd.types import ItemForm, Modality
 
 MOST_FPS = 240
 """Frames a second that a file may have over all of its allowed length."""
+
+
+class VideoIO(MediaIO[Clip]):
+    """Video files, and lists of JPEG or PNG frames as base64 with commas between them.
+
+    Frames are taken evenly where `options` say how many or how often, all of them where they do
+    not, within the operator's ceiling.
+    """
+
+    modality = Modality.VIDEO
+
+    @property
+    def decoding(self) -> str:
+        return decoding(self.modality, ItemForm.FILE, self.config)
+
+    def load_bytes(self, data: bytes) -> Clip:
+        video = open_video(data, self.config.video)
+        indices = self._choose(video.info)
+        backend = load_backend(self.config.video.backend)
+        frames = video.frames(indices, limits=self.config.video, backend=backend)
+        return Clip(frames=frames, indices=tuple(indices), info=upright(video.info, frames))
+
+    def load_base64(self, data: str, media_type: str = "") -> Clip:
+        if media_type.lower() not in FRAME_TYPES:
+            return super().load_base64(data, media_type)
+        most = self.config.video.max_bytes
+        if len(data) // 4 * 3 > most:
+            raise TooLarge(f"frames larger than {most} bytes together")
+        return self.load_frames([decode_base64(frame, most) for frame in data.split(",")])
+
+    def load_frames(self, pieces: Sequence[bytes]) -> Clip:
+        """A video that came as single pictures."""
+        return load_clip(pieces, self.options, self.config, load_frames)
+
+    def encode_base64(self, media: Clip) -> str:
+        """As JPEGs with commas between them, of the type video/jpeg."""
+        return ",".join(map(_jpeg_base64, media.frames))
+
+    def _choose(self, info: VideoInfo) -> list[int]:
+        wanted = info.num_frames if self.options.num_frames is None else self.options.num_frames
+        if self.options.fps is not None:
+            wanted = min(wanted, max(1, round(info.duration_s * self.options.fps)))
+        return capped(evenly(wanted, info.num_frames), self.config.video.max_frames)
+
+
+def _jpeg_base64(pixels: NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +104,7 @@ class VideoFile:
         decoded = backend.frames(self.data, self.table, distinct)
         place = 0
         for index, pixels in zip(distinct, decoded, strict=True):
+            self._check_size(pixels, frames)
             if frames is None:
                 frames = allocate((len(indices), *pixels.shape))
             while place < len(indices) and indices[place] == index:
@@ -57,6 +113,17 @@ class VideoFile:
         if frames is None:
             raise BadMedia("no frame was chosen")
         return frames
+
+    def _check_size(
+        self, pixels: NDArray[np.uint8], frames: NDArray[np.uint8] | None
+    ) -> None:
+        """As the header says, upright or turned, and as the first one."""
+        size = pixels.shape[:2]
+        header = (self.table.height, self.table.width)
+        if size not in (header, header[::-1]) or (frames is not None and size != frames.shape[1:3]):
+            raise BadMedia(
+                f"a frame of {size[1]}x{size[0]} pixels in a video of {header[1]}x{header[0]}"
+            )
 
 
 def open_video(data: bytes, limits: VideoLimits) -> VideoFile:
@@ -77,19 +144,6 @@ def open_video(data: bytes, limits: VideoLimits) -> VideoFile:
     if info.duration_s > limits.max_seconds:
         raise _too_long(info.duration_s, limits)
     return VideoFile(data, info, table)
-
-
-def load_video(
-    data: bytes,
-    limits: VideoLimits,
-    choose: Callable[[VideoInfo], Sequence[int]] | None = None,
-) -> Clip:
-    """The frames that `choose` takes, all unless given, within the ceiling; in this process."""
-    video = open_video(data, limits)
-    wanted = range(video.info.num_frames) if choose is None else choose(video.info)
-    indices = capped(wanted, limits.max_frames)
-    frames = video.frames(indices, limits=limits, backend=load_backend(limits.backend))
-    return Clip(frames=frames, indices=tuple(indices), info=upright(video.info, frames))
 
 
 def upright(info: VideoInfo, frames: NDArray[np.uint8]) -> VideoInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -35,8 +35,13 @@ class FamilySpec:
     dots. `sound_in_video`: a video's sound may become part of the item. `processor_options` are the
     settings of Hugging Face's processor that a client may choose, per modality. `embeds` says what
     a ready-made embedding of a modality consists of; a modality that is missing takes none.
+    `inside` names the part of a larger checkpoint that this model may be: `thinker` where
+    config.json has a `thinker_config` and weights are called `thinker.*`; the first architecture is
+    then the part's own. `eos_token_ids` are those that transformers' code has where no file names
+    any.
     `default_template` is the chat template that the family's processor brings along, for folders
     whose processor has none: it goes before the tokenizer's own.
+    `model_class` returns the class that is loaded where transformers has none by that name.
     """
 
     name: str
@@ -49,4 +54,7 @@ class FamilySpec:
     sound_in_video: bool = False
     processor_options: Mapping[Modality, tuple[str, ...]] = field(default_factory=dict)
     embeds: Mapping[Modality, tuple[EmbedsField, ...]] = field(default_factory=dict)
+    inside: str = ""
+    eos_token_ids: tuple[int, ...] = ()
     default_template: str | None = None
+    model_class: Callable[[], type] | None = None

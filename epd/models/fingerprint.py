@@ -39,11 +39,14 @@ def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
     }
 
 
-def stored_dtype(folder: Path) -> str:
-    """The dtype of the first floating-point tensor in the first weight file."""
+def stored_dtype(folder: Path, prefix: str = "") -> str:
+    """The dtype of the first floating-point tensor in the first weight file that has one.
+
+    Only names that begin with `prefix` count.
+    """
     for header in weight_headers(folder):
-        for entry in header.values():
-            if isinstance(entry, dict) and entry.get("dtype") in _DTYPES:
+        for name, entry in header.items():
+            if name.startswith(prefix) and entry.get("dtype") in _DTYPES:
                 return _DTYPES[entry["dtype"]]
     raise ConfigError(f"{folder}: no floating-point weights found")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from epd.models.adapter import Adapter
+from epd.models.heard import refuse_unheard
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.positions import prompt_positions
@@ -78,8 +79,8 @@ class LanguageModel:
         logits: torch.Tensor = self._head(hidden)
         return logits
 
-    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, int]:
-        """Rotary positions of a prompt, [3, T] or [T] int64 on the CPU, from layouts alone.
+    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, float]:
+        """Rotary positions of a prompt, [3, T] or [T] float64 on the CPU, from layouts alone.
 
         With the delta: the token at index i >= T of the sequence stands at position i + delta.
         """
@@ -109,6 +110,8 @@ def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> Languag
     register()
     adapter = checkpoint.adapter()
     model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)
-    adapter.decoder(model).config._attn_implementation = ATTENTION
+    decoder = adapter.decoder(model)
+    refuse_unheard(decoder, str(checkpoint.path))
+    decoder.config._attn_implementation = ATTENTION
     replace_leaves(model, single_rows=True)
     return LanguageModel(adapter, model)

@@ -2,17 +2,18 @@
 
 Text advances all three axes together. A grid starts where the text before it ended, spreads over
 the axes, and the text after it goes on behind the grid's longest side. Positions are numpy arrays
-[3, tokens], counted from where the item starts.
+[3, tokens], counted from where the item starts; whole numbers but for places in time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Positions = NDArray[np.int64]
+Positions = NDArray[Any]
 
 
 def text(length: int) -> Positions:
@@ -20,7 +21,7 @@ def text(length: int) -> Positions:
     return np.tile(np.arange(length), (3, 1))
 
 
-def grid(frames: Sequence[int] | int, height: int, width: int) -> Positions:
+def grid(frames: Sequence[float] | Positions | int, height: int, width: int) -> Positions:
     """Rows of a merged grid in row-major order: [3, frames * height * width].
 
     `frames`: how many, or the place in time of each.
@@ -36,11 +37,11 @@ def behind(parts: Sequence[Positions]) -> Positions:
     placed: list[Positions] = []
     for part in parts:
         placed.append(part + at)
-        at = int(placed[-1].max(initial=at - 1)) + 1
+        at = placed[-1].max(initial=at - 1) + 1
     return np.concatenate(placed, axis=1) if placed else text(0)
 
 
-def pack(positions: Positions) -> tuple[bytes, int]:
+def pack(positions: Positions) -> tuple[bytes, float]:
     """(positions, advance) of an ItemLayout."""
-    advance = int(positions.max(initial=-1)) + 1
-    return positions.astype("<i4").tobytes(), advance
+    advance = float(positions.max(initial=-1)) + 1
+    return positions.astype("<f4").tobytes(), advance

@@ -8,7 +8,7 @@ allocated, and every renaming and fusing rule of transformers still applies.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from epd.errors import ConfigError
+from epd.models.fingerprint import weight_headers
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 
@@ -33,11 +34,12 @@ def load_part(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    whole = getattr(transformers, checkpoint.architecture)
+    own = checkpoint.spec.model_class
+    whole = own() if own is not None else getattr(transformers, checkpoint.architecture)
     if dtype == "float32":
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False
-    part = _without(whole, keep)
+    part = _without(whole, keep, _beside(checkpoint))
     try:
         model, report = part.from_pretrained(
             checkpoint.path,
@@ -54,8 +56,10 @@ def load_part(
     return model.eval().requires_grad_(False).to(device)
 
 
-def _without(whole: Any, keep: Sequence[str]) -> Any:
+def _without(whole: Any, keep: Sequence[str], others: Collection[str]) -> Any:
     """A subclass of `whole` that has only `keep`; its name and module stay the parent's.
+
+    `others` are parts of the checkpoint beside this model.
 
     transformers takes a class of another module for custom code, and such loses its conversion
     rules.
@@ -71,7 +75,7 @@ def _without(whole: Any, keep: Sequence[str]) -> Any:
             self._tied_weights_keys = None
             self.all_tied_weights_keys = {}
         # The only weights in the files that may have no place in this model.
-        gone = {rf"^{re.escape(path)}\." for path in dropped}
+        gone = {rf"^{re.escape(path)}\." for path in (*dropped, *others)}
         self._keys_to_ignore_on_load_unexpected = gone | set(
             self._keys_to_ignore_on_load_unexpected or ()
         )
@@ -82,6 +86,15 @@ def _without(whole: Any, keep: Sequence[str]) -> Any:
         "__qualname__": whole.__qualname__,
     }
     return type(whole.__name__, (whole,), body)
+
+
+def _beside(checkpoint: Checkpoint) -> set[str]:
+    """Names of the parts of a larger checkpoint whose weights are not this model's."""
+    if not checkpoint.prefix:
+        return set()
+    names = {name for header in weight_headers(checkpoint.path) for name in header}
+    others = {name for name in names if not name.startswith(checkpoint.prefix)}
+    return {name.split(".", 1)[0] for name in others - {"__metadata__"}}
 
 
 def _drop(module: nn.Module, keep: Sequence[str], prefix: str = "") -> list[str]:

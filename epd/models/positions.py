@@ -10,17 +10,17 @@ from epd.models import mrope
 from epd.types import ItemLayout, Prompt
 
 
-def prompt_positions(prompt: Prompt, *, axes: int) -> tuple[torch.Tensor, int]:
-    """Positions [3, T] (`axes` 3) or [T] (1), int64 on the CPU, and the delta.
+def prompt_positions(prompt: Prompt, *, axes: int) -> tuple[torch.Tensor, float]:
+    """Positions [3, T] (`axes` 3) or [T] (1), float64 on the CPU, and the delta.
 
     The token at index i >= T of the sequence stands at position i + delta: generated text goes on
     where the prompt's text ended, as in `generate()`, though a long video may reach further in
     time. So a prompt that ends with what was generated before has the same positions again.
     """
     if axes == 1:
-        return torch.arange(prompt.num_tokens), 0
+        return torch.arange(prompt.num_tokens, dtype=torch.float64), 0.0
     parts: list[mrope.Positions] = []
-    at = 0
+    at = 0.0
     for i, text in enumerate(prompt.text):
         parts.append(mrope.text(len(text)) + at)
         at += len(text)
@@ -32,13 +32,13 @@ def prompt_positions(prompt: Prompt, *, axes: int) -> tuple[torch.Tensor, int]:
     return torch.from_numpy(positions), at - positions.shape[1]
 
 
-def _of_item(layout: ItemLayout) -> tuple[mrope.Positions, int]:
+def _of_item(layout: ItemLayout) -> tuple[mrope.Positions, float]:
     num_tokens = len(layout.token_ids)
     if not layout.positions:
         return mrope.text(num_tokens), num_tokens
-    positions = np.frombuffer(layout.positions, dtype="<i4")
+    positions = np.frombuffer(layout.positions, dtype="<f4")
     if len(positions) != 3 * num_tokens or layout.advance < 1:
         raise InternalError(
             f"prefill: a layout of {num_tokens} tokens with {len(positions)} positions"
         )
-    return positions.reshape(3, -1).astype(np.int64), layout.advance
+    return positions.reshape(3, -1).astype(np.float64), layout.advance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,18 @@ PLAIN_TOKENS = ("<tool_call>", "</tool_call>")  # added, yet shown to the reader
 NAMED_TOKENS = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
 
 
-def build_tokenizer(*, trained: int, known: int, max_context: int, template: str) -> Any:
+def build_tokenizer(
+    *,
+    trained: int,
+    known: int,
+    max_context: int,
+    template: str | None,
+    special: Sequence[str] = SPECIAL_TOKENS,
+    named: Mapping[str, str] = NAMED_TOKENS,
+) -> Any:
     """A BPE of `trained` tokens, `known - trained` fillers, then the added tokens, as published.
 
+    `named`: the special tokens that a family's processor looks up, by the names that it does.
     No text becomes a filler, but a model with a large vocabulary may say it, and it can be shown.
     """
     from tokenizers import AddedToken
@@ -39,10 +49,11 @@ def build_tokenizer(*, trained: int, known: int, max_context: int, template: str
         merges=merges,
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
-        extra_special_tokens=NAMED_TOKENS,
+        extra_special_tokens=dict(named),
         model_max_length=max_context,
     )
-    tokenizer.add_tokens([AddedToken(text, special=True) for text in SPECIAL_TOKENS])
+    special = tuple(dict.fromkeys([*special, *named.values()]))
+    tokenizer.add_tokens([AddedToken(text, special=True) for text in special])
     tokenizer.add_tokens([AddedToken(text, special=False) for text in PLAIN_TOKENS])
     tokenizer.chat_template = template
     return tokenizer

@@ -9,10 +9,13 @@ from typing import Any
 
 from epd.errors import ConfigError
 from epd.models.fingerprint import weight_headers
+from epd.models.sections import text_section, tower_sections
 from epd.models.spec import Checkpoint
 from epd.types import Modality
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+_USUAL_HIDDEN = 1280
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +36,16 @@ class TextSize:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VisionSize:
-    """Of the vision tower. `patch_values`: numbers that the processor makes of one patch."""
+class TowerSize:
+    """Of the widest tower."""
 
     hidden: int
     intermediate: int
-    patch_values: int
 
 
 def text_size(checkpoint: Checkpoint) -> TextSize:
     """ConfigError names what config.json lacks."""
-    config = checkpoint.config
-    read = _Reader(checkpoint, {**config, **(config.get("text_config") or {})})
+    read = _Reader(checkpoint, text_section(checkpoint.config))
     hidden, heads = read("hidden_size"), read("num_attention_heads")
     return TextSize(
         layers=read("num_hidden_layers"),
@@ -56,31 +57,37 @@ def text_size(checkpoint: Checkpoint) -> TextSize:
     )
 
 
-def vision_size(checkpoint: Checkpoint) -> VisionSize:
-    """Defaults are those of transformers' Qwen2-VL, Qwen2.5-VL and Qwen3-VL configurations.
+def tower_size(checkpoint: Checkpoint) -> TowerSize:
+    """Of every kind of tower, by the names that transformers' configurations use.
 
-    In Qwen2-VL's, `hidden_size` is the language model's and the tower's own is `embed_dim`.
+    Where a configuration is silent: as large as published ones are, or as the language model.
     """
-    read = _Reader(checkpoint, checkpoint.config.get("vision_config") or {})
-    channels = read("in_channels", read("in_chans", 3))
-    hidden = read("embed_dim", read("hidden_size", 1280))
-    ratio = read("mlp_ratio", 4) if "embed_dim" in read.section else 0
-    return VisionSize(
-        hidden=hidden,
-        intermediate=hidden * ratio or read("intermediate_size", 4304),
-        patch_values=channels * read("temporal_patch_size", 2) * read("patch_size", 16) ** 2,
+    hidden, intermediate = [], []
+    for section in tower_sections(checkpoint.config):
+        read = _Reader(checkpoint, section)
+        width = read("embed_dim", read("d_model", read("hidden_size", _USUAL_HIDDEN)))
+        hidden.append(width)
+        inside = read("encoder_ffn_dim", read("intermediate_size", 4 * width))
+        intermediate.append(inside)
+    text = text_size(checkpoint)
+    return TowerSize(
+        hidden=max(hidden, default=text.hidden),
+        intermediate=max(intermediate, default=text.intermediate),
     )
 
 
 def num_weights(checkpoint: Checkpoint, modalities: Iterable[Modality]) -> tuple[int, int]:
-    """(of the towers of these modalities, of the language model), counted in values."""
+    """(of the towers of these modalities, of the language model), counted in values.
+
+    Other parts of a larger checkpoint do not count.
+    """
     spec = checkpoint.spec
     wanted = {name for modality in modalities for name in spec.towers[modality]}
     others = {name for names in spec.towers.values() for name in names} - wanted
     towers = language = 0
     for header in weight_headers(checkpoint.path):
         for name, entry in header.items():
-            if name == "__metadata__":
+            if name == "__metadata__" or not name.startswith(checkpoint.prefix):
                 continue
             values = math.prod(entry["shape"])
             steps = set(name.split("."))

@@ -15,11 +15,13 @@ from epd.errors import ConfigError, UnsupportedModel
 from epd.models.families import REFUSED, families
 from epd.models.family import FamilySpec
 from epd.models.fingerprint import checkpoint_fingerprint, stored_dtype
+from epd.models.sections import text_section
+from epd.models.variants import refuse_variants
 
 if TYPE_CHECKING:
     from epd.models.adapter import Adapter
 
-_ROPE_BY_LENGTH = ("dynamic", "longrope")
+_SAID_OF_ALL = ("dtype", "torch_dtype", "quantization_config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,9 @@ class Checkpoint:
     `config` is config.json, `generation` generation_config.json (empty where there is none).
     `dtype` is what the weights are stored in. `vocab_size` counts rows of the embedding, which
     can be more than the tokenizer knows. Any of `eos_token_ids` ends an answer.
+
+    Where the model is a part of a larger one, `config` and `architecture` are the part's, and the
+    names of its weights in the files begin with `prefix`.
     """
 
     path: Path
@@ -41,6 +46,7 @@ class Checkpoint:
     max_context: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
+    prefix: str = ""
 
     def adapter(self) -> Adapter:
         """The family's adapter for it."""
@@ -64,19 +70,23 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise ConfigError(f"no checkpoint: {folder} has no config.json")
     architecture = _architecture(config, folder)
     spec = _family(architecture)
-    _refuse_variants(config, folder)
+    config, prefix = _own(config, spec)
+    refuse_variants(config, folder)
     generation = _read_json(folder / "generation_config.json")
+    vocab_size = _positive(config, "vocab_size", folder)
     return Checkpoint(
         path=folder,
-        architecture=architecture,
+        architecture=spec.architectures[0] if prefix else architecture,
         config=config,
         generation=generation or {},
         spec=spec,
         name=folder.resolve().name,
-        dtype=_dtype(config, folder),
+        dtype=_dtype(config, folder, prefix),
         max_context=_positive(config, "max_position_embeddings", folder),
-        vocab_size=_positive(config, "vocab_size", folder),
-        eos_token_ids=_eos(config, generation),
+        vocab_size=vocab_size,
+        eos_token_ids=_eos(config, generation)
+        or tuple(token for token in spec.eos_token_ids if token < vocab_size),
+        prefix=prefix,
     )
 
 
@@ -112,42 +122,29 @@ def _family(architecture: str) -> FamilySpec:
     raise UnsupportedModel(f"architecture {architecture} is not supported; supported are: {known}")
 
 
-def _refuse_variants(config: dict[str, Any], folder: Path) -> None:
-    """Variants of a supported architecture that would load and then answer wrongly or crash."""
-    if "quantization_config" in config:
-        raise UnsupportedModel(f"{folder} is quantised; only plain weights are supported")
-    if _text_value(config, "use_sliding_window"):
-        raise UnsupportedModel(f"{folder} uses sliding-window attention, which is not supported")
-    rope = _text_value(config, "rope_parameters") or _text_value(config, "rope_scaling") or {}
-    if (kind := rope.get("rope_type", rope.get("type"))) in _ROPE_BY_LENGTH:
-        raise UnsupportedModel(
-            f"{folder} has rotary embeddings of type {kind}, which depend on the length of what"
-            " they are computed with and are not supported"
-        )
-
-
-def _text_value(config: dict[str, Any], key: str) -> Any:
-    """A value of the language model: in `text_config`, or at the top in older flat files."""
-    text = config.get("text_config")
-    if isinstance(text, dict) and text.get(key) is not None:
-        return text[key]
-    return config.get(key)
+def _own(config: dict[str, Any], spec: FamilySpec) -> tuple[dict[str, Any], str]:
+    """What config.json says of this model, and how the names of its weights begin."""
+    prefix = ""
+    if spec.inside and isinstance(part := config.get(f"{spec.inside}_config"), dict):
+        said_of_all = {key: config[key] for key in _SAID_OF_ALL if key in config}
+        config, prefix = said_of_all | part, f"{spec.inside}."
+    return config, prefix
 
 
 def _positive(config: dict[str, Any], key: str, folder: Path) -> int:
-    value = _text_value(config, key)
+    value = text_section(config).get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{folder / 'config.json'}: {key} is {value!r}, not a positive number")
     return value
 
 
-def _dtype(config: dict[str, Any], folder: Path) -> str:
+def _dtype(config: dict[str, Any], folder: Path, prefix: str) -> str:
     """As `dtype="auto"` decides it: what the configuration says, else what is stored."""
     for source in (config, config.get("text_config") or {}):
         for key in ("dtype", "torch_dtype"):  # the second is the older name
             if isinstance(named := source.get(key), str):
                 return named.removeprefix("torch.")
-    return stored_dtype(folder)
+    return stored_dtype(folder, prefix)
 
 
 def _eos(config: dict[str, Any], generation: dict[str, Any] | None) -> tuple[int, ...]:
@@ -155,7 +152,7 @@ def _eos(config: dict[str, Any], generation: dict[str, Any] | None) -> tuple[int
     if generation is not None:
         ids = generation.get("eos_token_id")
     else:
-        ids = _text_value(config, "eos_token_id")
+        ids = text_section(config).get("eos_token_id")
     if ids is None:
         return ()
     return tuple(ids) if isinstance(ids, list) else (ids,)

@@ -93,7 +93,7 @@ class DecodeCore(LanguageCore):
         request = EngineRequest(
             key=state.request,
             token_ids=list(state.token_ids),
-            positions=torch.empty(0, dtype=torch.int64),
+            positions=torch.empty(0, dtype=torch.float64),
             position_delta=state.position_delta,
             sampling=state.sampling,
             first_index=state.first_index,

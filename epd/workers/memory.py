@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from epd.config import Config
-from epd.models.sizes import ITEM_BYTES, num_weights, text_size, vision_size
+from epd.models.sizes import ITEM_BYTES, num_weights, text_size, tower_size
 from epd.models.spec import Checkpoint
 from epd.observe.machine import available_host, available_shared, held_host, widens_bfloat16
 from epd.observe.memory import Machine, Need, Where, check_fits, table
@@ -123,8 +123,8 @@ class _Sizes:
     def encode(self) -> list[Need]:
         """Towers, finished rows, and pictures on their way to them."""
         encode, media = self._config.encode, self._config.media
-        vision, item = vision_size(self._checkpoint), self._item_bytes
-        values = KEPT_ACTIVATIONS * vision.hidden + 2 * vision.intermediate
+        tower, item = tower_size(self._checkpoint), self._item_bytes
+        values = KEPT_ACTIVATIONS * tower.hidden + 2 * tower.intermediate
         patches = encode.max_batch_patches
         files = (encode.fetch_threads + encode.intake_threads) * media.image.max_bytes
         decoded = encode.intake_threads * 3 * media.image.max_pixels

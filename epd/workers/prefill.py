@@ -54,7 +54,7 @@ class PrefillCore(LanguageCore):
         self._chunk_bytes = chunk_bytes
         self._bulk = BulkSender(station.links, outgoing, station.same_host)
         self._admits: dict[RequestKey, Admit] = {}
-        self._deltas: dict[RequestKey, int] = {}
+        self._deltas: dict[RequestKey, float] = {}
         self._merged: dict[RequestKey, MultiModalEmbeddingData] = {}
         self._handlers |= {
             Admit: lambda peer, m, _: self._on_admit(peer, m),

@@ -84,6 +84,16 @@ def test_requests_joining_at_any_time_equal_generate() -> None:
     assert max(model.forwards) == 16 and mixed > 3
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_positions_may_be_fractions(cut: bool) -> None:
+    """The same fraction everywhere is no difference: rotary embeddings see distances. Where it is
+    cut off generated tokens' positions, it is one."""
+    request = make_request("r", CASES[2], greedy(16))
+    request.positions = request.positions + 0.9
+    request.position_delta += 0.0 if cut else 0.9
+    assert (run_alone(request) == generate(CASES[2], 16)) is not cut
+
+
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_prefill_hands_over_to_decode_and_equals_generate(penalty: float) -> None:
     """KV leaves one engine and enters another in pieces, while other requests run on both."""

@@ -56,7 +56,7 @@ def request_of(
     name: str,
     asked: Prompt,
     rows: Rows,
-    places: tuple[torch.Tensor, int],
+    places: tuple[torch.Tensor, float],
     sampling: SamplingParams,
 ) -> EngineRequest:
     """With all its rows landed. `places` are positions and delta."""

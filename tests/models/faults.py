@@ -55,8 +55,8 @@ FAULTS = [
 
 
 def inflict(
-    fault: str, rows: Rows, hidden: int, positions: torch.Tensor, delta: int
-) -> tuple[Rows, torch.Tensor, int]:
+    fault: str, rows: Rows, hidden: int, positions: torch.Tensor, delta: float
+) -> tuple[Rows, torch.Tensor, float]:
     """Rows, positions and delta with this fault in them."""
     if fault in WRONG_ROWS:
         return WRONG_ROWS[fault](rows, hidden), positions, delta

@@ -37,7 +37,7 @@ def merged(model: LanguageModel, asked: Prompt, rows: Sequence[torch.Tensor]) ->
 
 
 def greedy(
-    model: LanguageModel, prompt: Merged, positions: torch.Tensor, delta: int, num: int
+    model: LanguageModel, prompt: Merged, positions: torch.Tensor, delta: float, num: int
 ) -> list[int]:
     """`num` tokens after a prompt at these positions."""
     embeds, positions = prompt.embeds, positions.to(model.device)

@@ -20,7 +20,7 @@ from epd.types import Modality
 from tests.models import stand_in
 from tests.models.clips import CLIPS, REQUESTS, shown
 from tests.models.generate import greedy, merged
-from tests.models.halves import prepare, resolved
+from tests.models.qwen_requests import prepare, resolved
 from tests.models.test_qwen_vl import QWEN
 from tests.models.whole import Whole
 from tests.reference import Reference

@@ -16,7 +16,7 @@ from epd.media.decoded import Clip, Picture, VideoInfo
 from epd.models.towers import Towers
 from epd.types import MediaOptions
 from tests.models.clips import CLIPS, clip, shown
-from tests.models.halves import prepare
+from tests.models.qwen_requests import prepare
 from tests.models.test_qwen_vl import QWEN
 from tests.models.whole import Whole
 

@@ -14,7 +14,7 @@ from epd.models.towers import Towers, load_towers
 from epd.types import Modality, Prompt
 from tests.models.clips import CLIPS, REQUESTS, shown
 from tests.models.generate import greedy, merged
-from tests.models.halves import prepare, prompt_of, resolved
+from tests.models.qwen_requests import prepare, prompt_of, resolved
 from tests.models.whole import Whole, doubled
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
@@ -87,7 +87,7 @@ def answer(
     language: LanguageModel,
     prompt: Prompt,
     rows: list[torch.Tensor],
-    places: tuple[torch.Tensor, int] | None = None,
+    places: tuple[torch.Tensor, float] | None = None,
 ) -> list[int]:
     """Greedy tokens, at other positions than the prompt's if asked."""
     positions, delta = places or language.positions(prompt)

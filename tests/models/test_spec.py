@@ -91,22 +91,6 @@ def test_recurrent_layers_are_refused_and_named(kind: str, head: str, tmp_path: 
         read_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"quantization_config": {"quant_method": "awq"}}, "quantised"),
-        ({"text_config": {"use_sliding_window": True}}, "sliding-window"),
-        ({"text_config": {"rope_parameters": {"rope_type": "dynamic"}}}, "type dynamic"),
-        ({"text_config": None, "rope_scaling": {"type": "longrope"}}, "type longrope"),
-    ],
-)
-def test_a_variant_that_would_answer_wrongly_is_refused(
-    changes: dict[str, Any], words: str, path: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UnsupportedModel, match=words):
-        read_checkpoint(edited(path, tmp_path / "c", "config.json", **changes))
-
-
 def test_what_is_wrong_with_a_folder_is_said(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a folder"):
         read_checkpoint(tmp_path / "nowhere")

@@ -30,7 +30,7 @@ EVERYWHERE = ("prefill", "decode")
 class Model(TinyLanguage):
     """The tiny model with positions from layouts, as workers want them."""
 
-    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, int]:
+    def positions(self, prompt: Prompt) -> tuple[torch.Tensor, float]:
         return prompt_positions(prompt, axes=3)
 
 

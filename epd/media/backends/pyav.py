@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from av.container import InputContainer
@@ -31,12 +32,8 @@ class PyAV:
             stream.codec_context.options = {"max_pixels": str(padded)}
             wanted = _by_time if table.times else _by_count
             for frame in wanted(container, stream, table, indices):
-                if (frame.width, frame.height) != (table.width, table.height):
-                    raise BadMedia(
-                        f"a frame of {frame.width}x{frame.height} pixels"
-                        f" where the header says {table.width}x{table.height}"
-                    )
-                yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
+                yield _upright(pixels, frame.rotation)
 
 
 def _by_count(

@@ -1,4 +1,4 @@
-"""What decoder processes answer, read with distrust: sizes, types and facts must be possible ones."""
+"""What decoder processes answer, read with distrust: sizes and facts must be possible ones."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ def rate(said: dict[str, Any]) -> float | None:
 
 def _number(found: dict[str, Any], name: str, least: float, most: float) -> float:
     value = found.get(name)
-    if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
-        raise Malformed(name)
-    return float(value)
+    if isinstance(value, int | float) and math.isfinite(value) and least <= value <= most:
+        return float(value)
+    raise Malformed(name)

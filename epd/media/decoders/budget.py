@@ -30,9 +30,13 @@ def work_bytes(config: MediaConfig) -> int:
     """The file, its result and all between them, at most, for one item."""
     image, video, series = config.image, config.video, config.time_series
     file = max(image.max_bytes, video.max_bytes, config.audio.max_bytes, series.max_bytes)
-    return 2 * file + _SLACK + max(
-        _PICTURE * image.max_pixels,
-        3 * video.max_decoded_pixels + (_CODEC + _FRAME) * video.max_pixels,
-        2 * 4 * int(config.audio.max_seconds * _SOUND_RATE),
-        _SERIES * series.max_values,
+    return (
+        2 * file
+        + _SLACK
+        + max(
+            _PICTURE * image.max_pixels,
+            3 * video.max_decoded_pixels + (_CODEC + _FRAME) * video.max_pixels,
+            2 * 4 * int(config.audio.max_seconds * _SOUND_RATE),
+            _SERIES * series.max_values,
+        )
     )

@@ -7,7 +7,6 @@ when its parent does: at once when idle, else when the time of the item in hand 
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import socket
@@ -156,7 +155,7 @@ class Server:
 
     def _written(self, array: NDArray[np.float32]) -> Result:
         fd = self._memory()
-        messages.write(fd, memoryview(array).cast("B"))
+        messages.write(fd, array.tobytes())
         return fd, array.shape
 
     def _give(self, facts: dict[str, Any], results: Sequence[Result]) -> None:

@@ -50,7 +50,9 @@ class Process:
             )
         self._deadline = 0.0
         self._set_deadline(START_S)
-        settings = config.model_dump(mode="json", include={"image", "video", "audio", "time_series"})
+        settings = config.model_dump(
+            mode="json", include={"image", "video", "audio", "time_series"}
+        )
         self._say(
             {
                 "media": settings,

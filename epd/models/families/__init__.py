@@ -15,15 +15,32 @@ from epd.errors import ConfigError
 from epd.models.families.qwen3_5 import REFUSED as REFUSED
 from epd.models.family import FamilySpec
 
-BUILT_IN = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe")
+BUILT_IN = (
+    "internvl",
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "qwen2_5_omni",
+    "qwen2_5_vl",
+    "qwen2_audio",
+    "qwen2_vl",
+    "qwen3_omni_moe",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+)
 
 GROUP = "epd.families"
+
+
+def built_in() -> tuple[FamilySpec, ...]:
+    """Those in this folder, by name."""
+    return tuple(import_module(f"{__name__}.{name}").FAMILY for name in BUILT_IN)
 
 
 @cache
 def families() -> tuple[FamilySpec, ...]:
     """All of them, ours first. ConfigError for an installed one that cannot be used."""
-    found = [import_module(f"{__name__}.{name}").FAMILY for name in BUILT_IN]
+    found = [*built_in()]
     for entry in entry_points(group=GROUP):
         try:
             family = entry.load()

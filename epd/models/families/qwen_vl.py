@@ -46,7 +46,7 @@ class Expansion:
     token_ids: tuple[int, ...]
     row_spans: tuple[tuple[int, int], ...]
     places: mrope.Positions
-    advance: int
+    advance: float
     replaces_left: int = 0
 
 
@@ -228,7 +228,7 @@ class QwenVL(Adapter):
             Modality.IMAGE, mrope.grid(1, height, width), advance=max(height, width)
         )
 
-    def _only_rows(self, modality: Modality, places: mrope.Positions, advance: int) -> Expansion:
+    def _only_rows(self, modality: Modality, places: mrope.Positions, advance: float) -> Expansion:
         num = places.shape[1]
         return Expansion(
             token_ids=(self.token_ids[modality],) * num,

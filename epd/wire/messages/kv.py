@@ -66,7 +66,7 @@ class HandOff:
     request: RequestKey
     token_ids: tuple[int, ...]
     choices: tuple[tuple[int, int], ...]
-    position_delta: int
+    position_delta: float
     sampling: SamplingParams
     first_index: int
 
