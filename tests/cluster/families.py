@@ -49,10 +49,14 @@ VIDEOS: Row = {
     ),
     "many frames": asked(video(9, num=80, fps=10, size=(32, 32))),
     "fewer frames": asked(
-        video(10, num=12, num_frames=5), body={"media_io_kwargs": {"video": {"num_frames": 5}}}
+        video(10, num=13, num_frames=6), body={"media_io_kwargs": {"video": {"num_frames": 6}}}
     ),
     "another rate": asked(
-        video(11, num=12, wanted_fps=2), body={"media_io_kwargs": {"video": {"fps": 2}}}
+        video(11, num=13, wanted_fps=2), body={"media_io_kwargs": {"video": {"fps": 2}}}
+    ),
+    "another rate, capped": asked(
+        video(11, num=13, wanted_fps=3, num_frames=5),
+        body={"media_io_kwargs": {"video": {"fps": 3, "num_frames": 5}}},
     ),
     "image and video": asked("Compare ", image(12), " with:", video(13), "and", image(14, 90, 30)),
 }
