@@ -158,7 +158,8 @@ def _watched(
     with av.open(io.BytesIO(data), "r") as container:
         [stream] = container.streams.video
         rate = float(stream.average_rate or 0)
-        frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(stream)])
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    frames = np.stack(shown).astype(np.uint8)
     indices = chosen(reference, frames, rate, num_frames, fps)
     samples = _track(data, reference) if listen else None
     return Video(frames[list(indices)], indices, rate, len(frames), samples)

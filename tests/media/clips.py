@@ -104,9 +104,7 @@ def _encode_sound(output: Any, stream: Any, samples: NDArray[np.float32]) -> Non
         rate=context.sample_rate,
         frame_size=context.frame_size or None,
     )
-    frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(samples.T), "fltp", context.layout.name
-    )
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), "fltp", context.layout.name)
     frame.sample_rate, frame.pts = 44_100, 0
     for converted in [*resampler.resample(frame), *resampler.resample(None)]:
         output.mux(stream.encode(converted))

@@ -223,7 +223,7 @@ def test_upright_facts_follow_the_frames() -> None:
 @pytest.mark.parametrize(
     ("options", "indices"),
     [
-        (MediaOptions(), tuple(range(0, 30))),
+        (MediaOptions(), tuple(range(30))),
         (MediaOptions(num_frames=3), (0, 14, 29)),
         (MediaOptions(fps=1.0), (0, 14, 29)),
         (MediaOptions(fps=5.0, num_frames=2), (0, 29)),

@@ -15,8 +15,8 @@ from epd.models.spec import Checkpoint
 from epd.models.towers import Prepared, Towers
 from epd.types import Modality
 from tests.models.clips import CLIPS, clip, shown
-from tests.models.qwen_requests import prepare
 from tests.models.pictures import asked
+from tests.models.qwen_requests import prepare
 from tests.models.test_qwen_vl import QWEN
 from tests.models.whole import Whole
 
