@@ -9,6 +9,7 @@ but the torchvision shim.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -77,6 +78,7 @@ class Reference:
         architecture = getattr(transformers, config.architectures[0])
         whole = architecture.from_pretrained(path, dtype=torch.float32).eval()
         self.model: Any = getattr(whole, "thinker", whole)
+        self._size = saved_video_size(Path(path)) if is_omni(self.processor) else None
         self.omni = Omni(self.model, self.processor) if is_omni(self.processor) else None
 
     @property
@@ -155,6 +157,8 @@ class Reference:
         }
         if is_omni(self.processor):  # it looks at this instead of the metadata
             found["fps"] = metadata.sampled_fps
+            if self._size is not None:
+                found["videos_kwargs"] = {"size": self._size}
         if item.sound is not None:
             found |= {
                 "audio": [item.sound],
@@ -304,6 +308,17 @@ class Reference:
 
 def is_omni(processor: Any) -> bool:
     return hasattr(processor, "load_audio_from_video")
+
+
+def saved_video_size(path: Path) -> dict[str, Any] | None:
+    """What the folder says of the size of videos, if anything.
+
+    The Omni processors have a default of their own, which would go before it unless it is said.
+    """
+    file = path / "processor_config.json"
+    settings = json.loads(file.read_text()) if file.is_file() else {}
+    size: dict[str, Any] | None = settings.get("video_processor", {}).get("size")
+    return size
 
 
 def joined(values: Sequence[Any]) -> Any:

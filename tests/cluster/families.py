@@ -49,10 +49,14 @@ VIDEOS: Row = {
     ),
     "many frames": asked(video(9, num=80, fps=10, size=(32, 32))),
     "fewer frames": asked(
-        video(10, num=12, num_frames=5), body={"media_io_kwargs": {"video": {"num_frames": 5}}}
+        video(10, num=13, num_frames=6), body={"media_io_kwargs": {"video": {"num_frames": 6}}}
     ),
     "another rate": asked(
-        video(11, num=12, wanted_fps=2), body={"media_io_kwargs": {"video": {"fps": 2}}}
+        video(11, num=13, wanted_fps=2), body={"media_io_kwargs": {"video": {"fps": 2}}}
+    ),
+    "another rate, capped": asked(
+        video(11, num=13, wanted_fps=3, num_frames=5),
+        body={"media_io_kwargs": {"video": {"fps": 3, "num_frames": 5}}},
     ),
     "image and video": asked("Compare ", image(12), " with:", video(13), "and", image(14, 90, 30)),
 }
@@ -108,7 +112,10 @@ def _pixels(*, patch: int) -> Row:
 
 
 IMAGE_ROWS: Row = {
-    "ready-made image": asked("Look: ", ready_made(image(1)), "and", image(2)),
+    "ready-made image": asked("Look: ", ready_made(image(1))),
+}
+IMAGES_ROWS: Row = {
+    "ready-made and other images": asked("1", image(3), ready_made(image(1)), "and", image(2)),
 }
 VIDEO_ROWS: Row = {
     "ready-made video": asked("Watch ", ready_made(video(1)), "and", ready_made(video(3, num=5))),
@@ -116,10 +123,11 @@ VIDEO_ROWS: Row = {
 AUDIO_ROWS: Row = {
     "ready-made audio": asked("Listen 2", ready_made(audio(1.3, 1)), "and", audio(0.6, 2)),
 }
+ALL_ROWS: Row = {**IMAGE_ROWS, **IMAGES_ROWS, **VIDEO_ROWS, **AUDIO_ROWS}
 
 
 def _qwen_vl(*, patch: int) -> Row:
-    return {**IMAGES, **VIDEOS, **_pixels(patch=patch), **IMAGE_ROWS, **VIDEO_ROWS}
+    return {**IMAGES, **VIDEOS, **_pixels(patch=patch), **IMAGE_ROWS, **IMAGES_ROWS, **VIDEO_ROWS}
 
 
 ROWS: dict[str, Row] = {
@@ -128,8 +136,8 @@ ROWS: dict[str, Row] = {
     "qwen3_vl": _qwen_vl(patch=16),
     "qwen3_vl_moe": _qwen_vl(patch=16),
     "qwen2_audio": {**AUDIOS, **AUDIO_ROWS},
-    "qwen2_5_omni": {**IMAGES, **VIDEOS, **AUDIOS, **MIXED},
-    "qwen3_omni_moe": {**IMAGES, **VIDEOS, **AUDIOS, **MIXED},
+    "qwen2_5_omni": {**IMAGES, **VIDEOS, **AUDIOS, **MIXED, **ALL_ROWS},
+    "qwen3_omni_moe": {**IMAGES, **VIDEOS, **AUDIOS, **MIXED, **ALL_ROWS},
     "llava": {**IMAGES, **IMAGE_ROWS},
     "llava_next": {**IMAGES, **IMAGE_ROWS},
     "llava_onevision": {**IMAGES, **VIDEOS, **IMAGE_ROWS, **VIDEO_ROWS},

@@ -158,7 +158,8 @@ def _watched(
     with av.open(io.BytesIO(data), "r") as container:
         [stream] = container.streams.video
         rate = float(stream.average_rate or 0)
-        frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(stream)])
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    frames = np.stack(shown).astype(np.uint8)
     indices = chosen(reference, frames, rate, num_frames, fps)
     samples = _track(data, reference) if listen else None
     return Video(frames[list(indices)], indices, rate, len(frames), samples)
@@ -171,16 +172,18 @@ def chosen(
     num_frames: int | None,
     fps: float | None,
 ) -> tuple[int, ...]:
-    """By Hugging Face's own rule and defaults; a number alone means as many, evenly."""
+    """By Hugging Face's own rule and defaults; a rate with a number means the rate, capped."""
     total = len(frames)
-    if num_frames is not None and fps is None:
-        return tuple(spread(min(num_frames, total, MOST_FRAMES), total))
     from transformers.video_utils import VideoMetadata
 
     metadata = VideoMetadata(
         total_num_frames=total, fps=rate, duration=total / rate, frames_indices=list(range(total))
     )
-    wishes = {} if fps is None else {"fps": fps, "do_sample_frames": True}
+    wishes: dict[str, Any] = {}
+    if fps is not None:
+        wishes = {"fps": fps, "do_sample_frames": True}
+    elif num_frames is not None:
+        wishes = {"num_frames": num_frames, "do_sample_frames": True}
     found = reference.processor.video_processor(
         [torch.from_numpy(frames).permute(0, 3, 1, 2)],
         video_metadata=[metadata],

@@ -16,7 +16,13 @@ from tests.cluster.given import Given
 from tests.corpus.entry import base64_text
 from tests.reference import Alone, Reference
 
-FACTS = ("image_grid_thw", "image_sizes", "video_grid_thw", "second_per_grid_ts")
+FACTS = (
+    "image_grid_thw",
+    "image_sizes",
+    "video_grid_thw",
+    "second_per_grid_ts",
+    "video_second_per_grid",
+)
 
 
 def ready_made(given: Given) -> Given:

@@ -196,4 +196,4 @@ def test_a_wish_for_the_processor_changes_the_answer(
     assert small.prompt_tokens < large.prompt_tokens
     all_frames = replace(ROWS[family]["fewer frames"], body={})
     [video] = all_frames.items(right.reference)
-    assert isinstance(video, Video) and len(video.indices) == 5
+    assert isinstance(video, Video) and len(video.indices) == 6

@@ -84,7 +84,7 @@ def _lengths() -> Iterator[Entry]:
     silence = np.zeros(RATE, "f4")
     yield wav("silence", sound(silence))
     yield flac(
-        "an hour of silence", sound(np.zeros(3600 * 8000, "f4"), "FLAC", 8000), BAD, "second"
+        "an hour of silence", sound(np.zeros(3600 * 8000, "f4"), "FLAC", 8000), BAD, "s long"
     )
     opus = sound(np.zeros(600 * 8000, "f4"), "OGG", 8000, "OPUS")
     yield ogg("ten minutes of silence", opus, BAD, "s long")

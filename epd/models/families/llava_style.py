@@ -113,9 +113,8 @@ class LlavaStyle(Adapter):
             wanted, fps = video.num_frames, video.fps
         if wanted is None and fps is None:
             return list(range(info.num_frames))
-        if fps is not None:
-            by_rate = int(info.num_frames / info.fps * fps)
-            wanted = by_rate if wanted is None else min(by_rate, wanted)
+        if fps is not None:  # a number beside it is a ceiling, and the caller's business
+            wanted = int(info.num_frames / info.fps * fps)
         assert wanted is not None
         num = min(max(wanted, 1), info.num_frames)
         metadata = VideoMetadata(total_num_frames=info.num_frames, fps=info.fps)
