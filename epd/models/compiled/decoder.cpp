@@ -4,8 +4,8 @@
 //     hidden += down(silu(gate(norm(hidden))) * up(norm(hidden)))     per layer
 //
 // Weights and pages are bfloat16, sums float32, and values are rounded to bfloat16 where
-// transformers' modules round them. What is small (norms, packing) every thread computes for
-// itself, which takes less time than a meeting.
+// transformers' modules round them. Norms every thread computes for itself, which takes less time
+// than a meeting.
 //
 // The floor of a step is reading every weight once: bytes of weights / memory bandwidth.
 
@@ -69,52 +69,43 @@ class Run {
     void all_layers() {
 #pragma omp parallel num_threads(step.threads)
         {
-            const int64_t widest = std::max(
-                {decoder.hidden, decoder.intermediate, heads.num * heads.dim});
-            std::vector<float> plain(rows * widest), packed(rows * widest);
+            const int64_t widest = std::max(decoder.hidden, heads.num * heads.dim);
+            std::vector<float> own(rows * widest);
             for (int64_t number = 0; number < decoder.num_layers; ++number)
-                layer(number, plain.data(), packed.data());
+                layer(number, own.data());
         }
-        std::vector<float> normed(decoder.hidden);
-        for (int64_t row = 0; row < rows; ++row) {
-            norm(row, decoder.norm, normed.data());
-            for (int64_t i = 0; i < decoder.hidden; ++i)
-                step.out[row * decoder.hidden + i] = narrowed(normed[i]);
-        }
+        std::vector<float> normed(rows * decoder.hidden);
+        norm_all(decoder.norm, normed.data());
+        for (size_t i = 0; i < normed.size(); ++i) step.out[i] = narrowed(normed[i]);
     }
 
   private:
-    // `plain` and `packed` belong to this thread.
-    void layer(int64_t number, float* plain, float* packed) {
+    // `own` is this thread's: the input of a product.
+    void layer(int64_t number, float* own) {
         const Layer& layer = decoder.layers[number];
-        const auto add = [&](int64_t row, int64_t i, float value) {
-            float& sum = hidden[row * decoder.hidden + i];
-            sum = rounded(sum + value);
+        const auto into = [](std::vector<float>& to, int64_t width) {
+            return [&to, width](int64_t row, int64_t i, Floats values) {
+                write(&to[row * width + i], values);
+            };
         };
-        norm_all(layer.input_norm, plain, packed);
-        multiply_all(layer.qkv, packed, rows, [&](int64_t row, int64_t i, float value) {
-            qkv[row * heads.width() + i] = value;
-        });
+        const auto add = [&](int64_t row, int64_t i, Floats values) {
+            float* sum = &hidden[row * decoder.hidden + i];
+            write(sum, rounded(read<Floats>(sum) + values));
+        };
+        norm_all(layer.input_norm, own);
+        multiply_all(layer.qkv, own, rows, into(qkv, heads.width()));
         attend_all(layer, number);
-        merge_all(plain);
-        pack(plain, rows, layer.o.in, packed);
-        multiply_all(layer.o, packed, rows, add);
-        norm_all(layer.post_norm, plain, packed);
-        multiply_gated(layer.gate_up, packed, rows, [&](int64_t row, int64_t i, float value) {
-            activated[row * decoder.intermediate + i] = value;
-        });
-        pack(activated.data(), rows, decoder.intermediate, packed);
-        multiply_all(layer.down, packed, rows, add);
+        merge_all(own);
+        multiply_all(layer.o, own, rows, add);
+        norm_all(layer.post_norm, own);
+        multiply_gated(layer.gate_up, own, rows, into(activated, decoder.intermediate));
+        multiply_all(layer.down, activated.data(), rows, add);
     }
 
-    void norm(int64_t row, const bf16* weight, float* to) const {
-        const float* from = &hidden[row * decoder.hidden];
-        normalise(from, weight, decoder.hidden, heads.eps, to);
-    }
-
-    void norm_all(const bf16* weight, float* plain, float* packed) const {
-        for (int64_t row = 0; row < rows; ++row) norm(row, weight, plain + row * decoder.hidden);
-        pack(plain, rows, decoder.hidden, packed);
+    void norm_all(const bf16* weight, float* to) const {
+        const int64_t size = decoder.hidden;
+        for (int64_t row = 0; row < rows; ++row)
+            normalise(&hidden[row * size], weight, size, heads.eps, to + row * size);
     }
 
     void attend_all(const Layer& layer, int64_t number) {
@@ -159,13 +150,14 @@ extern "C" void epd_decode(const Decoder* decoder, const Step* step) {
 // x [rows, in] -> out [rows, out].
 extern "C" void epd_multiply(const Product* product, const bf16* x, bf16* out, int64_t rows,
                              int64_t threads) {
-    std::vector<float> plain(rows * product->in), packed(rows * product->in);
-    for (size_t i = 0; i < plain.size(); ++i) plain[i] = widened(x[i]);
-    pack(plain.data(), rows, product->in, packed.data());
+    std::vector<float> wide(rows * product->in);
+    for (size_t i = 0; i < wide.size(); ++i) wide[i] = widened(x[i]);
+    const auto store = [&](int64_t row, int64_t i, Floats values) {
+        for (int lane = 0; lane < LANES; ++lane)
+            out[row * product->out + i + lane] = narrowed(values[lane]);
+    };
 #pragma omp parallel num_threads(threads)
-    multiply_all(*product, packed.data(), rows, [&](int64_t row, int64_t i, float value) {
-        out[row * product->out + i] = narrowed(value);
-    });
+    multiply_all(*product, wide.data(), rows, store);
 }
 
 // Only advice: a system without large pages ignores it.

@@ -15,7 +15,7 @@ from torch import nn
 
 from epd.attention import ATTENTION, SingleTokens
 from epd.models.compiled.kernels import MOST_ROWS, Decoder, Heads, Kernels, Layer, Pages, Step
-from epd.models.compiled.streamed import Streamed
+from epd.models.compiled.streamed import TILE_OUT, Streamed
 
 _LEAVES = {
     **{f"self_attn.{name}_proj": "JointLinear" for name in "qkv"},
@@ -167,7 +167,7 @@ def _shaped(layer: Any, config: Any) -> bool:
         None if streamed is None else (streamed.product.input, streamed.product.output)
         for streamed in (linear.streamed for linear in _linears(layer))
     )
-    return found == wanted and not (dim % 16 or inner % 4 or heads % kv_heads)
+    return found == wanted and not (dim % 16 or inner % TILE_OUT or heads % kv_heads)
 
 
 def _linears(layer: Any) -> tuple[Any, Any, Any, Any]:

@@ -6,12 +6,12 @@ import torch
 
 from epd.models.compiled.kernels import MOST_ROWS, Kernels, Product
 
-TILE_OUT, TILE_IN = 4, 32
+TILE_OUT, PAIR = 32, 2
 
 
 def can_stream(weight: torch.Tensor) -> bool:
     """Does [out, in] consist of whole tiles?"""
-    return not (weight.shape[0] % TILE_OUT or weight.shape[1] % TILE_IN)
+    return not (weight.shape[0] % TILE_OUT or weight.shape[1] % PAIR)
 
 
 class Streamed:
@@ -22,8 +22,8 @@ class Streamed:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels) -> None:
         outputs, inputs = weight.shape
         self._kernels = kernels
-        self._weight = kernels.empty(outputs // TILE_OUT, inputs // TILE_IN, TILE_OUT, TILE_IN)
-        tiles = weight.view(outputs // TILE_OUT, TILE_OUT, inputs // TILE_IN, TILE_IN)
+        self._weight = kernels.empty(outputs // TILE_OUT, inputs // PAIR, TILE_OUT, PAIR)
+        tiles = weight.view(outputs // TILE_OUT, TILE_OUT, inputs // PAIR, PAIR)
         self._weight.copy_(tiles.transpose(1, 2))
         self._bias = bias
         self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)

@@ -45,15 +45,16 @@ inline bf16 narrowed(float value) {
 
 inline float rounded(float value) { return widened(narrowed(value)); }
 
-// Four partial sums of each.
-inline Quarter quartered(const Floats& v) {
-    const char* at = reinterpret_cast<const char*>(&v);
-    return (read<Quarter>(at) + read<Quarter>(at + 16)) +
-           (read<Quarter>(at + 32) + read<Quarter>(at + 48));
+inline Floats rounded(Floats value) {
+    const Words bits = Words(value);
+    const Words nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+    return Floats(value != value ? Words{} + 0x7fc00000u : nearest);
 }
 
 inline float total(const Floats& v) {
-    const Quarter sums = quartered(v);
+    const char* at = reinterpret_cast<const char*>(&v);
+    const Quarter sums = (read<Quarter>(at) + read<Quarter>(at + 16)) +
+                         (read<Quarter>(at + 32) + read<Quarter>(at + 48));
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
