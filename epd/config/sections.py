@@ -69,8 +69,8 @@ class LanguageConfig(Section):
     host_bytes: int = Field(
         1024 * MIB, ge=0, description="host memory for KV of preempted requests"
     )
-    compiled: Literal["auto", "off"] = Field(
-        "auto", description="compile decode steps of known bfloat16 models for this CPU"
+    compiled: bool = Field(
+        True, description="compile decode steps of known bfloat16 models for this CPU"
     )
     max_context: int | None = Field(
         None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"

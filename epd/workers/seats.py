@@ -205,7 +205,7 @@ def _core(
 
 def _cache(config: Config) -> Path | None:
     """Where compiled decoder layers are kept; None where there should be none."""
-    compiled = config.language.compiled == "auto" and config.cache_dir
+    compiled = config.language.compiled and config.cache_dir
     return Path(config.cache_dir) / "compiled" if compiled else None
 
 
