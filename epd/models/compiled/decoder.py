@@ -85,6 +85,7 @@ class CompiledDecoder:
         """
         embeds = embeds.contiguous()
         cos, sin = self._rotary(embeds, positions if positions.dim() == 3 else positions[None])
+        self._check(embeds, cos, sin, tokens)
         out = torch.empty_like(embeds)
         step = Step(
             rows=len(embeds),
@@ -105,6 +106,18 @@ class CompiledDecoder:
         )
         self._kernels.decode(self._decoder, step)
         return out
+
+    def _check(
+        self, embeds: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tokens: SingleTokens
+    ) -> None:
+        """The kernel trusts addresses: what lies there is as it thinks."""
+        heads = self._decoder.heads
+        for tensor in (embeds, cos, sin, tokens.keys, tokens.values):
+            assert tensor.dtype == torch.bfloat16 and tensor.is_contiguous()
+        assert embeds.shape == (len(tokens.lengths), self._decoder.hidden)
+        assert cos.shape == sin.shape == (1, len(embeds), heads.dim)
+        assert tokens.keys.shape == tokens.values.shape
+        assert tokens.keys.shape[2:] == (heads.num_kv, heads.dim)
 
 
 def compiled_decoder(decoder: Any, kernels: Kernels) -> CompiledDecoder | None:
