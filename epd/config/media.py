@@ -81,7 +81,7 @@ class MediaConfig(Section):
         False, description="let media URLs point to loopback and private networks"
     )
     allowed_domains: tuple[str, ...] = Field(
-        (), description="hosts that media may be fetched from; all public ones unless set"
+        (), description="hosts that media may be fetched from; .a.org: all below a.org; unset: all"
     )
     allowed_local_path: Path | None = Field(
         None, description="folder that file: URLs may read; none unless set"

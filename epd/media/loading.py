@@ -57,17 +57,19 @@ def load_image(source: Source, config: MediaConfig | None = None) -> Picture:
 def load_video(
     source: Source, config: MediaConfig | None = None, options: MediaOptions | None = None
 ) -> Clip:
-    """Frames of one video, chosen as `options` say."""
+    """Frames of one video, as many as `options` say and the operator allows."""
     from epd.media.video import VideoIO
 
     return _load(source, VideoIO(config, options))
 
 
-def load_audio(source: Source, config: MediaConfig | None = None) -> Sound:
-    """One clip, mixed down to one channel, at its own rate."""
+def load_audio(
+    source: Source, config: MediaConfig | None = None, *, rate: int | None = None
+) -> Sound:
+    """One clip, mixed down to one channel, at `rate` samples a second or else at its own."""
     from epd.media.audio import AudioIO
 
-    return _load(source, AudioIO(config))
+    return _load(source, AudioIO(config, rate=rate))
 
 
 def load_time_series(source: Source, config: MediaConfig | None = None) -> Series:

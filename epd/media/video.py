@@ -114,9 +114,7 @@ class VideoFile:
             raise BadMedia("no frame was chosen")
         return frames
 
-    def _check_size(
-        self, pixels: NDArray[np.uint8], frames: NDArray[np.uint8] | None
-    ) -> None:
+    def _check_size(self, pixels: NDArray[np.uint8], frames: NDArray[np.uint8] | None) -> None:
         """As the header says, upright or turned, and as the first one."""
         size = pixels.shape[:2]
         header = (self.table.height, self.table.width)

@@ -86,7 +86,7 @@ ANSWERS: dict[str, tuple[bytes, str]] = {
     "header without colon": (OK + b"Nonsense\r\n\r\nx", BROKEN),
     "switching protocols": (
         b"HTTP/1.1 101 Go\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nx",
-        "HTTP 101",
+        BROKEN,
     ),
     "redirect without target": (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", "HTTP 302"),
     "redirect to nothing": (

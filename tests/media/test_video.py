@@ -116,20 +116,19 @@ def test_a_count_in_the_header_that_lies_is_not_believed() -> None:
         assert error.status == 422
 
 
-def test_frames_of_another_size_than_the_header_says_are_refused() -> None:
-    """A header of 64x48 before frames of 128x96."""
-    small, large = video(3), bytearray(video(3, size=(128, 96)))
-    head = small.index(b"avcC")
-    config = small[head : head + int.from_bytes(small[head - 4 : head], "big") - 4]
-    at = large.index(b"avc1") + 28
-    large[at : at + 4] = (64).to_bytes(2, "big") + (48).to_bytes(2, "big")
-    assert config  # the stream's own parameters stay those of the larger one
+def test_a_size_in_the_header_that_lies_gives_no_frame_of_another_size() -> None:
+    """The container says 64x48, the stream in it 128x96."""
+    data = bytearray(video(3, size=(128, 96)))
+    at = data.index(b"avc1", data.index(b"stsd")) + 28
+    assert data[at : at + 4] == (128).to_bytes(2, "big") + (96).to_bytes(2, "big")
+    data[at : at + 4] = (64).to_bytes(2, "big") + (48).to_bytes(2, "big")
     try:
-        file = opened(bytes(large))
+        file = opened(bytes(data))
         frames = file.frames([0, 1, 2], limits=VideoLimits(), backend=PYAV)
-    except BadMedia:
-        return
-    assert frames.shape[1:3] == (file.info.height, file.info.width)
+    except BadMedia as error:
+        assert "a frame of 128x96 pixels in a video of 64x48" in error.message
+    else:
+        assert frames.shape[1:3] == (file.info.height, file.info.width)
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,13 @@ def resolved(whole: Whole, towers: Towers, parts: Sequence[Part]) -> tuple[Promp
 
 
 def prompt_of(whole: Whole, parts: Sequence[Part], layouts: Sequence[ItemLayout]) -> Prompt:
-    return Prompt(
-        text=tuple(tuple(whole.ids(text)) for text in whole.texts(parts)),
-        items=tuple(
-            PromptItem(item=ItemKey(request_id="r", index=i, attempt=0), encoder="e", layout=layout)
-            for i, layout in enumerate(layouts)
-        ),
+    texts = tuple(tuple(whole.ids(text)) for text in whole.texts(parts))
+    return Prompt(text=texts, items=placed(layouts))
+
+
+def placed(layouts: Sequence[ItemLayout]) -> tuple[PromptItem, ...]:
+    """The items of one request."""
+    return tuple(
+        PromptItem(item=ItemKey(request_id="r", index=i, attempt=0), encoder="e", layout=layout)
+        for i, layout in enumerate(layouts)
     )

@@ -71,6 +71,8 @@ def memory() -> int:
 
 def seal(fd: int) -> None:
     """No byte changes any more; no writable mapping may be left."""
+    if not os.fstat(fd).st_size:
+        os.ftruncate(fd, 1)  # nothing cannot be mapped
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
 
@@ -79,8 +81,6 @@ def write(fd: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
-    if not len(data):
-        os.ftruncate(fd, 1)  # nothing cannot be mapped
 
 
 def put(pieces: Sequence[bytes]) -> int:
