@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 
-import PIL
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -25,7 +24,8 @@ from epd.errors import BadMedia, TooLarge
 from epd.media.decoded import Picture
 from epd.media.headers import refuse_costly, webp_size
 from epd.media.io import MediaIO
-from epd.types import Modality
+from epd.media.versions import decoding
+from epd.types import ItemForm, Modality
 
 # Naming the plugins here registers them before any thread asks for one.
 _PLUGINS = (
@@ -60,7 +60,7 @@ class ImageIO(MediaIO[Picture]):
 
     @property
     def decoding(self) -> str:
-        return decoding(self.config.image)
+        return decoding(self.modality, ItemForm.FILE, self.config)
 
     def load_bytes(self, data: bytes) -> Picture:
         return Picture(image=load_image(data, self.config.image))
@@ -70,12 +70,6 @@ class ImageIO(MediaIO[Picture]):
         file = io.BytesIO()
         media.image.save(file, "PNG")
         return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def decoding(config: ImageLimits) -> str:
-    """What happens to pixels here, for content keys."""
-    background = "#{:02x}{:02x}{:02x}".format(*config.background)
-    return f"rgb on {background}, upright, pillow {PIL.__version__}"
 
 
 def load_image(data: bytes, config: ImageLimits) -> Image.Image:

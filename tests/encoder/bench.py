@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import queue
+import time
 from typing import Any
 
 from PIL import Image
@@ -11,7 +12,7 @@ from PIL import Image
 from epd.config import EncodeConfig, MediaConfig
 from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
 from epd.errors import EpdError
-from epd.types import ItemKey, Modality
+from epd.types import ItemKey, MediaOptions, Modality
 from epd.wire.messages import EncodeItem
 from tests.encoder.towers import PlainTowers
 
@@ -54,6 +55,12 @@ class Bench:
         assert self.encoder.prepared(event)
         return event
 
+    def settle(self) -> None:
+        """Until no more than one job is in an intake thread's hands."""
+        deadline = time.monotonic() + 30
+        while self.encoder.gauges()["intake_jobs"] > 1:
+            assert time.monotonic() < deadline
+
     def held(self) -> dict[str, int]:
         """The gauges of what is held that no thread changes behind the test's back."""
         gauges = self.encoder.gauges().items()
@@ -80,15 +87,19 @@ def image_job(
     *,
     url: str | None = None,
     text_before: str = "",
+    salt: str = "",
+    options: str = "",
     wanted: bool = False,
     hold: bool = False,
 ) -> EncodeItem:
-    """The message that starts an image."""
+    """The message that starts an image. `options`: the one to switch on."""
     return EncodeItem(
         item=item,
         modality=Modality.IMAGE,
         url=url,
         text_before=text_before,
+        options=MediaOptions(**({options: True} if options else {})),
+        salt=salt,
         wanted=wanted,
         hold=hold,
     )

@@ -42,6 +42,7 @@ class PlainTowers:
         self.gate: threading.Event | None = None  # prepare waits for it
         self.entered = threading.Event()
         self.prepare_error: Exception | None = None
+        self.fail_once = False
         self.most_inside = 0  # of prepare at once
         self.media: list[Media] = []  # what was prepared
         self._inside: set[int] = set()
@@ -69,7 +70,9 @@ class PlainTowers:
             if self.gate is not None:
                 assert self.gate.wait(30)
             if self.prepare_error is not None:
-                raise self.prepare_error
+                error = self.prepare_error
+                self.prepare_error = None if self.fail_once else error
+                raise error
             self.media.append(media)
             return self._prepare(media, asked)
         finally:

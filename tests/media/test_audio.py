@@ -47,7 +47,8 @@ def pitch(sound: Sound) -> float:
 @pytest.mark.parametrize("kind", FILES)
 def test_a_tone_stays_the_same_tone(kind: str) -> None:
     sound = loaded(FILES[kind])
-    assert (sound.rate, sound.samples.dtype, sound.samples.ndim) == (16_000, np.float32, 1)
+    assert sound.samples.dtype == np.float32
+    assert (sound.rate, sound.samples.ndim) == (16_000, 1)
     assert len(sound.samples) == pytest.approx(16_000, rel=0.06)
     assert pitch(sound) == pytest.approx(440, abs=2)
     # AAC keeps nothing of the tone in its channel for low frequencies.

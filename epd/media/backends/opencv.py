@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +29,8 @@ class OpenCV:
         self, data: bytes, table: FrameTable, indices: Sequence[int]
     ) -> Iterator[NDArray[np.uint8]]:
         cv2.setNumThreads(1)
-        file = io.BytesIO(data)  # OpenCV holds no reference of its own
+        # OpenCV holds no reference of its own, and takes any readable object.
+        file: Any = io.BytesIO(data)
         video = cv2.VideoCapture(file, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         try:
             at = -1
