@@ -128,7 +128,8 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
     if image.mode.startswith("I"):
         return image.convert("I").point(_16_TO_8_BIT, "L").convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        below = Image.new("RGBA", layer.size, (*background, 255))
-        return Image.alpha_composite(below, layer).convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        whole = Image.new("RGB", layer.size, background)
+        whole.paste(layer, mask=layer)  # in place: a copy of a large picture is a lot of memory
+        return whole
     return image.convert("RGB")
