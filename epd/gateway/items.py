@@ -13,11 +13,11 @@ from epd.gateway.options import Opened, Options
 from epd.gateway.parts import MediaContent, VideoContent
 from epd.gateway.schemas import ChatRequest
 from epd.gateway.sources import Sources, missing_content
-from epd.gateway.urls import bad
+from epd.gateway.urls import Place, bad
 from epd.models.family import FamilySpec
 from epd.prompt import Message, Source, place_of
 
-Place = tuple[str, MediaContent]
+Placed = tuple[Place, MediaContent]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +50,24 @@ class ItemReader:
         sources = self._open(places, body.cache_salt or "", named)
         opened = [
             Opened(
-                where=where,
+                place=place,
                 modality=part.modality,
                 source=source,
                 sound=part.use_audio_in_video if isinstance(part, VideoContent) else None,
             )
-            for (where, part), source in zip(places, sources, strict=True)
+            for (place, part), source in zip(places, sources, strict=True)
         ]
         items = iter(self._options.resolve(opened, body.media_io_kwargs, body.mm_processor_kwargs))
         messages = [message.to_prompt(items) for message in body.messages]
         return Read(messages=messages, named=list(named.items()))
 
-    def _check_taken(self, places: Sequence[Place]) -> None:
-        for where, part in places:
+    def _check_taken(self, places: Sequence[Placed]) -> None:
+        for place, part in places:
             if part.modality not in self._spec.modalities:
                 takes = ", ".join(self._spec.modalities)
-                raise bad(where, f"this model takes no {part.modality.value}; it takes {takes}")
+                raise bad(place, f"this model takes no {part.modality.value}; it takes {takes}")
 
-    def _check_counts(self, places: Sequence[Place]) -> None:
+    def _check_counts(self, places: Sequence[Placed]) -> None:
         self._check_count("", len(places), self._gateway.max_items)
         for modality, num in Counter(part.modality for _, part in places).items():
             most = self._media.limits(modality).per_request
@@ -79,12 +79,12 @@ class ItemReader:
             text = f"the request has {num} items{kind}; this server takes {most} at most"
             raise BadRequest(text, param="messages")
 
-    def _open(self, places: Sequence[Place], salt: str, named: dict[Name, Source]) -> list[Source]:
+    def _open(self, places: Sequence[Placed], salt: str, named: dict[Name, Source]) -> list[Source]:
         """In order; a name may be used behind the part that gives it."""
         found: list[Source] = []
         left = self._media.request_bytes
-        for where, part in places:
-            source = self._sources.open(part, where)
+        for place, part in places:
+            source = self._sources.open(part, place)
             if part.uuid is not None:
                 name = Name(salt, part.modality, part.uuid)
                 if source is not None:
@@ -92,9 +92,9 @@ class ItemReader:
                 else:
                     source = named.get(name) or self.known.get(name)
                     if source is None:
-                        raise bad(where, f"its uuid {part.uuid!r} is not known (any more)")
+                        raise bad(place, f"its uuid {part.uuid!r} is not known (any more)")
             elif source is None:
-                raise missing_content(part, where)
+                raise missing_content(part, place)
             left -= source.num_bytes
             if left < 0:
                 text = f"more than {self._media.request_bytes} bytes of media in one request"
@@ -103,12 +103,16 @@ class ItemReader:
         return found
 
 
-def _places(body: ChatRequest) -> list[Place]:
+def _places(body: ChatRequest) -> list[Placed]:
     """Every part that names an item, in the order of the chat, with its place in the request."""
-    return [
+    parts = [
         (place_of(i, j), part)
         for i, message in enumerate(body.messages)
         if not isinstance(message.content, str)
         for j, part in enumerate(message.content)
         if isinstance(part, MediaContent)
+    ]
+    return [
+        (Place(f"{part.modality.value.replace('_', ' ')} {index}", where), part)
+        for index, (where, part) in enumerate(parts)
     ]

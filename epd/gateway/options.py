@@ -10,7 +10,7 @@ from typing import Any
 
 from epd.config import MediaConfig
 from epd.errors import BadRequest, ConfigError
-from epd.gateway.urls import bad
+from epd.gateway.urls import Place, bad
 from epd.gateway.wishes import IO, PROCESSOR, Wishes, read_wishes
 from epd.models.family import FamilySpec
 from epd.prompt import ItemPart, Source
@@ -24,7 +24,7 @@ MOST_SETTINGS = 2048
 class Opened:
     """An item before anybody has said how to read it. `sound`: its part's `use_audio_in_video`."""
 
-    where: str
+    place: Place
     modality: Modality
     source: Source
     sound: bool | None = None
@@ -74,7 +74,7 @@ class Options:
             raise BadRequest(text, param=PROCESSOR)
         rates = iter(wishes.fps if len(wishes.fps) > 1 else wishes.fps * num_videos)
         for one in opened:
-            processor = _canonical(wishes.processor.get(one.modality), one.where)
+            processor = _canonical(wishes.processor.get(one.modality), one.place)
             if one.modality is Modality.VIDEO:
                 rate = next(rates, None)
                 yield replace(self._of_video(one, wishes, rate), processor=processor)
@@ -86,7 +86,7 @@ class Options:
     def _of_video(self, one: Opened, wishes: Wishes, rate: float | None) -> MediaOptions:
         """A rate chooses frames of a file, and says how far apart those of a list are."""
         if one.sound and not self._spec.sound_in_video:
-            raise bad(one.where, "this model does not listen to videos")
+            raise bad(one.place, "this model does not listen to videos")
         most = self._media.video.max_frames
         num_frames = None if wishes.num_frames is None else min(wishes.num_frames, most)
         if one.source.form is ItemForm.FILE:
@@ -96,7 +96,7 @@ class Options:
                 num_frames=num_frames, fps=rate, use_audio_in_video=bool(sound), truncation=cut
             )
         if one.sound:
-            raise bad(one.where, f"there is no sound in {one.source.form.value}")
+            raise bad(one.place, f"there is no sound in {one.source.form.value}")
         _check_frames(one, wishes)
         return MediaOptions(
             num_frames=num_frames,
@@ -112,16 +112,16 @@ def _check_frames(one: Opened, wishes: Wishes) -> None:
     indices, total = wishes.frames_indices, wishes.total_num_frames
     num = len(one.source.pieces) if one.source.form is ItemForm.FRAMES else len(indices)
     if indices and len(indices) != num:
-        raise bad(one.where, f"it has {num} frames, frames_indices has {len(indices)}")
+        raise bad(one.place, f"it has {num} frames, frames_indices has {len(indices)}")
     least = max(num, indices[-1] + 1 if indices else 0)
     if total is not None and total < least:
-        raise bad(one.where, f"total_num_frames is {total}, but the video has {least} at least")
+        raise bad(one.place, f"total_num_frames is {total}, but the video has {least} at least")
 
 
-def _canonical(settings: Mapping[str, Any] | None, where: str) -> str:
+def _canonical(settings: Mapping[str, Any] | None, place: Place) -> str:
     if not settings:
         return ""
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
     if len(text) > MOST_SETTINGS:
-        raise bad(where, f"its {PROCESSOR} are longer than {MOST_SETTINGS} characters")
+        raise bad(place, f"its {PROCESSOR} are longer than {MOST_SETTINGS} characters")
     return text

@@ -228,7 +228,8 @@ URLS = {
     "bad base64": ("data:image/png;base64,@@@@", "base64 is not valid"),
     "cut base64": ("data:image/png;base64,AAAAA", "base64 is not valid"),
     "no comma": ("data:image/png;base64", "no comma"),
-    "another scheme": ("file:///etc/passwd", "must begin with https://, http:// or data:"),
+    "another scheme": ("ftp://cat.invalid/cat.png", "must begin with https://, http:// or data:"),
+    "a local file": ("file:///etc/passwd", "reads no local files"),
     "no host": ("http:///cat.png", "names no host"),
 }
 
@@ -273,11 +274,17 @@ FIELDS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "tempreature",
         "unknown field: tempreature",
     ),
-    "a video": (
-        {"messages": user({"type": "video_url", "video_url": {"url": "http://cat.invalid/"}})},
+    "a sound": (
+        {"messages": user({"type": "audio_url", "audio_url": {"url": "http://cat.invalid/"}})},
         400,
         "messages[0].content[0]",
-        "type must be text or image_url",
+        "this model takes no audio; it takes image",
+    ),
+    "a smell": (
+        {"messages": user({"type": "smell_url", "smell_url": {"url": "http://cat.invalid/"}})},
+        400,
+        "messages[0].content[0]",
+        "type must be one of text, image_url, video_url",
     ),
     "a temperature in words": ({"temperature": "hot"}, 400, "temperature", "temperature: "),
     "a negative number of tokens": ({"max_tokens": -1}, 400, "max_tokens", "max_tokens: "),

@@ -245,7 +245,8 @@ async def test_the_bytes_of_an_item_have_a_limit(client: Client) -> None:
     assert await client.asked(chat(inline("image", b"x" * 10), inline("audio", b"x" * 11)))
     many = [inline("image", b"x"), inline("image", b"x" * 11)]
     error = await client.refused(chat(*many), status=413, media=media)
-    assert error["message"] == "messages[0].content[1]: 11 bytes, 10 are allowed"
+    assert error["message"] == "image 1: 11 bytes, 10 are allowed"
+    assert error["param"] == "messages[0].content[1]"
     embeds = {"image_embeds": b64(b"x" * 6), "image_grid_thw": b64(b"x" * 5)}
     part = {"type": "image_embeds", "image_embeds": embeds}
     await client.refused(chat(part), status=413, media=media)

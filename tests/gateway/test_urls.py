@@ -14,10 +14,11 @@ from epd.prompt import Source
 from epd.types import ItemForm
 
 WHERE = "messages[2].content[1]"
+PLACE = urls.Place("video 3", WHERE)
 
 
 def opened(url: str, *, frames: bool = False, most_bytes: int = 1 << 20) -> Source:
-    return urls.open_inline(url, WHERE, frames=frames, most_bytes=most_bytes)
+    return urls.open_inline(url, PLACE, frames=frames, most_bytes=most_bytes)
 
 
 def encoded(*data: bytes) -> str:
@@ -76,7 +77,7 @@ def test_the_number_of_frames_has_a_limit() -> None:
     ],
 )
 def test_bytes_have_a_limit_for_the_whole_item(url: str) -> None:
-    with pytest.raises(TooLarge, match=r"1[12] bytes, 10 are allowed") as caught:
+    with pytest.raises(TooLarge, match=r"video 3: 1[12] bytes, 10 are allowed") as caught:
         opened(url, frames=True, most_bytes=10)
     assert caught.value.param == WHERE
     assert opened(url, frames=True, most_bytes=12).num_bytes in (11, 12)
@@ -121,16 +122,16 @@ def test_bad_inline_data_names_its_part_and_the_reason(url: str, reason: str) ->
 )
 def test_a_bad_url_names_its_part_and_the_reason(url: str, reason: str) -> None:
     with pytest.raises(BadRequest, match=reason) as caught:
-        urls.check_url(url, WHERE, local=False)
+        urls.check_url(url, PLACE, local=False)
     assert caught.value.param == WHERE
     assert caught.value.message.startswith(f"{WHERE}: ")
 
 
 @pytest.mark.parametrize("url", ["https://example.org/a.png?x=%20#y", "HTTP://example.org"])
 def test_web_urls_are_taken(url: str) -> None:
-    urls.check_url(url, WHERE, local=False)
+    urls.check_url(url, PLACE, local=False)
 
 
 def test_local_files_are_taken_where_the_operator_lets_them() -> None:
     """Which of them is the encode worker's business."""
-    urls.check_url("file:///media/cat.png", WHERE, local=True)
+    urls.check_url("file:///media/cat.png", PLACE, local=True)
