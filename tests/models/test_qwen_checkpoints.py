@@ -13,7 +13,7 @@ import torch
 from epd.models.language import LanguageModel, load_language
 from epd.models.leaves import replace_leaves
 from epd.models.partial import load_part
-from epd.models.sizes import num_weights, text_size, vision_size
+from epd.models.sizes import num_weights, text_size, tower_size
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import Towers, load_towers
 from epd.types import Modality
@@ -53,8 +53,7 @@ def test_sizes_are_those_of_the_modules(
     checkpoint: Checkpoint, reference: Reference, language: LanguageModel
 ) -> None:
     visual: Any = reference.model.model.visual
-    size, text = vision_size(checkpoint), text_size(checkpoint)
-    assert size.patch_values == visual.patch_embed.proj.weight[0].numel()
+    size, text = tower_size(checkpoint), text_size(checkpoint)
     assert size.hidden == visual.patch_embed.proj.weight.shape[0]
     mlp = dict(visual.blocks[0].mlp.named_modules())
     first = mlp.get("fc1") or mlp.get("linear_fc1") or mlp["gate_proj"]
@@ -102,7 +101,7 @@ def test_flat_files_with_settings_of_their_time_give_the_same_answers(
     inputs = merged(language, prompt, new_towers.encode(items))
     expected = whole.generate(whole.inputs(parts), 6)
     assert greedy(language, inputs, *language.positions(prompt), 6) == expected
-    text_size(old), vision_size(old), num_weights(old, BOTH)
+    text_size(old), tower_size(old), num_weights(old, BOTH)
     for media in (shown(90, 50), CLIPS["odd"]):
         assert prepare(new_towers, media).layout == prepare(towers, media).layout
 
