@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,7 +127,7 @@ def test_seven_requests_with_up_to_six_pictures_equal_generate(
 @pytest.fixture(scope="module")
 def free_answers(reference: Reference) -> dict[int, list[int]]:
     """Six tokens to one, two and three pictures, whatever they are."""
-    options = {"repetition_penalty": 1.0, "eos_token_id": -1}
+    options: dict[str, Any] = {"repetition_penalty": 1.0, "eos_token_id": -1}
     return {
         num: reference.generate(messages(num), pictures(num), 6, **options)[1] for num in (1, 2, 3)
     }

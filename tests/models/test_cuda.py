@@ -10,7 +10,7 @@ import torch
 from epd.models.language import LanguageModel, load_language
 from epd.models.spec import Checkpoint
 from epd.models.towers import Towers, load_towers
-from tests.models import halves, stand_in
+from tests.models import qwen_requests, stand_in
 from tests.models.clips import CLIPS
 from tests.models.generate import greedy, merged
 from tests.models.pictures import messages, pictures, prepare, prompt
@@ -40,7 +40,7 @@ def waiting_is_an_error() -> Iterator[None]:
 
 def test_rows_equal_those_of_the_cpu(towers: Towers, cuda_towers: Towers) -> None:
     items = [prepare(towers, image) for image in pictures(6)]
-    items += [halves.prepare(towers, clip) for clip in CLIPS.values()]
+    items += [qwen_requests.prepare(towers, clip) for clip in CLIPS.values()]
     for rows, expected in zip(cuda_towers.encode(items), towers.encode(items), strict=True):
         assert rows.is_cuda
         torch.testing.assert_close(rows.cpu(), expected, rtol=1e-4, atol=1e-4)

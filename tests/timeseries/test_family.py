@@ -62,7 +62,7 @@ def text_ids(path: Path, num: int) -> list[list[int]]:
     content.append({"type": "text", "text": TEXT[-1]})
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}],
-        chat_template=read_template(path, tokenizer),
+        chat_template=read_template(path, tokenizer, None),
         tokenize=False,
         add_generation_prompt=True,
     )
