@@ -51,7 +51,7 @@ class VideoLimits(ItemLimits):
     )
     max_frames: int = Field(32, ge=1, description="most frames taken of one video")
     max_decoded_pixels: int = Field(
-        256 * MIB, gt=0, description="all frames taken of one video together"
+        128 * MIB, gt=0, description="all frames taken of one video together"
     )
     max_seconds: float = Field(3600.0, gt=0, description="longest video, read from the header")
     backend: Literal["pyav", "opencv", "torchcodec", "decord"] = Field(

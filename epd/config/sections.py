@@ -53,7 +53,10 @@ class EncodeConfig(Section):
     fetch_threads: int = Field(16, ge=1, description="items fetched at once")
     max_queued_items: int = Field(1024, ge=1, description="items queued before refusing")
     queued_bytes: int = Field(
-        512 * MIB, gt=0, description="files that came with queued items before refusing"
+        256 * MIB, gt=0, description="files that came with queued items before refusing"
+    )
+    fetch_bytes: int = Field(
+        512 * MIB, gt=0, description="files being fetched, or waiting to be decoded"
     )
 
 

@@ -73,6 +73,7 @@ class Encoder:
             modalities=towers.modalities,
             num_threads=config.intake_threads,
             num_fetches=config.fetch_threads,
+            fetch_bytes=config.fetch_bytes,
             wanted=self._expects,
             leads=self._leads,
             wait_for_room=self._wait_for_room,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from epd.config import MediaConfig
 from epd.encoder.events import ItemBroken, PreparedItem, named
-from epd.encoder.fetched import FetchedBytes
+from epd.encoder.fetched import FetchedBytes, FetchRoom
 from epd.encoder.reading import Reader, Reading, fault_of
 from epd.errors import BadRequest, Cancelled, EpdError, InternalError
 from epd.media import Fetcher
@@ -51,6 +51,7 @@ class Intake:
         modalities: tuple[Modality, ...],
         num_threads: int,
         num_fetches: int,
+        fetch_bytes: int,
         wanted: Callable[[ItemKey], bool],
         leads: Callable[[Reading, bytes], bool],
         wait_for_room: Callable[[ItemKey], bool],
@@ -65,7 +66,9 @@ class Intake:
         self._on_prepared = on_prepared
         self._on_broken = on_broken
         self._fetcher = Fetcher(media)
+        self._media = media
         self._fetched_bytes = FetchedBytes(media.request_bytes)
+        self._fetch_room = FetchRoom(fetch_bytes)
         self._working = threading.BoundedSemaphore(num_threads)
         self._lock = threading.Lock()
         self._num_jobs = 0
@@ -146,22 +149,32 @@ class Intake:
         """None: nobody wants the item any more, or an equal one is on its way."""
         if job.modality not in self._modalities:
             raise BadRequest(f"this model does not take {job.modality.value} items here")
-        if not self._wanted(job.item):
+        if data is not None:
+            return self._read(Reading(job, data))
+        if job.url is None:
+            raise InternalError("the job carried neither bytes nor a URL")
+        with self._fetch_room.reserve(self._media.limits(job.modality.value).max_bytes) as settle:
+            if not self._wanted(job.item):
+                return None
+            with fault_of(job, "fetch"):
+                data = self._fetch(job, job.url)
+            settle(len(data))
+            return self._read(Reading(job, data))
+
+    def _fetch(self, job: EncodeItem, url: str) -> bytes:
+        data = self._fetcher.fetch(url, job.modality, wanted=lambda: self._wanted(job.item))
+        with self._lock:
+            self._fetched_bytes.add(job.item, len(data))
+        return data
+
+    def _read(self, reading: Reading) -> PreparedItem | None:
+        item = reading.job.item
+        if not self._wanted(item):
             return None
-        with fault_of(job, "fetch"):
-            reading = Reading(job, self._bytes(job) if data is None else data)
         key = self._reader.key(reading)
         if not self._leads(reading, key):
             return None
         with self._working:
-            if not self._wait_for_room(job.item):
+            if not self._wait_for_room(item):
                 return None
-            return self._reader.prepare(reading, key, lambda: self._wanted(job.item))
-
-    def _bytes(self, job: EncodeItem) -> bytes:
-        if job.url is None:
-            raise InternalError("the job carried neither bytes nor a URL")
-        data = self._fetcher.fetch(job.url, job.modality, wanted=lambda: self._wanted(job.item))
-        with self._lock:
-            self._fetched_bytes.add(job.item, len(data))
-        return data
+            return self._reader.prepare(reading, key, lambda: self._wanted(item))

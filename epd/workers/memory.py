@@ -9,10 +9,12 @@ import logging
 from collections.abc import Sequence
 
 from epd.config import Config
+from epd.media.decoders import budget
 from epd.models.sizes import ITEM_BYTES, num_weights, text_size, tower_size
 from epd.models.spec import Checkpoint
 from epd.observe.machine import available_host, available_shared, held_host, widens_bfloat16
 from epd.observe.memory import Machine, Need, Where, check_fits, table
+from epd.types import Modality
 
 log = logging.getLogger(__name__)
 
@@ -126,11 +128,15 @@ class _Sizes:
         tower, item = tower_size(self._checkpoint), self._item_bytes
         values = KEPT_ACTIVATIONS * tower.hidden + 2 * tower.intermediate
         patches = encode.max_batch_patches
-        files = (encode.fetch_threads + encode.intake_threads) * media.image.max_bytes
-        decoded = encode.intake_threads * 3 * media.image.max_pixels
+        largest = max(media.limits(modality).max_bytes for modality in Modality)
+        files = encode.fetch_bytes + encode.queued_bytes + largest
+        decoding = encode.decoders * (budget.BASE_BYTES + budget.work_bytes(media))
+        # An item's decoder is idle while its result, which is shared, is preprocessed.
+        waiting = max(0, encode.intake_threads - encode.decoders) * budget.result_bytes(media)
         return [
             self._weights("tower weights", self._tower_weights, single_rows=False),
             self._computing("rows store", encode.rows_bytes, "encode.rows_bytes"),
+            self._computing("rows cache", encode.cache_bytes, "encode.cache_bytes"),
             self._computing(
                 "tower activations", patches * values * item, "encode.max_batch_patches"
             ),
@@ -140,13 +146,14 @@ class _Sizes:
                 settings=("encode.prepared_bytes",),
             ),
             Need(
-                name="fetched and decoded media",
-                num_bytes=files + decoded,
-                settings=(
-                    "media.image.max_bytes",
-                    "media.image.max_pixels",
-                    "encode.fetch_threads",
-                ),
+                name="files",
+                num_bytes=files,
+                settings=("encode.fetch_bytes", "encode.queued_bytes"),
+            ),
+            Need(
+                name="decoders",
+                num_bytes=decoding + waiting,
+                settings=("encode.decoders", "media.image.max_pixels"),
             ),
         ]
 

@@ -66,12 +66,12 @@ def save(model_class: Any, config: Any, processor: Any, path: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = model_class._from_config(config, dtype=torch.float32)
-    for name, weight in model.named_parameters():
-        # Even attention and experts that are alike would make all answers alike.
-        if name.endswith(("q_norm.weight", "k_norm.weight")):
-            torch.nn.init.constant_(weight, 2.0)
-        elif name.endswith("mlp.gate.weight"):
-            torch.nn.init.normal_(weight, std=0.5)
+        for name, weight in model.named_parameters():
+            # Even attention, experts that are alike and sounds that are would make all answers so.
+            if name.endswith(("q_norm.weight", "k_norm.weight")):
+                torch.nn.init.constant_(weight, 2.0)
+            elif name.endswith("mlp.gate.weight") or (".conv" in name and weight.ndim > 2):
+                torch.nn.init.normal_(weight, std=0.5)
     token = processor.tokenizer.convert_tokens_to_ids
     model.generation_config = GenerationConfig(
         pad_token_id=token("<|endoftext|>"),

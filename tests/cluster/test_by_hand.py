@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from epd.cli.main import main
+from tests.cluster.roles import role
 from tests.cluster.running import data_url, eventually, picture
 from tests.reference import Reference
-
-LAUNCH = Path(__file__).parents[2] / "launch" / "local"
-
-
-@contextmanager
-def role(name: str, model: Path, *settings: str) -> Iterator[dict[str, Any]]:
-    """One role from its file in launch/local; what it says when it is ready."""
-    ready, writer = os.pipe()
-    argv = [sys.executable, "-m", "epd", name, "--config", str(LAUNCH / f"{name}.yaml")]
-    argv += ["--ready-fd", str(writer), "--set", f"model={model}", "--set", "dtype=float32"]
-    for setting in settings:
-        argv += ["--set", setting]
-    process = subprocess.Popen(argv, pass_fds=(writer,), stderr=subprocess.DEVNULL)
-    os.close(writer)
-    try:
-        with os.fdopen(ready) as pipe:
-            yield json.loads(pipe.readline())
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import queue
+import threading
 import time
 from typing import Any
 
@@ -20,8 +21,14 @@ from tests.encoder.towers import PlainTowers
 class Bench:
     """An encoder, its towers, and the inbox its intake threads put events into."""
 
-    def __init__(self, *, media: MediaConfig | None = None, **config: object) -> None:
-        self.towers = PlainTowers()
+    def __init__(
+        self,
+        *,
+        media: MediaConfig | None = None,
+        towers: PlainTowers | None = None,
+        **config: object,
+    ) -> None:
+        self.towers = towers or PlainTowers()
         self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.encoder = Encoder(
             self.towers,
@@ -54,6 +61,15 @@ class Bench:
         assert isinstance(event, ItemPrepared)
         assert self.encoder.prepared(event)
         return event
+
+    def hold_intake(self) -> None:
+        """Nothing that comes gets past the processor."""
+        self.towers.gate = threading.Event()
+
+    def release_intake(self) -> None:
+        """It does again."""
+        assert self.towers.gate is not None
+        self.towers.gate.set()
 
     def settle(self) -> None:
         """Until no more than one job is in an intake thread's hands."""
@@ -88,17 +104,17 @@ def image_job(
     url: str | None = None,
     text_before: str = "",
     salt: str = "",
-    options: str = "",
+    options: MediaOptions | None = None,
     wanted: bool = False,
     hold: bool = False,
 ) -> EncodeItem:
-    """The message that starts an image. `options`: the one to switch on."""
+    """The message that starts an image."""
     return EncodeItem(
         item=item,
         modality=Modality.IMAGE,
         url=url,
         text_before=text_before,
-        options=MediaOptions(**({options: True} if options else {})),
+        options=options or MediaOptions(),
         salt=salt,
         wanted=wanted,
         hold=hold,

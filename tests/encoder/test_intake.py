@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def slow(release: threading.Event) -> Page:
     return page
 
 
-def open_bench(benches: list[Bench], **config: int) -> Bench:
+def open_bench(benches: list[Bench], **config: Any) -> Bench:
     """One that may fetch from loopback."""
     bench = Bench(
         media=MediaConfig(allow_private_addresses=True, image=ImageLimits(timeout_s=30)), **config

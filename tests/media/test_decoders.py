@@ -213,7 +213,7 @@ def test_a_hang_ends_with_the_time_of_the_item(opener: Open) -> None:
 def test_a_file_that_wants_too_much_memory_is_refused(
     opener: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "work_bytes", lambda config: 40 << 20)
+    monkeypatch.setattr(budget, "limit_bytes", lambda config: 40 << 20)
     decoders = opener()
     with pytest.raises(BadMedia):
         decoders.image(picture_file(6000, 4000))

@@ -12,6 +12,7 @@ from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import Towers, load_towers
 from tests.checkpoints import FAMILIES, build
 from tests.models import stand_in
+from tests.models.thinker import Thinker
 from tests.models.whole import Whole
 from tests.reference import Reference
 
@@ -54,3 +55,8 @@ def towers(checkpoint: Checkpoint) -> Towers:
 def language(checkpoint: Checkpoint) -> LanguageModel:
     with stand_in.attention():
         return load_language(checkpoint, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def thinker(path: Path, checkpoint: Checkpoint) -> Thinker:
+    return Thinker(path, checkpoint.architecture)

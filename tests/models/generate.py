@@ -46,8 +46,8 @@ def greedy(
         plan = stand_in.Packed([len(embeds)])
         hidden = model.forward(embeds, positions, plan, prompt.deepstack)
         new.append(int(model.logits(hidden[-1:]).argmax()))
-        position = torch.full((3, 1), len(embeds) + delta, device=model.device)
-        positions = torch.cat([positions, position], dim=1)
+        position = torch.full_like(positions[..., :1], len(embeds) + delta)
+        positions = torch.cat([positions, position], dim=-1)
         last = torch.tensor(new[-1:], device=model.device)
         embeds = torch.cat([embeds, model.embed(last)])
     return new

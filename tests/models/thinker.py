@@ -32,15 +32,16 @@ class Thinker:
         import transformers
 
         self.processor: Any = transformers.AutoProcessor.from_pretrained(path)
-        self.processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
-            path, backend="pil"
-        )
+        if hasattr(self.processor, "image_processor"):
+            self.processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
+                path, backend="pil"
+            )
         self.model: Any = (
             getattr(transformers, architecture).from_pretrained(path, dtype=torch.float32).eval()
         )
         self._tokens = self.processor.tokenizer
-        self._size = {}
-        if video_size:
+        self._size: dict[str, Any] = {}
+        if video_size and hasattr(self.processor, "video_processor"):
             own = self.processor.video_processor.size
             edges = ("shortest_edge", "longest_edge")
             self._size = {"size": {edge: getattr(own, edge) for edge in edges}}
@@ -55,7 +56,11 @@ class Thinker:
         else:
             info = media.info
             rate = len(media.indices) / info.num_frames * info.fps
-            videos = {"do_sample_frames": False, "fps": rate, "cap_pixels_per_frame": False}
+            videos: dict[str, Any] = {
+                "do_sample_frames": False,
+                "fps": rate,
+                "cap_pixels_per_frame": False,
+            }
             videos |= {"input_data_format": "channels_last"} | self._size
             asked = {"videos": [media.frames], "text": [self.processor.video_token]}
             asked |= {"videos_kwargs": videos}
@@ -102,7 +107,8 @@ class Thinker:
             None if mask is None else mask.sum(-1),
             found.get("video_second_per_grid"),
         )
-        return positions[:, 0]
+        places: torch.Tensor = positions[:, 0]
+        return places
 
     def composed(self, parts: Sequence[Part]) -> torch.Tensor:
         """[3, T] of a request whose videos differ: each item as it stands alone."""
@@ -171,7 +177,8 @@ class Thinker:
             torch.tensor([num_frames]),
             torch.tensor([seconds]),
         )
-        return positions[:, 0].double()
+        places: torch.Tensor = positions[:, 0].double()
+        return places
 
     def rows(self, found: Found, kind: str) -> torch.Tensor:
         """Of the one item of this kind in what `alone` gave, without deeper slices."""

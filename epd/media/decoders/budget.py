@@ -8,12 +8,12 @@ from epd.config.section import MIB
 BASE_BYTES = 160 * MIB
 """Python and the libraries, as resident memory."""
 
-_SLACK = 256 * MIB
-_PICTURE = 20  # RGBA, white behind it, both together, RGB: bytes of a pixel
+SLACK_BYTES = 256 * MIB
+_PICTURE = 12  # as it is in the file, as RGBA, and over its background: bytes of a pixel
 _CODEC = 8 * 3 // 2  # reference frames in 4:2:0, as many as levels allow of large ones
 _FRAME = 3 * 3  # one frame being converted, turned and copied
 _SERIES = 64  # a number as text, in a line of its own, and as a number
-_SOUND_RATE = 192_000
+_SOUND_RATE = 48_000  # more than any model listens to; a file's own rate is never held whole
 
 
 def result_bytes(config: MediaConfig) -> int:
@@ -27,16 +27,17 @@ def result_bytes(config: MediaConfig) -> int:
 
 
 def work_bytes(config: MediaConfig) -> int:
-    """The file, its result and all between them, at most, for one item."""
+    """The file, its result and all between them, for one item."""
     image, video, series = config.image, config.video, config.time_series
-    file = max(image.max_bytes, video.max_bytes, config.audio.max_bytes, series.max_bytes)
-    return (
-        2 * file
-        + _SLACK
-        + max(
-            _PICTURE * image.max_pixels,
-            3 * video.max_decoded_pixels + (_CODEC + _FRAME) * video.max_pixels,
-            2 * 4 * int(config.audio.max_seconds * _SOUND_RATE),
-            _SERIES * series.max_values,
-        )
+    files = (image.max_bytes, video.max_bytes, config.audio.max_bytes, series.max_bytes)
+    return max(files) + max(
+        _PICTURE * image.max_pixels,
+        3 * video.max_decoded_pixels + (_CODEC + _FRAME) * video.max_pixels,
+        2 * 4 * int(config.audio.max_seconds * _SOUND_RATE),
+        _SERIES * series.max_values,
     )
+
+
+def limit_bytes(config: MediaConfig) -> int:
+    """Where the kernel says no: what one item can cost, and room for what memory is wasted."""
+    return work_bytes(config) + SLACK_BYTES

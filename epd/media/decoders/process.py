@@ -56,7 +56,7 @@ class Process:
         self._say(
             {
                 "media": settings,
-                "memory": budget.work_bytes(config),
+                "memory": budget.limit_bytes(config),
                 "timeout": self._timeout + 1.0,
             }
         )
