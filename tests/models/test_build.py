@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from epd.models.compiled import build
 from epd.models.compiled.kernels import load_kernels
 
 needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, build.COMPILERS)), reason="no C++ compiler"
+    not (any(map(shutil.which, build.COMPILERS)) and torch.cpu._is_avx512_supported()),
+    reason="no C++ compiler, or no CPU that it is for",
 )
 
 
@@ -52,10 +54,19 @@ def test_other_sources_flags_or_processors_make_another_library(
 def test_without_a_compiler_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: True)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert load_kernels(tmp_path / "new") is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and "no C++ compiler" in record.message
+
+
+def test_a_cpu_without_the_instructions_compiles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: False)
+    assert load_kernels(tmp_path / "new") is None
+    assert len(caplog.records) == 1 and "no AVX-512" in caplog.text
 
 
 @needs_compiler

@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 # Undefined symbols of OpenMP are found in what torch has loaded: nothing is linked with it.
-COMPILE = ["-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-Wno-psabi", "-c"]
-WIDE = "-mprefer-vector-width=512"
+COMPILE = [
+    *("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512"),
+    *("-fopenmp", "-fPIC", "-Wno-psabi", "-c"),
+]
 LINK = ["-shared"]
 COMPILE_TIMEOUT_S = 120.0
 
@@ -53,6 +55,8 @@ def sources() -> list[Path]:
 
 
 def _compiler() -> str:
+    if not torch.cpu._is_avx512_supported():
+        raise OSError("this CPU has no AVX-512")  # 16 short registers hold no tile's sums
     found = next(filter(None, map(shutil.which, COMPILERS)), None)
     if found is None:
         raise FileNotFoundError("there is no C++ compiler")
@@ -72,7 +76,7 @@ def _key(compiler: str) -> str:
     """Changes with the code, the compiler, the CPU and torch."""
     parts = [path.read_bytes() for path in sources()]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    parts += [version, _cpu().encode(), torch.__version__.encode(), " ".join(_flags()).encode()]
+    parts += [version, _cpu().encode(), torch.__version__.encode(), " ".join(COMPILE).encode()]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
@@ -85,17 +89,13 @@ def _cpu() -> str:
     return "\n".join(re.findall(r"^(?:model name|flags|Features)\s*:.*$", text, re.M)[:2])
 
 
-def _flags() -> list[str]:
-    return [*COMPILE, WIDE] if torch.cpu._is_avx512_supported() else COMPILE
-
-
 def _build(compiler: str, path: Path) -> None:
     """Under another name first: several processes may do this at once."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         made, library = Path(name) / "decoder.o", Path(name) / path.name
         source = str(FOLDER / "decoder.cpp")
-        _run([compiler, *_flags(), source, "-o", str(made)])
+        _run([compiler, *COMPILE, source, "-o", str(made)])
         _run([compiler, *LINK, str(made), "-o", str(library)])
         library.replace(path)
     log.info("compiled the decoder layers in %.1f s: %s", time.monotonic() - began, path)
@@ -106,6 +106,9 @@ def _run(command: list[str]) -> None:
 
 
 def _reason(error: Exception) -> str:
+    """One line: the compiler's first that names an error, where it has spoken."""
     said = getattr(error, "stderr", None)
-    lines = said.strip().splitlines() if isinstance(said, str) else []
-    return f"{error}: {lines[0]}" if lines else str(error)
+    lines = said.splitlines() if isinstance(said, str) else []
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"the compiler took more than {error.timeout:.0f} s"
+    return next((line for line in lines if "error" in line), str(error))
