@@ -1,9 +1,10 @@
 """How near is one step of the language engine to what memory and arithmetic allow?
 
-One process, no cluster, a CPU. The same checkpoint is loaded twice: *plain* with transformers' own
-leaf modules, *ours* as workers load it. Both run the engine's steps, in turn, in the
-same run: decode with 1 to 16 requests, and one prefill chunk. The floor of a decode step is the
-time to read every weight once at the speed at which this machine, in this run, reads 1 GB.
+One process, no cluster, a CPU. The same checkpoint is loaded up to three times: *plain* with
+transformers' own leaf modules, *packed* with ours, *compiled* as workers load it, with our decoder
+layers too. All run the engine's steps, in turn, in the same run: decode with 1 to 16 requests, and
+one prefill chunk. The floor of a decode step is the time to read every weight once at the speed at
+which this machine, in this run, reads 1 GB.
 
     python bench/step.py                      # builds half a billion random weights once
     python bench/step.py --checkpoint FOLDER --threads 2 --batches 1 8
@@ -41,6 +42,7 @@ from epd.models.torchvision_shim import prepare_torchvision
 from epd.types import RequestKey, SamplingParams
 
 GB = 1e9
+VARIANTS = ("plain", "packed", "compiled")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
@@ -49,11 +51,7 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
     checkpoint = read_checkpoint(args.checkpoint or half_billion(args.family))
-    plain, product_bytes = load_plain(checkpoint, args.dtype)
-    models = {
-        "plain": TimedModel(plain),
-        "ours": TimedModel(load_language(checkpoint, device="cpu", dtype=args.dtype)),
-    }
+    models, product_bytes = load(checkpoint, args)
     rate = read_rate()
     decode = measure_decode(models, args)
     prefill = measure_prefill(models, args)
@@ -81,6 +79,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--family", default="qwen2_5_vl", help="of the random weights")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=num_cores())
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--context", type=int, default=128, help="prompt tokens of a decode")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 2, 4, 8, 16])
     parser.add_argument("--chunks", type=int, nargs="*", default=[128, 512])
@@ -96,6 +95,21 @@ def half_billion(family: str) -> Path:
         print(f"building {folder}", file=sys.stderr)
         build_random_checkpoint(folder, family=family, sizes=HALF_BILLION)
     return folder
+
+
+def load(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[dict[str, TimedModel], int]:
+    """The variants asked for, and the bytes that a step's matrix products read."""
+    plain, product_bytes = load_plain(checkpoint, args.dtype)
+
+    def ours(cache: Path | None) -> LanguageModel:
+        return load_language(checkpoint, device="cpu", dtype=args.dtype, cache=cache)
+
+    makers = {
+        "plain": lambda: plain,
+        "packed": lambda: ours(None),
+        "compiled": lambda: ours(cache_folder() / "compiled"),
+    }
+    return {name: TimedModel(makers[name]()) for name in args.variants}, product_bytes
 
 
 def load_plain(checkpoint: Checkpoint, dtype: str) -> tuple[LanguageModel, int]:
@@ -178,7 +192,7 @@ def measure_prefill(models: dict[str, TimedModel], args: argparse.Namespace) -> 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared."""
+    """One of those that are compared."""
 
     model: TimedModel
     engine: Engine
@@ -207,7 +221,7 @@ class Side:
 
 
 def alternate(sides: dict[str, Side], num: int) -> dict[str, dict[str, list[float]]]:
-    """A step of each in turn, so that whatever else the machine does slows both."""
+    """A step of each in turn, so that whatever else the machine does slows all."""
     found: dict[str, dict[str, list[float]]] = {
         name: {"ms": [], "outside_ms": []} for name in sides
     }
@@ -274,25 +288,23 @@ def table(result: dict[str, Any]) -> None:
     say(f"{result['machine']['cpu']}, {result['machine']['threads']} threads")
     say(f"reads {result['read_gb_per_s']:.1f} GB/s: no decode step under {floor:.1f} ms")
     held = result["weight_bytes"]
-    say(f"weights held: plain {held['plain'] / GB:.2f} GB, ours {held['ours'] / GB:.2f} GB")
-    say(f"{'':12}{'plain':>10}{'ours':>10}{'faster':>9}{'floor':>8}{'outside the model':>19}")
-    for batch, ours in result["decode"]["ours"].items():
-        plain_ms = statistics.median(result["decode"]["plain"][batch]["ms"])
-        ms = statistics.median(ours["ms"])
-        outside = statistics.median(ours["outside_ms"]) / ms
-        say(
-            f"decode {batch:<5}{plain_ms:>7.1f} ms{ms:>7.1f} ms{plain_ms / ms:>8.2f}x"
-            f"{floor / ms:>8.0%}{outside:>19.1%}"
-        )
-    for chunk, ours in result["prefill"]["ours"].items():
-        size = int(chunk) * 1e3
-        plain_rate = size / statistics.median(result["prefill"]["plain"][chunk]["ms"])
-        rate = size / statistics.median(ours["ms"])
-        outside = statistics.median(ours["outside_ms"]) / statistics.median(ours["ms"])
-        say(
-            f"prefill {chunk:<4}{plain_rate:>6.0f} t/s{rate:>6.0f} t/s{rate / plain_rate:>8.2f}x"
-            f"{'':8}{outside:>19.1%}"
-        )
+    say("weights held: " + ", ".join(f"{name} {held[name] / GB:.2f} GB" for name in held))
+    say(f"{'':12}" + "".join(f"{name:>14}" for name in held) + f"{'floor':>8}{'outside':>9}")
+    for batch in next(iter(result["decode"].values())):
+        times = {name: found[batch] for name, found in result["decode"].items()}
+        cells = "".join(f"{statistics.median(found['ms']):>11.1f} ms" for found in times.values())
+        *_, last = times.values()
+        say(f"decode {batch:<5}{cells}{floor / statistics.median(last['ms']):>8.0%}{outside(last)}")
+    for chunk in next(iter(result["prefill"].values())):
+        times = {name: found[chunk] for name, found in result["prefill"].items()}
+        rates = [int(chunk) * 1e3 / statistics.median(found["ms"]) for found in times.values()]
+        *_, last = times.values()
+        say(f"prefill {chunk:<4}" + "".join(f"{r:>11.0f} t/s" for r in rates) + outside(last, 17))
+
+
+def outside(times: dict[str, list[float]], width: int = 9) -> str:
+    """The share of a step that its model did not take."""
+    return f"{statistics.median(times['outside_ms']) / statistics.median(times['ms']):>{width}.1%}"
 
 
 if __name__ == "__main__":

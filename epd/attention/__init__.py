@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 
-from epd.attention.base import AttentionBackend, PagedBatch, PagedSequence, StepAttention
+from epd.attention.base import (
+    AttentionBackend,
+    PagedBatch,
+    PagedSequence,
+    SingleTokens,
+    StepAttention,
+)
 from epd.attention.sdpa import SdpaBackend
 from epd.errors import UnsupportedModel
 
@@ -16,6 +22,7 @@ __all__ = [
     "PagedBatch",
     "PagedSequence",
     "SdpaBackend",
+    "SingleTokens",
     "StepAttention",
     "attend",
     "register",

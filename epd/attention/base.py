@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import torch
@@ -71,17 +72,55 @@ class AttentionBackend(ABC, Generic[P]):
         """
 
     def bind(self, batch: PagedBatch) -> StepAttention[P]:
-        """The plan of a step together with who can read it."""
-        return StepAttention(self, self.plan(batch), batch.num_new)
+        """The batch of a step together with who can read its plan."""
+        return StepAttention(self, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class SingleTokens:
+    """A batch in which every sequence has one new token, for kernels that find their own slots.
+
+    `tables` [sequences, blocks of the longest] and `lengths` [sequences], the new token counted,
+    are int32 on the CPU; a shorter sequence's table ends with zeros.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    block_size: int
+    tables: torch.Tensor
+    lengths: torch.Tensor
 
 
 class StepAttention(Generic[P]):
     """Attention of one step: what travels through the model as the keyword `plan`."""
 
-    def __init__(self, backend: AttentionBackend[P], plan: P, num_new: int) -> None:
-        self.num_new = num_new
+    def __init__(self, backend: AttentionBackend[P], batch: PagedBatch) -> None:
+        self.num_new = batch.num_new
         self._backend = backend
-        self._plan = plan
+        self._batch = batch
+
+    @cached_property
+    def _plan(self) -> P:
+        """Made by the first layer that asks: a step of single tokens may never need it."""
+        return self._backend.plan(self._batch)
+
+    def single_tokens(self) -> SingleTokens | None:
+        """None where any sequence has more than one new token."""
+        batch = self._batch
+        if any(sequence.num_new != 1 for sequence in batch.sequences):
+            return None
+        lengths = [sequence.kv_len for sequence in batch.sequences]
+        width = -(-max(lengths) // batch.block_size)
+        tables = [list(sequence.blocks[:width]) for sequence in batch.sequences]
+        return SingleTokens(
+            keys=batch.keys,
+            values=batch.values,
+            block_size=batch.block_size,
+            tables=torch.tensor(
+                [table + [0] * (width - len(table)) for table in tables], dtype=torch.int32
+            ),
+            lengths=torch.tensor(lengths, dtype=torch.int32),
+        )
 
     def attend(
         self,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import setproctitle
 
+from epd.cli.environment import cache_folder
 from epd.config import Config, load_config
 from epd.errors import ConfigError
 
@@ -42,7 +43,7 @@ def run(
 
 
 def _resolve(role: str, config: Config) -> Config:
-    """What a single role needs is there. A random number: names must differ across machines."""
+    """All that a single role needs. A random number: names must differ across machines."""
     if not config.model:
         raise ConfigError("model is not set: the folder of a checkpoint", param="model")
     if role != "gateway" and not config.gateways:
@@ -51,9 +52,9 @@ def _resolve(role: str, config: Config) -> Config:
             "gateways: [tcp://127.0.0.1:7400]",
             param="gateways",
         )
-    if config.name:
-        return config
-    return config.model_copy(update={"name": f"{role}-{secrets.randbelow(10**6)}"})
+    name = config.name or f"{role}-{secrets.randbelow(10**6)}"
+    cache_dir = config.cache_dir or str(cache_folder())
+    return config.model_copy(update={"name": name, "cache_dir": cache_dir})
 
 
 def _report(ready_fd: int | None, error: ConfigError) -> None:

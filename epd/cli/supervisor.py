@@ -193,7 +193,10 @@ class Supervisor:
             self._listen(min(TICK_S, grace_s))
         for child in children:
             if child.alive:
-                log.warning("%s did not stop within %.1f s: killed", child.spec.name, grace_s)
+                why = f"did not stop within {grace_s:.1f} s"
+                if self._stop.count > 1:
+                    why = "was still stopping at a second signal"
+                log.warning("%s %s: killed", child.spec.name, why)
                 child.kill()
             self._forget(child)
 

@@ -4,6 +4,7 @@
 from its first job to its last token. Events in, instructions out; no sockets, no clock.
 """
 
+from epd.cluster.hearing import hear
 from epd.cluster.instructions import Accepted, Emit, Failed, Opening, Tell
 from epd.cluster.membership import Membership
 from epd.cluster.ownership import Ownership
@@ -23,4 +24,5 @@ __all__ = [
     "Submission",
     "Tell",
     "asked_as",
+    "hear",
 ]

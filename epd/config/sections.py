@@ -75,6 +75,9 @@ class LanguageConfig(Section):
     host_bytes: int = Field(
         1024 * MIB, ge=0, description="host memory for KV of preempted requests"
     )
+    compiled: bool = Field(
+        True, description="compile decode steps of known bfloat16 models for this CPU"
+    )
     max_context: int | None = Field(
         None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"
     )
@@ -113,6 +116,7 @@ class Config(Section):
     threads: int | None = Field(
         None, ge=1, description="torch threads per worker; cores / workers unless set"
     )
+    cache_dir: str = Field("", description="keeps what is compiled; XDG's cache folder unless set")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     name: str = Field("", description="this process; its role and a number unless set")
     listen: str = Field("", description="tcp://HOST or ipc://DIR that this process binds in")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from epd.models.adapter import Adapter
+from epd.models.compiled.decoder import compiled_decoder
+from epd.models.compiled.kernels import Kernels, load_kernels
 from epd.models.heard import refuse_unheard
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.positions import prompt_positions
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
+from epd.observe.machine import widens_bfloat16
 from epd.types import Prompt
 
 
@@ -24,8 +28,9 @@ class LanguageModel:
     device. Weights ask for no gradient, so results are ordinary tensors that may be changed.
     """
 
-    def __init__(self, adapter: Adapter, model: Any) -> None:
+    def __init__(self, adapter: Adapter, model: Any, kernels: Kernels | None = None) -> None:
         self._decoder: Any = adapter.decoder(model)
+        self._compiled = None if kernels is None else compiled_decoder(self._decoder, kernels)
         self._head = adapter.head(model)
         self._embedding = self._decoder.get_input_embeddings()
         config = self._decoder.config
@@ -63,6 +68,10 @@ class LanguageModel:
         """
         assert deepstack is None or len(deepstack[1]) == self.deepstack_levels
         batched = positions[:, None] if positions.dim() == 2 else positions[None]
+        if self._compiled is not None and deepstack is None:
+            tokens = plan.single_tokens()
+            if tokens is not None and self._compiled.takes(embeds):
+                return self._compiled.forward(embeds, batched, tokens)
         hidden: torch.Tensor = self._decoder(
             inputs_embeds=embeds[None],
             position_ids=batched,
@@ -102,8 +111,13 @@ def _add_level(
         hidden[0].index_add_(0, places, slices[level])
 
 
-def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> LanguageModel:
-    """Read the language model and nothing else. `device` and `dtype` are resolved."""
+def load_language(
+    checkpoint: Checkpoint, *, device: str, dtype: str, cache: Path | None = None
+) -> LanguageModel:
+    """Read the language model and nothing else. `device` and `dtype` are resolved.
+
+    `cache`: where compiled decoder layers are kept; without it none are compiled.
+    """
     from epd.attention import ATTENTION, register
 
     prepare_torchvision()
@@ -113,5 +127,7 @@ def load_language(checkpoint: Checkpoint, *, device: str, dtype: str) -> Languag
     decoder = adapter.decoder(model)
     refuse_unheard(decoder, str(checkpoint.path))
     decoder.config._attn_implementation = ATTENTION
-    replace_leaves(model, single_rows=True)
-    return LanguageModel(adapter, model)
+    compiled = cache is not None and device == "cpu" and dtype == "bfloat16" and widens_bfloat16()
+    kernels = load_kernels(cache) if cache is not None and compiled else None
+    replace_leaves(model, single_rows=True, kernels=kernels)
+    return LanguageModel(adapter, model, kernels)

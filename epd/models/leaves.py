@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from epd.models.compiled.kernels import Kernels
 from epd.models.packed import JointLinear, JointProduct, PackedLinear, can_pack
 from epd.models.rms_norm import RmsNorm
 
@@ -22,21 +23,22 @@ from epd.models.rms_norm import RmsNorm
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-def replace_leaves(model: nn.Module, *, single_rows: bool) -> None:
+def replace_leaves(model: nn.Module, *, single_rows: bool, kernels: Kernels | None = None) -> None:
     """In place. On another device than a CPU nothing changes.
 
     `single_rows`: is the model ever given one row alone, as a decode is, so that weights should be
-    held in what is fastest for one row too?
+    held in what is fastest for one row too? `kernels`: what multiplies a few rows, if it can be.
     """
     if any(weight.device.type != "cpu" for weight in model.parameters()):
         return
     parents: list[Any] = list(model.modules())
     for parent in parents:
         for names in SIBLINGS:
-            _join(parent, names, single_rows)
+            _join(parent, names, single_rows, kernels)
         for name, child in list(parent.named_children()):
             if can_pack(child):
-                setattr(parent, name, PackedLinear([child], single_rows=single_rows))
+                packed = PackedLinear([child], single_rows=single_rows, kernels=kernels)
+                setattr(parent, name, packed)
             elif _is_rms_norm(child):
                 setattr(parent, name, RmsNorm(child.weight, child.variance_epsilon))
     # What is left may be a view of the mapped file: a copy lets go of all the rest of it.
@@ -50,12 +52,14 @@ def weight_bytes(model: nn.Module) -> int:
     return plain + sum(m.nbytes for m in model.modules() if isinstance(m, PackedLinear))
 
 
-def _join(parent: nn.Module, names: tuple[str, ...], single_rows: bool) -> None:
+def _join(
+    parent: nn.Module, names: tuple[str, ...], single_rows: bool, kernels: Kernels | None
+) -> None:
     linears = [getattr(parent, name, None) for name in names]
     found = [linear for linear in linears if linear is not None and can_pack(linear)]
     if len(found) < len(names) or len({_kind(linear) for linear in found}) > 1:
         return
-    product = JointProduct(found, single_rows=single_rows)
+    product = JointProduct(found, single_rows=single_rows, kernels=kernels)
     for index, name in enumerate(names):
         setattr(parent, name, JointLinear(product, index))
 

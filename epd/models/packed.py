@@ -3,8 +3,8 @@
 A CPU with bfloat16 instructions multiplies packed bfloat16. One without them is several times
 slower in bfloat16 than in float32 as soon as there is more than one row, so there a second,
 float32 copy is packed: the same weights, every product summed in float32, rounded once at the
-end. A single row is bound by reading weights, and reads the bfloat16 copy; a model that never
-computes a single row needs none.
+end. Few rows are bound by reading weights, and read the bfloat16 copy: up to MOST_ROWS with our
+compiled kernels, a single one without. A model that never computes so few rows needs none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import TypeGuard
 
 import torch
 from torch import nn
+
+from epd.models.compiled.kernels import Kernels
+from epd.models.compiled.streamed import Streamed, can_stream
 
 # oneDNN chooses a layout for a number of rows. This one serves all: from 8 rows on it hardly
 # changes, and for one row it is the fastest too, except in products that make fewer values than
@@ -41,24 +44,39 @@ class PackedLinear(nn.Module):
     Takes and returns the dtype of those modules.
     """
 
-    def __init__(self, linears: Sequence[nn.Linear], *, single_rows: bool = True) -> None:
+    def __init__(
+        self,
+        linears: Sequence[nn.Linear],
+        *,
+        single_rows: bool = True,
+        kernels: Kernels | None = None,
+    ) -> None:
         super().__init__()
         weight = torch.cat([linear.weight.detach() for linear in linears])
         bias = None
         if linears[0].bias is not None:
             bias = torch.cat([linear.bias.detach() for linear in linears])
-        self._own: _Packed | None = None
+        self._own: _Packed | Streamed | None = None
         self._wide: _Packed | None = None
         if weight.dtype == torch.float32 or not has_bf16_instructions():
             self._wide = _Packed(weight.float(), None if bias is None else bias.float())
         if weight.dtype == torch.bfloat16 and (self._wide is None or single_rows):
-            self._own = self._pack_own(weight, bias)
+            self._own = self._pack_own(weight, bias, kernels)
 
-    def _pack_own(self, weight: torch.Tensor, bias: torch.Tensor | None) -> _Packed | None:
+    def _pack_own(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels | None
+    ) -> _Packed | Streamed | None:
+        if self._wide is not None and kernels is not None and can_stream(weight):
+            return Streamed(weight, bias, kernels)
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return None
         single = self._wide is not None and weight.shape[0] < weight.shape[1]
         return _Packed(weight, bias, rows=1 if single else USUAL_ROWS)
+
+    @property
+    def streamed(self) -> Streamed | None:
+        """The weights as compiled kernels read them."""
+        return self._own if isinstance(self._own, Streamed) else None
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +86,7 @@ class PackedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out]."""
         own, wide = self._own, self._wide
-        if own is not None and (wide is None or x.numel() == x.shape[-1]):
+        if own is not None and (wide is None or x.numel() <= own.most_rows * x.shape[-1]):
             return own(x)
         assert wide is not None
         return wide(x.float()).to(x.dtype)
@@ -94,8 +112,14 @@ class JointProduct:
     Each takes its columns once; then the result is forgotten.
     """
 
-    def __init__(self, linears: Sequence[nn.Linear], *, single_rows: bool = True) -> None:
-        self.linear = PackedLinear(linears, single_rows=single_rows)
+    def __init__(
+        self,
+        linears: Sequence[nn.Linear],
+        *,
+        single_rows: bool = True,
+        kernels: Kernels | None = None,
+    ) -> None:
+        self.linear = PackedLinear(linears, single_rows=single_rows, kernels=kernels)
         self._sizes = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
@@ -114,6 +138,8 @@ class JointProduct:
 
 class _Packed:
     """One weight matrix in oneDNN's blocked layout."""
+
+    most_rows = 1  # beside a wider copy
 
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, rows: int = USUAL_ROWS

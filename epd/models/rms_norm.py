@@ -16,6 +16,7 @@ class RmsNorm(nn.Module):
     def __init__(self, weight: nn.Parameter, eps: float) -> None:
         super().__init__()
         self.weight = weight
+        self.eps = eps
         self._eps = torch.tensor(eps)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,8 @@ def tower_size(checkpoint: Checkpoint) -> TowerSize:
         read = _Reader(checkpoint, section)
         width = read("embed_dim", read("d_model", read("hidden_size", _USUAL_HIDDEN)))
         hidden.append(width)
-        inside = read("encoder_ffn_dim", read("intermediate_size", 4 * width))
+        usual = int(width * (section.get("mlp_ratio") or 4))
+        inside = read("encoder_ffn_dim", read("intermediate_size", usual))
         intermediate.append(inside)
     text = text_size(checkpoint)
     return TowerSize(

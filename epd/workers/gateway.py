@@ -26,6 +26,7 @@ from epd.cluster import (
     Submission,
     Tell,
     asked_as,
+    hear,
 )
 from epd.cluster.membership import Rejected
 from epd.config import Config
@@ -38,24 +39,13 @@ from epd.prompt import Draft, MediaPart
 from epd.types import Member, TokenLogprobs, TokenRun
 from epd.wire.links import Delivery, PeerLost
 from epd.wire.messages import (
-    Admitted,
     EncodeItem,
     Heartbeat,
     HeartbeatReply,
-    Holding,
-    ItemFailed,
-    LayoutReady,
     Leaving,
     Members,
-    PromptLogprobs,
-    Refused,
     Register,
     RegisterRefused,
-    RequestFailed,
-    Reserved,
-    Room,
-    RowsLost,
-    Tokens,
     Welcome,
 )
 from epd.wire.zmq_links import ZmqLinks
@@ -137,21 +127,11 @@ class Node:
         self._calls: dict[str, LiveCall] = {}
         self._heard: dict[str, float] = {}
         self._beats = 0
+        self._left = False
         self._handlers: dict[type[Any], Any] = {
             Register: self._on_register,
             HeartbeatReply: self._on_heartbeat,
-            Holding: lambda d: self._do(self._ownership.holding(d.sender, d.message)),
             Leaving: lambda d: self._lost(d.sender, d.incarnation, d.message.reason),
-            LayoutReady: lambda d: self._do(self._ownership.layout(d.sender, d.message)),
-            ItemFailed: lambda d: self._do(self._ownership.item_failed(d.sender, d.message)),
-            RowsLost: lambda d: self._do(self._ownership.rows_lost(d.sender, d.message)),
-            Reserved: lambda d: self._do(self._ownership.reserved(d.sender, d.message)),
-            Admitted: lambda d: self._do(self._ownership.admitted(d.sender, d.message)),
-            Refused: lambda d: self._do(self._ownership.refused(d.sender, d.message)),
-            Room: lambda d: self._do(self._ownership.room()),
-            Tokens: lambda d: self._do(self._ownership.tokens(d.sender, d.message.runs)),
-            PromptLogprobs: lambda d: self._do(self._ownership.prompt_logprobs(d.message)),
-            RequestFailed: lambda d: self._do(self._ownership.request_failed(d.sender, d.message)),
         }
 
     # ---- the HTTP side
@@ -233,6 +213,8 @@ class Node:
 
     def _guarded(self, event: object) -> None:
         """A fault of ours ends the process: a gateway that lost count must not go on."""
+        if self._left:  # workers that go on looking for us are not to be told that we are here
+            return
         try:
             self._handle(event)
         except Exception as error:  # noqa: BLE001  the barrier of this process
@@ -243,11 +225,18 @@ class Node:
         if isinstance(event, PeerLost):
             self._lost(event.name, event.incarnation, event.reason)
         elif isinstance(event, Delivery):
-            handler = self._handlers.get(type(event.message))
-            if handler is None:
-                log.warning("unexpected message=%s from=%s", event.message, event.sender)
-            else:
-                handler(event)
+            self._deliver(event)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        handler = self._handlers.get(type(delivery.message))
+        if handler is not None:
+            handler(delivery)
+            return
+        told = hear(self._ownership, delivery.sender, delivery.message)
+        if told is None:
+            log.warning("unexpected message=%s from=%s", delivery.message, delivery.sender)
+        else:
+            self._do(told)
 
     def _on_register(self, delivery: Delivery) -> None:
         message: Register = delivery.message
@@ -321,6 +310,7 @@ class Node:
 
     def leave(self) -> None:
         """Tell the workers that the leases end here."""
+        self._left = True
         for member in self._membership.members:
             self.links.send(member.name, Leaving(reason="the gateway stops"))
         self.links.close()

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from epd.config import Config
@@ -187,7 +188,9 @@ def _core(
     """How to make the core once its station exists, and what its Member says of it."""
     if role == "encode":
         return _encode(build, sink, outgoing)
-    model = load_language(build.checkpoint, device=build.device, dtype=build.dtype)
+    model = load_language(
+        build.checkpoint, device=build.device, dtype=build.dtype, cache=_cache(build.config)
+    )
     engine = Engine(model, build.config.language)
     max_context = build.config.language.max_context or build.checkpoint.max_context
     facts = {"kv_tokens": engine.num_tokens_capacity, "max_context": max_context}
@@ -198,6 +201,12 @@ def _core(
     rows = RowReceiver(build.config.language.rows_bytes, PULL_BYTES)
     chunk = build.config.wire.chunk_bytes
     return lambda s: PrefillCore(s, model, engine, rows, outgoing, chunk), facts
+
+
+def _cache(config: Config) -> Path | None:
+    """Where compiled decoder layers are kept; None where there should be none."""
+    compiled = config.language.compiled and config.cache_dir
+    return Path(config.cache_dir) / "compiled" if compiled else None
 
 
 def _encode(

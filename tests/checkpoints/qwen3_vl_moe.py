@@ -35,11 +35,11 @@ def build(path: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Qwen3VLMoeForConditionalGeneration._from_config(config, dtype=torch.float32)
-    for name, weight in model.named_parameters():
-        if name.endswith(("q_norm.weight", "k_norm.weight")):
-            torch.nn.init.constant_(weight, HEAD_NORM)
-        elif name.endswith("mlp.gate.weight"):
-            torch.nn.init.normal_(weight, std=0.5)  # else all experts are nearly alike
+        for name, weight in model.named_parameters():
+            if name.endswith(("q_norm.weight", "k_norm.weight")):
+                torch.nn.init.constant_(weight, HEAD_NORM)
+            elif name.endswith("mlp.gate.weight"):
+                torch.nn.init.normal_(weight, std=0.5)  # else all experts are nearly alike
     model.generation_config = GenerationConfig.from_pretrained(path)
     model.save_pretrained(path)
     return path

@@ -22,6 +22,7 @@ from epd.cluster import (
     Submission,
     Tell,
     asked_as,
+    hear,
 )
 from epd.errors import EpdError
 from epd.prefix import PREFIX_TOKENS
@@ -404,31 +405,15 @@ class Crowd:
         return self.seen[asked_as(item.request_id)].sources[item.index]
 
     def hear(self, sender: str, message: Any) -> None:
-        owner = self.owner
-        match message:
-            case m.LayoutReady():
-                self.do(owner.layout(sender, message))
-            case m.RowsLost():
-                self.do(owner.rows_lost(sender, message))
-            case m.Reserved():
-                self.do(owner.reserved(sender, message))
-            case m.Admitted():
-                self.aged.discard(message.request.request_id)
-                self.do(owner.admitted(sender, message))
-            case m.Refused():
-                if owner.holding(sender, m.Holding(requests=(message.request,), items=())) == []:
-                    self.aged.add(message.request.request_id)
-                self.do(owner.refused(sender, message))
-            case m.Room():
-                self.do(owner.room())
-            case m.Tokens():
-                self.do(owner.tokens(sender, message.runs))
-            case m.PromptLogprobs():
-                self.do(owner.prompt_logprobs(message))
-            case m.RequestFailed():
-                self.do(owner.request_failed(sender, message))
-            case _:
-                raise AssertionError(message)
+        if isinstance(message, m.Admitted):
+            self.aged.discard(message.request.request_id)
+        if isinstance(message, m.Refused):
+            holding = m.Holding(requests=(message.request,), items=())
+            if self.owner.holding(sender, holding) == []:
+                self.aged.add(message.request.request_id)
+        told = hear(self.owner, sender, message)
+        assert told is not None, message
+        self.do(told)
 
     def do(self, instructions: list[Any]) -> None:
         for instruction in instructions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from epd.cluster import Accepted, Emit, Failed, Membership, Ownership, Placement, Tell
+from epd.cluster import Accepted, Emit, Failed, Membership, Ownership, Placement, Tell, hear
 from epd.errors import EpdError
 from epd.prefix import prefix_root
 from epd.types import ItemLayout, Member
@@ -64,34 +64,16 @@ class SimGateway:
         return member is not None and member.incarnation == str(incarnation)
 
     def handle(self, letter: Letter) -> None:
-        owner, sender, message = self.ownership, letter.sender, letter.message
+        sender, message = letter.sender, letter.message
         match message:
             case m.Register():
                 self.join(message.member)
             case m.Leaving():
                 self.lose(sender, letter.incarnation)
-            case m.LayoutReady():
-                self.do(owner.layout(sender, message))
-            case m.RowsLost():
-                self.do(owner.rows_lost(sender, message))
-            case m.Reserved():
-                self.do(owner.reserved(sender, message))
-            case m.Admitted():
-                self.do(owner.admitted(sender, message))
-            case m.Refused():
-                self.do(owner.refused(sender, message))
-            case m.Room():
-                self.do(owner.room())
-            case m.Tokens():
-                self.do(owner.tokens(sender, message.runs))
-            case m.PromptLogprobs():
-                self.do(owner.prompt_logprobs(message))
-            case m.RequestFailed():
-                self.do(owner.request_failed(sender, message))
-            case m.Holding():
-                self.do(owner.holding(sender, message))
             case _:
-                raise AssertionError(message)
+                told = hear(self.ownership, sender, message)
+                assert told is not None, message
+                self.do(told)
 
     def join(self, member: Member) -> None:
         joined = self.membership.join(member, {"protocol": str(m.PROTOCOL_VERSION)})

@@ -1,7 +1,7 @@
 """The tensors of the KV cache, and copies of token ranges in and out of them.
 
-Outside this file and the attention backends nobody knows how pages are laid out: a range leaves
-and enters as [2 (K, V), layers, tokens, kv_heads, head_dim].
+Outside this file, the attention backends and epd.models.compiled nobody knows how pages are laid
+out: a range leaves and enters as [2 (K, V), layers, tokens, kv_heads, head_dim].
 """
 
 from __future__ import annotations

@@ -1,0 +1,168 @@
+// All layers of a decoder for one new token of each of a few sequences, in one parallel region.
+//
+//     hidden += o(attention(rotated q, k and v of norm(hidden)))      5 meetings of the threads
+//     hidden += down(silu(gate(norm(hidden))) * up(norm(hidden)))     per layer
+//
+// Weights and pages are bfloat16, sums float32, and values are rounded to bfloat16 where
+// transformers' modules round them. Norms every thread computes for itself, which takes less time
+// than a meeting.
+//
+// The floor of a step is reading every weight once: bytes of weights / memory bandwidth.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "attention.h"
+#include "product.h"
+
+struct Layer {
+    const bf16* input_norm;  // [hidden]
+    Product qkv;             // q, k and v one above the other
+    const bf16 *q_norm, *k_norm;
+    Product o;
+    const bf16* post_norm;  // [hidden]
+    Product gate_up;        // gate above up
+    Product down;
+};
+
+struct Decoder {
+    int64_t hidden, intermediate, num_layers;
+    Heads heads;
+    const Layer* layers;
+    const bf16* norm;  // [hidden]
+};
+
+struct Step {
+    int64_t rows, threads;
+    const bf16* embeds;      // [rows, hidden]
+    const bf16 *cos, *sin;   // [rows, head_dim]
+    bf16* out;               // [rows, hidden]
+    Pages pages;
+};
+
+namespace {
+
+struct Task {
+    int64_t sequence, kv_head, piece;
+};
+
+class Run {
+  public:
+    Run(const Decoder& decoder, const Step& step)
+        : decoder(decoder), heads(decoder.heads), step(step), rows(step.rows),
+          hidden(rows * decoder.hidden), qkv(rows * heads.width()),
+          activated(rows * decoder.intermediate) {
+        for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = widened(step.embeds[i]);
+        int64_t pieces = 0;
+        for (int64_t row = 0; row < rows; ++row) {
+            first_piece.push_back(pieces);
+            for (int64_t piece = 0; piece < step.pages.num_pieces(row); ++piece, ++pieces)
+                for (int64_t head = 0; head < heads.num_kv; ++head)
+                    tasks.push_back({row, head, piece});
+        }
+        partials.resize(pieces * heads.num);
+        outs.resize(pieces * heads.num * heads.dim);
+    }
+
+    void all_layers() {
+#pragma omp parallel num_threads(step.threads)
+        {
+            const int64_t widest = std::max(decoder.hidden, heads.num * heads.dim);
+            std::vector<float> own(rows * widest);
+            for (int64_t number = 0; number < decoder.num_layers; ++number)
+                layer(number, own.data());
+        }
+        std::vector<float> normed(rows * decoder.hidden);
+        norm_all(decoder.norm, normed.data());
+        for (size_t i = 0; i < normed.size(); ++i) step.out[i] = narrowed(normed[i]);
+    }
+
+  private:
+    // `own` is this thread's: the input of a product.
+    void layer(int64_t number, float* own) {
+        const Layer& layer = decoder.layers[number];
+        const auto into = [](std::vector<float>& to, int64_t width) {
+            return [&to, width](int64_t row, int64_t i, Floats values) {
+                write(&to[row * width + i], values);
+            };
+        };
+        const auto add = [&](int64_t row, int64_t i, Floats values) {
+            float* sum = &hidden[row * decoder.hidden + i];
+            write(sum, rounded(read<Floats>(sum) + values));
+        };
+        norm_all(layer.input_norm, own);
+        multiply_all(layer.qkv, own, rows, into(qkv, heads.width()));
+        attend_all(layer, number);
+        merge_all(own);
+        multiply_all(layer.o, own, rows, add);
+        norm_all(layer.post_norm, own);
+        multiply_gated(layer.gate_up, own, rows, into(activated, decoder.intermediate));
+        multiply_all(layer.down, activated.data(), rows, add);
+    }
+
+    void norm_all(const bf16* weight, float* to) const {
+        const int64_t size = decoder.hidden;
+        for (int64_t row = 0; row < rows; ++row)
+            normalise(&hidden[row * size], weight, size, heads.eps, to + row * size);
+    }
+
+    void attend_all(const Layer& layer, int64_t number) {
+#pragma omp for schedule(dynamic)
+        for (size_t i = 0; i < tasks.size(); ++i) {
+            const Task& task = tasks[i];
+            const NewToken token{&qkv[task.sequence * heads.width()], layer.q_norm, layer.k_norm,
+                                 step.cos + task.sequence * heads.dim,
+                                 step.sin + task.sequence * heads.dim};
+            const int64_t at = (first_piece[task.sequence] + task.piece) * heads.num +
+                               task.kv_head * heads.group();
+            attend(heads, step.pages, token, number, task.sequence, task.kv_head,
+                   task.piece * PIECE, &partials[at], &outs[at * heads.dim]);
+        }
+    }
+
+    void merge_all(float* to) const {
+        for (int64_t row = 0; row < rows; ++row)
+            for (int64_t head = 0; head < heads.num; ++head, to += heads.dim) {
+                const int64_t at = first_piece[row] * heads.num + head;
+                merge(heads, &partials[at], &outs[at * heads.dim], step.pages.num_pieces(row),
+                      heads.num, to);
+            }
+    }
+
+    const Decoder& decoder;
+    const Heads& heads;
+    const Step& step;
+    const int64_t rows;
+    std::vector<float> hidden, qkv, activated, outs;
+    std::vector<Partial> partials;
+    std::vector<int64_t> first_piece;
+    std::vector<Task> tasks;
+};
+
+}  // namespace
+
+extern "C" void epd_decode(const Decoder* decoder, const Step* step) {
+    Run(*decoder, *step).all_layers();
+}
+
+// x [rows, in] -> out [rows, out].
+extern "C" void epd_multiply(const Product* product, const bf16* x, bf16* out, int64_t rows,
+                             int64_t threads) {
+    std::vector<float> wide(rows * product->in);
+    for (size_t i = 0; i < wide.size(); ++i) wide[i] = widened(x[i]);
+    const auto store = [&](int64_t row, int64_t i, Floats values) {
+        for (int lane = 0; lane < LANES; ++lane)
+            out[row * product->out + i + lane] = narrowed(values[lane]);
+    };
+#pragma omp parallel num_threads(threads)
+    multiply_all(*product, wide.data(), rows, store);
+}
+
+// Only advice: a system without large pages ignores it.
+extern "C" void epd_prefer_large_pages(void* memory, int64_t bytes) {
+    const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE)), from = uintptr_t(memory);
+    const uintptr_t first = (from + page - 1) / page * page, end = (from + bytes) / page * page;
+    if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+}

@@ -1,0 +1,355 @@
+"""Compiled decode steps compute what transformers' modules compute, and refuse all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from epd.attention import PagedBatch, PagedSequence, SdpaBackend, SingleTokens, StepAttention
+from epd.models.compiled import decoder as compiled
+from epd.models.compiled.decoder import recognised
+from epd.models.compiled.kernels import MOST_ROWS, Kernels, load_kernels
+from epd.models.compiled.streamed import Streamed, can_stream
+from epd.models.language import LanguageModel, load_language
+from epd.models.packed import PackedLinear, can_pack, has_bf16_instructions
+from epd.models.random_checkpoint import Sizes, build_random_checkpoint
+from epd.models.spec import Checkpoint, read_checkpoint
+
+BLOCK, BLOCKS = 16, 90
+# With the new token: alone, around the ends of pages and of pieces, and several pieces.
+LENGTHS = [1, 2, 15, 16, 17, 33, 256, 257, 530]
+SIZES = {
+    "qwen2_5_vl": Sizes(layers=2),
+    "qwen3_vl": Sizes(head_dim=32),
+    "one KV head": Sizes(layers=2, kv_heads=1),
+    "no groups": Sizes(layers=2, kv_heads=4),
+}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not can_pack(nn.Linear(2, 2)) or has_bf16_instructions():
+        pytest.skip("this CPU decodes with other products")
+    folder = tmp_path_factory.mktemp("compiled") / "kept"
+    if load_kernels(folder) is None:
+        pytest.skip("there is no compiler")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(cache: Path) -> Kernels:
+    found = load_kernels(cache)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session", params=SIZES)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    family = request.param if request.param.startswith("qwen") else "qwen2_5_vl"
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    build_random_checkpoint(folder, family=family, sizes=SIZES[request.param])
+    bend_vectors(folder / "model.safetensors")
+    return read_checkpoint(folder)
+
+
+def bend_vectors(file: Path) -> None:
+    """Random models have biases of 0 and norms of 1, which would hide what is left out."""
+    torch.manual_seed(5)
+    weights = load_file(file)
+    for weight in weights.values():
+        if weight.dim() == 1:
+            weight += 0.3 * torch.randn_like(weight)
+    save_file(weights, file, {"format": "pt"})
+
+
+@pytest.fixture
+def ours(checkpoint: Checkpoint, cache: Path) -> LanguageModel:
+    return load_language(checkpoint, device="cpu", dtype="bfloat16", cache=cache)
+
+
+@pytest.fixture(scope="session")
+def packed(checkpoint: Checkpoint) -> LanguageModel:
+    return load_language(checkpoint, device="cpu", dtype="bfloat16")
+
+
+@pytest.fixture(scope="session")
+def exact(checkpoint: Checkpoint) -> LanguageModel:
+    return load_language(checkpoint, device="cpu", dtype="float32")
+
+
+class Decodes:
+    """One new token of each sequence, over random pages. Slots nobody has written hold NaN."""
+
+    def __init__(self, model: LanguageModel, lengths: Sequence[int]) -> None:
+        generator = torch.Generator().manual_seed(len(lengths))
+        shape = (2, model.num_layers, BLOCKS * BLOCK, model.kv_heads, model.head_dim)
+        free = torch.randperm(BLOCKS, generator=generator).tolist()
+        tables = [[free.pop() for _ in range(-(-length // BLOCK))] for length in lengths]
+        written = torch.randn(shape, generator=generator).bfloat16().to(model.dtype)
+        self.pages = torch.full_like(written, torch.nan)
+        self.new = []
+        for length, table in zip(lengths, tables, strict=True):
+            slots = [table[at // BLOCK] * BLOCK + at % BLOCK for at in range(length)]
+            self.pages[:, :, slots[:-1]] = written[:, :, slots[:-1]]
+            self.new.append(slots[-1])
+        sequences = [
+            PagedSequence(1, length, table) for length, table in zip(lengths, tables, strict=True)
+        ]
+        self.batch = PagedBatch(tuple(sequences), self.pages[0], self.pages[1], BLOCK)
+        self.ids = torch.randint(1000, (len(lengths),), generator=generator)
+        self.positions = torch.tensor(lengths) - 1
+
+    def run(
+        self, model: LanguageModel, plan: StepAttention[Any] | None = None, shift: int = 0
+    ) -> torch.Tensor:
+        """Last hidden states, new keys and new values, in one row per sequence."""
+        plan = plan or SdpaBackend().bind(self.batch)
+        axes = self.positions + shift + torch.tensor([[0], [3], [7]])
+        hidden = model.forward(model.embed(self.ids), axes, plan)
+        new = self.pages[:, :, self.new].permute(2, 0, 1, 3, 4).flatten(1)
+        return torch.cat([hidden, new], 1).float()
+
+
+class Bent(StepAttention[Any]):
+    """A step whose block tables or lengths are wrong."""
+
+    def __init__(self, batch: PagedBatch, bend: Callable[[SingleTokens], SingleTokens]) -> None:
+        super().__init__(SdpaBackend(), batch)
+        self._bend = bend
+
+    def single_tokens(self) -> SingleTokens | None:
+        found = super().single_tokens()
+        return None if found is None else self._bend(found)
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16])
+def test_steps_are_as_good_as_with_transformers_layers(
+    num: int, ours: LanguageModel, packed: LanguageModel, exact: LanguageModel
+) -> None:
+    assert ours._compiled is not None and ours._compiled.takes(torch.empty(num, 1))
+    lengths = [(7 * i + 3 * num) % 60 + 1 for i in range(num)]
+    runs = [Decodes(model, lengths).run(model) for model in (ours, packed, exact)]
+    assert error(runs[0], runs[2]) < 1.5 * error(runs[1], runs[2]) + 1e-3
+
+
+def test_lengths_around_the_ends_of_pages_and_pieces(
+    ours: LanguageModel, packed: LanguageModel, exact: LanguageModel
+) -> None:
+    """Row by row: none hides behind the others. All but the new slots stay as they are."""
+    steps = [Decodes(model, LENGTHS) for model in (ours, packed, exact)]
+    before = steps[0].pages.clone()
+    runs = [step.run(model) for step, model in zip(steps, (ours, packed, exact), strict=True)]
+    for row in range(len(LENGTHS)):
+        assert error(runs[0][row], runs[2][row]) < 2 * error(runs[1][row], runs[2][row]) + 1e-3
+    after = steps[0].pages.clone()
+    after[:, :, steps[0].new] = before[:, :, steps[0].new] = 0
+    assert torch.equal(after.nan_to_num(7.0), before.nan_to_num(7.0))
+
+
+def test_the_number_of_threads_changes_nothing(
+    ours: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Decodes(ours, LENGTHS).run(ours)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(Decodes(ours, LENGTHS).run(ours), alone)
+
+
+def of_another(tokens: SingleTokens) -> SingleTokens:
+    tables = tokens.tables.clone()
+    tables[-1, 0] = tables[0, 0]
+    return replace(tokens, tables=tables)
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [of_another, lambda tokens: replace(tokens, lengths=(tokens.lengths - 1).clamp(min=1))],
+    ids=["page", "length"],
+)
+def test_a_wrong_page_or_length_would_be_seen(
+    bend: Callable[[SingleTokens], SingleTokens], ours: LanguageModel
+) -> None:
+    """Negative control of the comparisons above."""
+    right = Decodes(ours, [40, 50]).run(ours)
+    step = Decodes(ours, [40, 50])
+    wrong = step.run(ours, Bent(step.batch, bend))
+    assert not error(wrong, right) < 0.05
+
+
+def test_a_wrong_position_would_be_seen(ours: LanguageModel) -> None:
+    right = Decodes(ours, [40, 50]).run(ours)
+    assert error(Decodes(ours, [40, 50]).run(ours, shift=1), right) > 0.05
+
+
+def test_a_bias_or_a_head_norm_left_out_would_be_seen(ours: LanguageModel) -> None:
+    right = Decodes(ours, [40, 50]).run(ours)
+    assert ours._compiled is not None
+    first = ours._compiled._decoder.layers[0]
+    if first.q_norm is None:
+        assert first.qkv.bias is not None
+        first.qkv.bias = None
+    else:
+        first.q_norm = None
+    assert error(Decodes(ours, [40, 50]).run(ours), right) > 0.005
+
+
+def test_broken_values_of_one_sequence_do_not_reach_another(ours: LanguageModel) -> None:
+    right = Decodes(ours, [20, 30, 40]).run(ours)
+    step = Decodes(ours, [20, 30, 40])
+    first = step.batch.sequences[1].blocks[0] * BLOCK
+    step.pages[:, :, first] = torch.nan
+    found = step.run(ours)
+    assert torch.equal(found[[0, 2]], right[[0, 2]])
+    assert found[1].isnan().any()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 9, 16])
+@pytest.mark.parametrize("shape", [(32, 2), (96, 64), (64, 130)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products(rows: int, shape: tuple[int, int], bias: bool, kernels: Kernels) -> None:
+    torch.manual_seed(rows)
+    weight, added = torch.randn(shape).bfloat16(), torch.randn(shape[0]).bfloat16()
+    x = torch.randn(1, rows, shape[1]).bfloat16()
+    found = Streamed(weight, added if bias else None, kernels)(x)
+    expected = x.double() @ weight.double().T + (added.double() if bias else 0.0)
+    assert found.shape == (1, rows, shape[0]) and found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, atol=2**-8, rtol=2**-8)
+    if bias:
+        other = Streamed(weight, None, kernels)(x)
+        assert not torch.allclose(other.double(), expected, atol=2**-8, rtol=2**-8)
+
+
+def test_infinities_and_what_is_no_number_stay_so(kernels: Kernels) -> None:
+    weight = torch.ones(32, 2, dtype=torch.bfloat16)
+    x = torch.tensor([[torch.inf, 1.0], [torch.nan, 1.0], [1.0, 1.0]]).bfloat16()
+    found = Streamed(weight, None, kernels)(x)
+    assert found[0].isinf().all() and found[1].isnan().all() and (found[2] == 2.0).all()
+
+
+def test_a_product_takes_many_rows_to_the_wider_copy(kernels: Kernels) -> None:
+    linear = nn.Linear(64, 96).bfloat16().requires_grad_(False)
+    product = PackedLinear([linear], kernels=kernels)
+    x = torch.randn(MOST_ROWS + 1, 64).bfloat16()
+    assert isinstance(product.streamed, Streamed)
+    torch.testing.assert_close(product(x), linear(x), atol=2**-7, rtol=2**-7)
+    torch.testing.assert_close(product(x[:-1]), linear(x[:-1]), atol=2**-7, rtol=2**-7)
+
+
+@pytest.mark.parametrize("shape", [(33, 64), (64, 63)])
+def test_what_has_no_whole_tiles_is_packed_as_before(
+    shape: tuple[int, int], kernels: Kernels
+) -> None:
+    assert not can_stream(torch.empty(shape))
+    linear = nn.Linear(shape[1], shape[0]).bfloat16().requires_grad_(False)
+    assert PackedLinear([linear], kernels=kernels).streamed is None
+
+
+def test_no_more_memory_is_held(ours: LanguageModel, packed: LanguageModel) -> None:
+    assert ours.weight_bytes == packed.weight_bytes
+
+
+def test_prefill_and_deeper_rows_take_the_usual_path(
+    ours: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ours._compiled is not None
+    calls: list[int] = []
+    forward = ours._compiled.forward
+
+    def counted(embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
+        calls.append(len(embeds))
+        return forward(embeds, *rest)
+
+    monkeypatch.setattr(ours._compiled, "forward", counted)
+    step = Decodes(ours, [20, 30])
+    step.run(ours)
+    mixed = replace(step.batch, sequences=(PagedSequence(2, 20, step.batch.sequences[0].blocks),))
+    step.run(ours, SdpaBackend().bind(mixed))
+    many = Decodes(ours, [3] * (MOST_ROWS + 1))
+    many.run(ours)
+    if ours.deepstack_levels:
+        slices = torch.zeros(ours.deepstack_levels, 1, ours.hidden_size, dtype=ours.dtype)
+        deeper = (torch.tensor([0]), slices)
+        plan = SdpaBackend().bind(step.batch)
+        ours.forward(ours.embed(step.ids), step.positions, plan, deeper)
+    assert calls == [2]
+
+
+def test_other_dtypes_are_not_compiled(checkpoint: Checkpoint, cache: Path) -> None:
+    assert load_language(checkpoint, device="cpu", dtype="float32", cache=cache)._compiled is None
+
+
+class Other(nn.Module):
+    """A module that does what nobody knows."""
+
+
+def hooked(decoder: Any) -> None:
+    decoder.layers[1].mlp.register_forward_hook(lambda *_: None)
+
+
+def patched(decoder: Any) -> None:
+    decoder.layers[0].self_attn.forward = lambda *_: None
+
+
+def another_class(decoder: Any) -> None:
+    decoder.layers[1].mlp.act_fn = nn.GELU()
+
+
+def another_module(decoder: Any) -> None:
+    decoder.layers[1].router = Other()
+
+
+def another_epsilon(decoder: Any) -> None:
+    decoder.layers[1].post_attention_layernorm.eps = 0.5
+
+
+def another_width(decoder: Any) -> None:
+    decoder.config.intermediate_size += 32
+
+
+def configured(**values: Any) -> Callable[[Any], None]:
+    def change(decoder: Any) -> None:
+        for name, value in values.items():
+            setattr(decoder.config, name, value)
+
+    return change
+
+
+def renamed(decoder: Any) -> None:
+    decoder.__class__ = type("Qwen9TextModel", (type(decoder),), {})
+
+
+CHANGES: list[Callable[[Any], None]] = [
+    hooked,
+    patched,
+    another_class,
+    another_module,
+    another_epsilon,
+    another_width,
+    renamed,
+    configured(hidden_act="gelu"),
+    configured(_attn_implementation="sdpa"),
+    configured(layer_types=["full_attention", "sliding_attention"]),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_not_known_exactly_is_not_compiled(
+    change: Callable[[Any], None], checkpoint: Checkpoint, kernels: Kernels, cache: Path
+) -> None:
+    model = load_language(checkpoint, device="cpu", dtype="bfloat16", cache=cache)
+    for level in model._decoder.layers:  # the hooks of deeper rows come after recognition
+        level._forward_hooks.clear()
+    assert recognised(model._decoder)
+    change(model._decoder)
+    assert not recognised(model._decoder)
+    assert compiled.compiled_decoder(model._decoder, kernels) is None
