@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from epd.models.spec import read_checkpoint
-from epd.prompt import ItemPart, Message, PromptBuilder, TextPart
+from epd.prompt import ItemPart, Message, PromptBuilder, Source, TextPart
 from epd.types import Modality
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
@@ -75,7 +75,7 @@ class Prompts:
         return text + fitting[0]
 
     def _count(self, text: str, images: int) -> int:
-        item = ItemPart(modality=Modality.IMAGE, url="http://epd.invalid/")
+        item = ItemPart(modality=Modality.IMAGE, source=Source(url="http://epd.invalid/"))
         content: tuple[TextPart | ItemPart, ...] = (*[item] * images, TextPart(text=text))
         return self._builder.build([Message(role="user", content=content)]).num_text_tokens
 

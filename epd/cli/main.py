@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from epd import __version__
+from epd.cli.media_flags import add_media_flags, media_settings
 from epd.errors import EpdError
 
 EXAMPLES = """\
@@ -93,6 +94,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--port", help="its port, 0 for a free one (default 8000)")
     serve.add_argument("--config", metavar="FILE", help="YAML configuration; flags win over it")
     _add_set(serve)
+    add_media_flags(serve)
     serve.set_defaults(handler=_serve)
 
 
@@ -120,6 +122,7 @@ def _add_role(
         metavar="N",
         help="for a supervisor: stop when this pipe is closed at its other end",
     )
+    add_media_flags(parser)
     parser.set_defaults(handler=_role)
 
 
@@ -146,7 +149,7 @@ def _serve(args: argparse.Namespace) -> int:
     }
     # In quotes: a folder called 1e3 or "a: b" is no number and no mapping.
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    return serve(args.config, [*given, *args.overrides])
+    return serve(args.config, [*given, *media_settings(args), *args.overrides])
 
 
 def _role(args: argparse.Namespace) -> int:
@@ -155,7 +158,7 @@ def _role(args: argparse.Namespace) -> int:
     return run(
         args.command,
         args.config,
-        args.overrides,
+        [*media_settings(args), *args.overrides],
         ready_fd=args.ready_fd,
         parent_fd=args.parent_fd,
     )

@@ -52,7 +52,7 @@ class Items:
         item.losses += 1
         if item.losses > MAX_LOSSES:
             raise Unavailable(f"{item.name}: could not be encoded, {reason}")
-        encoder = self._placement.encoder(item.job.modality, request.pools)
+        encoder = self._placement.encoder(item.job.needs, request.pools)
         dropped = Tell(item.encoder, DropItem(item=item.key))
         item.key = replace(item.key, attempt=item.key.attempt + 1)
         item.encoder, item.pending, item.dropped = encoder.name, True, False
@@ -90,7 +90,7 @@ class Items:
 
     def _place(self, request: Request, job: ItemJob) -> Item:
         key = ItemKey(request.request_id, len(request.items), 1)
-        encoder = self._placement.encoder(job.modality, request.pools)
+        encoder = self._placement.encoder(job.needs, request.pools)
         request.pools = {encoder.pool}
         item = Item(job, key, encoder.name)
         request.items.append(item)

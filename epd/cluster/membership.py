@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from epd.types import Member, Modality, Stage
@@ -73,12 +74,12 @@ class Membership:
         """Everybody, in order of joining."""
         return tuple(self._members.values())
 
-    def serving(self, stage: Stage, modality: Modality | None = None) -> list[Member]:
-        """Who serves a stage (and a modality)."""
+    def serving(self, stage: Stage, modalities: Iterable[Modality] = ()) -> list[Member]:
+        """Who serves a stage, and items that need all of these modalities at once."""
         return [
             member
             for member in self._members.values()
-            if stage in member.stages and (modality is None or modality in member.modalities)
+            if stage in member.stages and set(modalities) <= set(member.modalities)
         ]
 
     def decoders(self, prefill: Member) -> list[Member]:

@@ -61,7 +61,9 @@ class Ownership:
         """A client asks."""
         request = self._attempts.open(submission)
         try:
-            request.pools = self._placement.pools({job.modality for job in submission.items})
+            request.pools = self._placement.pools(
+                dict.fromkeys(job.needs for job in submission.items)
+            )
             jobs = self._items.dispatch(request, submission.items)
         except Unavailable as error:
             return self._attempts.fail(request, error)
@@ -104,10 +106,13 @@ class Ownership:
         if item.encoder != sender or not item.pending:
             return []
         self._items.arrived(item)
-        if item.layout is None:
-            item.layout = message.layout
-            return self._laid_out(request)
-        return self._moved(request, item, message.layout)
+        if item.layout is not None:
+            return self._moved(request, item, message.layout)
+        if message.layout.replaces_left > request.num_text_before(item):
+            text = f"{item.name}: {sender} replaces more text than stands before it"
+            return [*self._attempts.fail(request, InternalError(text)), *self._attempts.admit()]
+        item.layout = message.layout
+        return self._laid_out(request)
 
     def item_failed(self, sender: str, message: ItemFailed) -> list[Instruction]:
         """An item cannot be encoded."""

@@ -16,6 +16,9 @@ SLACK = 4
 
 Pair = tuple[Member, Member]
 
+Needs = tuple[Modality, ...]
+"""What one encode worker must serve to take an item."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -35,18 +38,18 @@ class Placement:
         self._used: dict[str, int] = {}
         self._clock = 0
 
-    def pools(self, modalities: Iterable[Modality]) -> set[str]:
+    def pools(self, items: Iterable[Needs]) -> set[str]:
         """Pools that serve requests with such items. Unavailable names what nobody serves."""
         found = {prefill.pool for prefill, _ in self._pairs()}
-        for modality in modalities:
-            found &= {member.pool for member in self._encoders(modality)}
+        for needs in items:
+            found &= {member.pool for member in self._encoders(needs)}
         if not found:
             raise Unavailable("no pool of workers serves all stages")
         return found
 
-    def encoder(self, modality: Modality, pools: set[str]) -> Member:
-        """A worker for one item; Unavailable names the modality."""
-        return min(self._encoders(modality, pools), key=self._rank)
+    def encoder(self, needs: Needs, pools: set[str]) -> Member:
+        """A worker for one item; Unavailable names the modality that nobody serves."""
+        return min(self._encoders(needs, pools), key=self._rank)
 
     def language(
         self,
@@ -84,11 +87,12 @@ class Placement:
         found = (self.expected.tokens(m.name, blocks) for m in members if m.pool in pools)
         return max(found, default=0)
 
-    def _encoders(self, modality: Modality, pools: set[str] | None = None) -> list[Member]:
-        members = self._membership.serving(Stage.ENCODE, modality)
+    def _encoders(self, needs: Needs, pools: set[str] | None = None) -> list[Member]:
+        members = self._membership.serving(Stage.ENCODE, needs)
         found = [m for m in members if pools is None or m.pool in pools]
         if not found:
-            raise Unavailable(f"no encode worker serves {modality.value}")
+            wanted = " together with ".join(_word(modality) for modality in needs)
+            raise Unavailable(f"no encode worker serves {wanted}")
         return found
 
     def _pairs(self, pools: set[str] | None = None) -> list[Pair]:
@@ -125,3 +129,7 @@ class Placement:
         self._load.pop(name, None)
         self._used.pop(name, None)
         self.expected.forget(name)
+
+
+def _word(modality: Modality) -> str:
+    return modality.value.replace("_", " ")

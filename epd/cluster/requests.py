@@ -238,6 +238,10 @@ class Request:
         """Every item's layout is known, so the prompt's length is."""
         return all(item.layout is not None for item in self.items)
 
+    def num_text_before(self, item: Item) -> int:
+        """Tokens between an item and the one before it, or the prompt's beginning."""
+        return len(self.answer.submission.text[item.key.index])
+
     def prompt(self) -> Prompt:
         """The resolved prompt of the current attempt, ending with what was emitted already."""
         text = [list(part) for part in self.answer.submission.text]

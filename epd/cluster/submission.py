@@ -23,6 +23,13 @@ class ItemJob:
     pieces: tuple[tuple[str, int], ...] = ()
     options: MediaOptions = MediaOptions()
 
+    @property
+    def needs(self) -> tuple[Modality, ...]:
+        """What one encode worker must serve to take it."""
+        if self.options.use_audio_in_video:
+            return (self.modality, Modality.AUDIO)
+        return (self.modality,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from epd.config.section import MIB, Section
+from epd.types import Modality
 
 
 class ItemLimits(Section):
@@ -23,6 +24,9 @@ class ImageLimits(ItemLimits):
     """Pictures."""
 
     max_pixels: int = Field(64_000_000, gt=0, description="largest picture, read from its header")
+    asked_pixels: int = Field(
+        16 * MIB, gt=0, description="largest picture that a request may have it scaled to"
+    )
     background: tuple[int, int, int] = Field(
         (255, 255, 255), description="RGB behind what is transparent"
     )
@@ -42,7 +46,13 @@ class VideoLimits(ItemLimits):
     max_bytes: int = Field(64 * MIB, gt=0, description="largest downloaded or inline file")
     timeout_s: float = Field(30.0, gt=0, description="to fetch one item")
     max_pixels: int = Field(16_000_000, gt=0, description="largest frame, read from the header")
+    asked_pixels: int = Field(
+        2 * MIB, gt=0, description="largest frame that a request may have it scaled to"
+    )
     max_frames: int = Field(32, ge=1, description="most frames taken of one video")
+    max_decoded_pixels: int = Field(
+        256 * MIB, gt=0, description="all frames taken of one video together"
+    )
     max_seconds: float = Field(3600.0, gt=0, description="longest video, read from the header")
     backend: Literal["pyav", "opencv", "torchcodec", "decord"] = Field(
         "pyav", description="what decodes frames; others than pyav must be installed"
@@ -71,12 +81,18 @@ class MediaConfig(Section):
         False, description="let media URLs point to loopback and private networks"
     )
     allowed_domains: tuple[str, ...] = Field(
-        (), description="hosts that media may be fetched from; all public ones unless set"
+        (), description="hosts that media may be fetched from; .a.org: all below a.org; unset: all"
     )
     allowed_local_path: Path | None = Field(
         None, description="folder that file: URLs may read; none unless set"
     )
     enable_embeds: bool = Field(False, description="take ready-made embeddings from clients")
+    io_kwargs: dict[Modality, dict[str, Any]] = Field(
+        {}, description="media_io_kwargs of requests that say nothing else"
+    )
+    processor_kwargs: dict[str, Any] = Field(
+        {}, description="mm_processor_kwargs of requests that say nothing else"
+    )
     request_bytes: int = Field(512 * MIB, gt=0, description="all items of one request together")
     max_redirects: int = Field(3, ge=0, description="redirects followed, each checked again")
     max_retries: int = Field(2, ge=0, description="tries again after lost connections and 5xx")

@@ -28,6 +28,8 @@ class GatewayConfig(Section):
     media_budget_bytes: int = Field(
         1024 * MIB, gt=0, description="inline media kept for running requests before 429"
     )
+    known_sources: int = Field(4096, ge=0, description="items kept under the uuid of a client")
+    known_bytes: int = Field(256 * MIB, ge=0, description="memory for them")
     request_timeout_s: float = Field(600.0, gt=0, description="a request ends after this with 503")
 
 
@@ -50,6 +52,9 @@ class EncodeConfig(Section):
     )
     fetch_threads: int = Field(16, ge=1, description="items fetched at once")
     max_queued_items: int = Field(1024, ge=1, description="items queued before refusing")
+    queued_bytes: int = Field(
+        512 * MIB, gt=0, description="files that came with queued items before refusing"
+    )
 
 
 class LanguageConfig(Section):

@@ -24,9 +24,10 @@ from epd.encoder.events import (
     named,
 )
 from epd.encoder.intake import Intake
-from epd.encoder.prepared import PreparedItems
-from epd.encoder.rows import RowStore
+from epd.encoder.ledger import Known, Ledger
+from epd.encoder.reading import Reader, Reading
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded
+from epd.media.decoders import Decoders
 from epd.types import ItemKey, ItemLayout
 from epd.wire.messages import EncodeItem
 
@@ -56,21 +57,27 @@ class Encoder:
         self._closed = False
         self._tower_s = 0.0
         self._num_encoded = 0
-        self._store: RowStore[torch.Tensor] = RowStore(config.rows_bytes)
-        self._prepared: PreparedItems[PreparedItem] = PreparedItems(config.prepared_bytes)
+        self._ledger: Ledger[PreparedItem, torch.Tensor, Reading] = Ledger(
+            rows_bytes=config.rows_bytes,
+            cache_bytes=config.cache_bytes,
+            prepared_bytes=config.prepared_bytes,
+        )
+        self._arrived: list[ItemEncoded] = []  # rows that were known before the item came
         self._batcher: Batcher[PreparedItem] = Batcher(
             max_items=config.max_batch_items, max_patches=config.max_batch_patches
         )
+        self._decoders = Decoders(config.decoders, media)
         self._intake = Intake(
-            towers,
+            Reader(towers, self._decoders, media, settings),
             media,
             modalities=towers.modalities,
-            settings=settings,
             num_threads=config.intake_threads,
             num_fetches=config.fetch_threads,
             wanted=self._expects,
+            leads=self._leads,
             wait_for_room=self._wait_for_room,
-            on_event=self._from_intake,
+            on_prepared=self._on_prepared,
+            on_broken=self._on_broken,
         )
 
     def submit(self, job: EncodeItem, data: bytes | None) -> None:
@@ -79,32 +86,42 @@ class Encoder:
         A repeat, and an item that was dropped, are ignored.
         """
         with self._lock:
-            if not self._store.expect(job.item, pinned=job.wanted):
+            if not self._ledger.expect(job.item, pinned=job.wanted, hold=job.hold):
                 return
-            full = self._store.num_expected > self._config.max_queued_items
-            if full:
-                self._store.fail(job.item)
-            elif job.hold:
-                self._prepared.hold(job.item)
-        if full:
-            busy = Overloaded(f"{self._config.max_queued_items} items are queued for encoding")
+            busy = self._overload(data)
+            if busy is not None:
+                self._ledger.fail(job.item)
+        if busy is not None:
             self._on_event(ItemBroken(job.item, named(busy, job.modality, job.item)))
         else:
             self._intake.submit(job, data)
 
+    def _overload(self, data: bytes | None) -> Overloaded | None:
+        most_items, most_bytes = self._config.max_queued_items, self._config.queued_bytes
+        if self._ledger.store.num_expected > most_items:
+            return Overloaded(f"{most_items} items are queued for encoding")
+        queued = self._intake.num_bytes
+        if data is not None and queued and queued + len(data) > most_bytes:
+            return Overloaded(f"files of {queued} bytes are queued for encoding")
+        return None
+
     def prepared(self, event: ItemPrepared) -> bool:
         """Queue for the towers, or hold, what an intake thread prepared. False: it was dropped."""
         with self._lock:
-            if not self._store.expects(event.item):
+            if not self._ledger.store.expects(event.item):
                 return False
-            ready = self._prepared.take(event.item, event.prepared)
+            if isinstance(event.prepared, Known):
+                self._ledger.keep(event.item, event.prepared)
+                self._arrived.append(ItemEncoded(event.item, event.prepared.layout.num_rows))
+                return True
+            ready = self._ledger.take_off(event.item, event.prepared)
         self._queue(ready)
         return True
 
     def run(self, item: ItemKey) -> None:
         """Somebody needs the item's rows: it is held no longer. Others are not touched."""
         with self._lock:
-            ready = self._prepared.run(item)
+            ready = self._ledger.run(item)
         self._queue(ready)
 
     def _queue(self, ready: list[tuple[ItemKey, PreparedItem]]) -> None:
@@ -114,16 +131,18 @@ class Encoder:
     @property
     def has_work(self) -> bool:
         """Whether step() has something to do."""
-        return len(self._batcher) > 0
+        return len(self._batcher) > 0 or len(self._arrived) > 0
 
     def step(self) -> list[ItemEncoded | ItemBroken]:
         """One tower forward at most; a batch that fails is tried again in parts by later steps.
 
         Raises torch.AcceleratorError: the device is unusable, and so is this process.
         """
+        arrived, self._arrived = self._arrived, []
         batch = self._batcher.take()
-        if batch is None:
-            return []
+        return [*arrived, *(self._forward(batch) if batch else ())]
+
+    def _forward(self, batch: Batch[PreparedItem]) -> list[ItemEncoded | ItemBroken]:
         rows: list[torch.Tensor] | None
         began = time.perf_counter()
         try:
@@ -138,46 +157,44 @@ class Encoder:
             return self._out_of_memory(batch)
         self._tower_s += time.perf_counter() - began
         self._num_encoded += len(rows)
+        encoded: list[ItemEncoded | ItemBroken] = []
         with self._lock:
             for queued, tensor in zip(batch.items, rows, strict=True):
-                self._store.put(queued.item, tensor, tensor.nbytes)
-                self._end(queued.item)
-        return [
-            ItemEncoded(queued.item, len(tensor))
-            for queued, tensor in zip(batch.items, rows, strict=True)
-        ]
+                known = Known(queued.prepared.layout, tensor, tensor.nbytes)
+                landed = self._ledger.land(queued.item, known)
+                encoded += [ItemEncoded(item, len(tensor)) for item in landed]
+            self._room.notify_all()
+        return encoded
 
     def rows(self, item: ItemKey) -> torch.Tensor | None:
         """[num_rows, width] on the towers' device; None when not, or no longer, here."""
         with self._lock:
-            return self._store.get(item)
+            return self._ledger.store.get(item)
 
     def pin(self, item: ItemKey) -> bool:
         """Somebody pulls this item: keep its rows, also if they come later. False: unknown."""
         with self._lock:
-            return self._store.pin(item)
+            return self._ledger.store.pin(item)
 
     def unpin(self, item: ItemKey) -> bool:
         """Nobody pulls it any more: its rows may be evicted."""
         with self._lock:
-            return self._store.unpin(item)
+            return self._ledger.store.unpin(item)
 
     def drop(self, item: ItemKey) -> None:
         """The consumer is gone: forget the item wherever it is, and ignore it from now on."""
         with self._lock:
-            self._store.drop(item)
-            self._end(item)
-        self._batcher.drop(item)
+            leader = self._ledger.drop(item)
+            self._room.notify_all()
+        self._arrived = [encoded for encoded in self._arrived if encoded.item != item]
+        if leader is not None:
+            self._batcher.drop(leader)
 
     def gauges(self) -> dict[str, int]:
         """What is held; any thread."""
         with self._lock:
             return {
-                "rows_bytes": self._store.num_bytes,
-                "pinned_items": self._store.num_pinned,
-                "queued_items": self._store.num_expected,
-                "held_items": self._prepared.num_held,
-                "prepared_bytes": self._prepared.num_bytes,
+                **self._ledger.gauges(),
                 "intake_jobs": self._intake.num_jobs,
                 "intake_ms": int(self._intake.busy_s * 1000),
                 "tower_ms": int(self._tower_s * 1000),
@@ -185,57 +202,75 @@ class Encoder:
             }
 
     def close(self) -> None:
-        """Stop the intake threads; no event comes after it."""
+        """Stop the intake threads and decoder processes; no event comes after it."""
         with self._lock:
             self._closed = True
             self._room.notify_all()
+        self._decoders.close()
         self._intake.close()
-
-    def _end(self, item: ItemKey) -> None:
-        """Under the lock: its pixels are free, or nobody wants them."""
-        self._prepared.end(item)
-        self._room.notify_all()
 
     # ---- intake threads
 
     def _wait_for_room(self, item: ItemKey) -> bool:
         """Until there is memory for one more prepared item. False: nobody wants this one now."""
-
-        def settled() -> bool:
-            return self._closed or not self._store.expects(item) or not self._prepared.full
-
         with self._room:
-            self._room.wait_for(settled)
-            return not self._closed and self._store.expects(item)
+            self._room.wait_for(lambda: not self._wants(item) or not self._ledger.full)
+            return self._wants(item)
 
     def _expects(self, item: ItemKey) -> bool:
         with self._lock:
-            return not self._closed and self._store.expects(item)
+            return self._wants(item)
 
-    def _from_intake(self, event: ItemPrepared | ItemBroken) -> None:
-        if isinstance(event, ItemPrepared):
-            event = self._within_capacity(event)
+    def _wants(self, item: ItemKey) -> bool:
+        """Under the lock."""
+        return not self._closed and self._ledger.wants(item)
+
+    def _leads(self, reading: Reading, content_key: bytes) -> bool:
+        """Whether this thread must prepare the item: it is not known, nor on its way already."""
+        job = reading.job
+        key = (content_key, job.text_before)
         with self._lock:
-            if self._closed or not self._store.expects(event.item):
-                return
-            if isinstance(event, ItemBroken):
-                self._store.fail(event.item)
-                self._end(event.item)
-            else:
-                size = sum(tensor.nbytes for tensor in event.prepared.inputs.values())
-                self._prepared.prepared(event.item, size)
-        self._on_event(event)
+            if self._closed or not self._ledger.store.expects(job.item):
+                return False
+            known: PreparedItem | Known[torch.Tensor] | None = self._ledger.known(key)
+            if known is None:
+                if (twin := self._ledger.twin(key)) is not None:
+                    reading = Reading(job, twin.data)  # equal bytes are kept once
+                leads, known = self._ledger.join(job.item, key, reading)
+                if leads:
+                    return True
+        if known is not None:
+            self._on_event(ItemPrepared(job.item, known))
+        return False
 
-    def _within_capacity(self, event: ItemPrepared) -> ItemPrepared | ItemBroken:
-        """An item whose rows can never be kept is refused before its tower runs."""
-        layout = event.prepared.layout
+    def _on_prepared(self, leader: ItemKey, prepared: PreparedItem) -> None:
+        """The layout is known to all who wait for it."""
+        layout = prepared.layout
         nbytes = layout.num_rows * layout.width * getattr(torch, layout.dtype).itemsize
-        if nbytes <= self._config.rows_bytes:
-            return event
-        error = BadRequest(
-            f"its rows take {nbytes} bytes, and this worker keeps {self._config.rows_bytes}"
-        )
-        return ItemBroken(event.item, named(error, layout.modality, event.item))
+        if nbytes > self._config.rows_bytes:  # its rows could never be kept
+            error = BadRequest(
+                f"its rows take {nbytes} bytes, and this worker keeps {self._config.rows_bytes}"
+            )
+            self._on_broken(ItemBroken(leader, named(error, layout.modality, leader)))
+            return
+        size = sum(tensor.nbytes for tensor in prepared.inputs.values())
+        with self._lock:
+            waiting = () if self._closed else self._ledger.prepared(leader, prepared, size)
+        for item in waiting:
+            self._on_event(ItemPrepared(item, prepared))
+
+    def _on_broken(self, event: ItemBroken) -> None:
+        """An item got no layout; those who followed it try for themselves."""
+        with self._lock:
+            if self._closed:
+                return
+            wanted = self._ledger.store.expects(event.item)
+            anew = self._ledger.unprepared(event.item)
+            self._room.notify_all()
+        if wanted:
+            self._on_event(event)
+        for reading in anew:
+            self._intake.submit(reading.job, reading.data)
 
     # ---- the towers
 
@@ -272,14 +307,14 @@ class Encoder:
     def _break(
         self, items: tuple[Queued[PreparedItem], ...], error: EpdError
     ) -> list[ItemEncoded | ItemBroken]:
+        broken: list[ItemEncoded | ItemBroken] = []
         with self._lock:
             for queued in items:
-                self._store.fail(queued.item)
-                self._end(queued.item)
-        return [
-            ItemBroken(queued.item, named(error, queued.prepared.layout.modality, queued.item))
-            for queued in items
-        ]
+                modality = queued.prepared.layout.modality
+                for item in self._ledger.crash(queued.item):
+                    broken.append(ItemBroken(item, named(error, modality, item)))
+            self._room.notify_all()
+        return broken
 
 
 def _owned(rows: torch.Tensor, layout: ItemLayout) -> torch.Tensor:

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import torch
 
+from epd.encoder.ledger import Known
 from epd.errors import EpdError
-from epd.media.decoded import Media
+from epd.media.decoded import Media, Tensors, VideoInfo
 from epd.models.adapter import Asked
-from epd.types import ItemKey, ItemLayout, Modality
+from epd.types import ItemKey, ItemLayout, MediaOptions, Modality
 
 
 class PreparedItem(Protocol):
@@ -44,8 +45,26 @@ class Towers(Protocol):
         """Of the towers: a torch dtype's name without its module."""
         ...
 
+    @property
+    def sound_in_video(self) -> bool:
+        """Whether a video's sound may become part of the item."""
+        ...
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second that the model wants of sound."""
+        ...
+
+    def sample_frames(self, info: VideoInfo, options: MediaOptions) -> list[int]:
+        """Which frames the model's own sampling takes, ascending; any thread."""
+        ...
+
     def prepare(self, media: Media, asked: Asked) -> PreparedItem:
         """Preprocess one item; any thread. BadMedia for one that the model cannot take."""
+        ...
+
+    def from_embeds(self, tensors: Tensors, asked: Asked) -> PreparedItem:
+        """An item whose rows the client computed; any thread."""
         ...
 
     def encode(self, batch: Sequence[Any]) -> list[torch.Tensor]:
@@ -55,10 +74,13 @@ class Towers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ItemPrepared:
-    """From an intake thread: the layout is known, and the towers may run."""
+    """From an intake thread: the layout is known, and the towers may run.
+
+    Equal items share one `prepared`; of one whose rows are there already it is Known.
+    """
 
     item: ItemKey
-    prepared: PreparedItem
+    prepared: PreparedItem | Known[torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,26 +7,23 @@ over all threads. Threads are daemons, so a fetch does not hold up the end of th
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from epd.config import MediaConfig
-from epd.encoder.events import ItemBroken, ItemPrepared, PreparedItem, Towers, named
-from epd.errors import BadRequest, EpdError, InternalError
-from epd.media import IMAGE_DECODING, Fetcher, content_key, load_image
-from epd.media.decoded import Picture
-from epd.models.adapter import Asked
+from epd.encoder.events import ItemBroken, PreparedItem, named
+from epd.encoder.fetched import FetchedBytes
+from epd.encoder.reading import Reader, Reading, fault_of
+from epd.errors import BadRequest, Cancelled, EpdError, InternalError
+from epd.media import Fetcher
 from epd.types import ItemKey, Modality
 from epd.wire.messages import EncodeItem
 
-log = logging.getLogger(__name__)
-
-_Jobs = queue.SimpleQueue[tuple[EncodeItem, bytes | None] | None]
+_Job = tuple[EncodeItem, bytes | None]
+_Jobs = queue.SimpleQueue[_Job | None]
 _CLOSE_S = 1.0
 
 
@@ -41,33 +38,38 @@ class _Pool:
 class Intake:
     """Fetch, decode, preprocess. `wanted` is asked between these, to stop early when it is not.
 
-    `wait_for_room` returns when one more item may be prepared; False as `wanted` says it.
+    `leads` hears an item's content key as soon as its bytes are here; False: others see to it, or
+    nobody wants it. `wait_for_room` returns when one more item may be prepared; False as `wanted`
+    says it.
     """
 
     def __init__(
         self,
-        towers: Towers,
+        reader: Reader,
         media: MediaConfig,
         *,
         modalities: tuple[Modality, ...],
-        settings: str,
         num_threads: int,
         num_fetches: int,
         wanted: Callable[[ItemKey], bool],
+        leads: Callable[[Reading, bytes], bool],
         wait_for_room: Callable[[ItemKey], bool],
-        on_event: Callable[[ItemPrepared | ItemBroken], None],
+        on_prepared: Callable[[ItemKey, PreparedItem], None],
+        on_broken: Callable[[ItemBroken], None],
     ) -> None:
-        self._towers = towers
-        self._media = media
+        self._reader = reader
         self._modalities = modalities
-        self._settings = settings
         self._wanted = wanted
+        self._leads = leads
         self._wait_for_room = wait_for_room
-        self._on_event = on_event
+        self._on_prepared = on_prepared
+        self._on_broken = on_broken
         self._fetcher = Fetcher(media)
+        self._fetched_bytes = FetchedBytes(media.request_bytes)
         self._working = threading.BoundedSemaphore(num_threads)
         self._lock = threading.Lock()
         self._num_jobs = 0
+        self._num_bytes = 0
         self._busy_s = 0.0
         self._inline = self._start("intake", num_threads)
         self._fetched = self._start("fetch", num_fetches)
@@ -83,16 +85,25 @@ class Intake:
         return _Pool(jobs, threads)
 
     def submit(self, job: EncodeItem, data: bytes | None) -> None:
-        """Queue a job; its one event comes from an intake thread, or none if it is dropped."""
+        """Queue a job; its one event comes from an intake thread, or none if it is dropped.
+
+        A job with bytes is never fetched, wherever they came from.
+        """
         with self._lock:
             self._num_jobs += 1
-        pool = self._inline if job.url is None else self._fetched
+            self._num_bytes += len(data or b"")
+        pool = self._inline if job.url is None or data is not None else self._fetched
         pool.jobs.put((job, data))
 
     @property
     def num_jobs(self) -> int:
         """Jobs queued or in hand, those included that nobody wants any more."""
         return self._num_jobs
+
+    @property
+    def num_bytes(self) -> int:
+        """Of files that came with their jobs, until these are done."""
+        return self._num_bytes
 
     @property
     def busy_s(self) -> float:
@@ -115,62 +126,42 @@ class Intake:
             self._handle(*job)
             with self._lock:
                 self._num_jobs -= 1
+                self._num_bytes -= len(job[1] or b"")
                 self._busy_s += time.perf_counter() - began
+            del job  # its bytes must not wait for the next one
 
     def _handle(self, job: EncodeItem, data: bytes | None) -> None:
         """One job's barrier: whatever happens, the item gets its answer."""
         try:
             prepared = self._prepare(job, data)
+        except Cancelled:
+            return
         except EpdError as error:
-            self._on_event(ItemBroken(job.item, named(error, job.modality, job.item)))
+            self._on_broken(ItemBroken(job.item, named(error, job.modality, job.item)))
         else:
             if prepared is not None:
-                self._on_event(ItemPrepared(job.item, prepared))
+                self._on_prepared(job.item, prepared)
 
     def _prepare(self, job: EncodeItem, data: bytes | None) -> PreparedItem | None:
-        """None: nobody wants the item any more."""
+        """None: nobody wants the item any more, or an equal one is on its way."""
         if job.modality not in self._modalities:
             raise BadRequest(f"this model does not take {job.modality.value} items here")
         if not self._wanted(job.item):
             return None
-        with _fault_of(job, "fetch"):
-            data = self._bytes(job, data)
+        with fault_of(job, "fetch"):
+            reading = Reading(job, self._bytes(job) if data is None else data)
+        key = self._reader.key(reading)
+        if not self._leads(reading, key):
+            return None
         with self._working:
-            return self._work(job, data)
+            if not self._wait_for_room(job.item):
+                return None
+            return self._reader.prepare(reading, key, lambda: self._wanted(job.item))
 
-    def _work(self, job: EncodeItem, data: bytes) -> PreparedItem | None:
-        if not self._wait_for_room(job.item):
-            return None
-        with _fault_of(job, "decode"):
-            media = Picture(image=load_image(data, self._media.image))
-        if not self._wanted(job.item):
-            return None
-        key = content_key(data, self._settings, job.salt, job.modality.value, IMAGE_DECODING)
-        asked = Asked(
-            modality=job.modality,
-            content_key=key,
-            text_before=job.text_before,
-            dtype=self._towers.dtype_name,
-            options=job.options,
-        )
-        with _fault_of(job, "preprocess"):
-            return self._towers.prepare(media, asked)
-
-    def _bytes(self, job: EncodeItem, data: bytes | None) -> bytes:
-        if job.url is not None:
-            return self._fetcher.fetch(job.url)
-        if data is None:
+    def _bytes(self, job: EncodeItem) -> bytes:
+        if job.url is None:
             raise InternalError("the job carried neither bytes nor a URL")
+        data = self._fetcher.fetch(job.url, job.modality, wanted=lambda: self._wanted(job.item))
+        with self._lock:
+            self._fetched_bytes.add(job.item, len(data))
         return data
-
-
-@contextmanager
-def _fault_of(job: EncodeItem, stage: str) -> Iterator[None]:
-    """What is nobody's fault but ours says where it happened, and the log has the traceback."""
-    try:
-        yield
-    except EpdError:
-        raise
-    except Exception as error:
-        log.exception("intake failed", extra={"item": job.item, "stage": stage})
-        raise InternalError(f"internal error in {stage}") from error

@@ -41,6 +41,14 @@ class PreparedItems(Generic[T]):
         """When it is prepared it is to be held, unless run() or end() comes first."""
         self._to_hold.add(item)
 
+    def is_to_hold(self, item: ItemKey) -> bool:
+        """Whether it is to be held when it is prepared."""
+        return item in self._to_hold
+
+    def unhold(self, item: ItemKey) -> None:
+        """It is not to be held; one that is held already stays so until run()."""
+        self._to_hold.discard(item)
+
     def prepared(self, item: ItemKey, num_bytes: int) -> None:
         """It takes memory from now on."""
         self._sizes[item] = num_bytes

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from epd.config import GatewayConfig
+from epd.config import GatewayConfig, MediaConfig
 from epd.errors import BadRequest, Cancelled, NotFound, Overloaded, TooLarge
 from epd.gateway.errors import from_validation
+from epd.gateway.items import ItemReader
 from epd.gateway.sampling import check_defaults, resolve
 from epd.gateway.schemas import ChatRequest
 from epd.gateway.service import CallSpec
@@ -38,10 +39,11 @@ class Front:
     Bodies in its hands are bounded in number and in bytes; beyond that clients get 429.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: GatewayConfig) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: GatewayConfig, media: MediaConfig) -> None:
         self._checkpoint = checkpoint
         self._config = config
         self._builder = PromptBuilder(checkpoint)
+        self._items = ItemReader(checkpoint.spec, config, media)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
         self._num_held = 0
         self._bytes_held = 0
@@ -100,19 +102,21 @@ class Front:
             body = ChatRequest.model_validate_json(raw)
         except ValidationError as error:
             raise from_validation(error) from None
-        body.check(max_items=self._config.max_items)
+        body.check()
         if body.model != model_name:
             raise NotFound(
                 f"there is no model {body.model[:200]!r} here, only {model_name!r}",
                 param="model",
                 code="model_not_found",
             )
+        read = self._items.read(body)
         spec = CallSpec(
-            draft=self._builder.build([message.to_prompt() for message in body.messages]),
+            draft=self._builder.build(read.messages),
             sampling=resolve(body, self._checkpoint),
             deadline_s=self._config.request_timeout_s,
             cache_salt=body.cache_salt or "",
         )
+        self._items.known.put(read.named)
         return Prepared(body=body, spec=spec)
 
 

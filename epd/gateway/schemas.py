@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -10,9 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from epd.errors import BadRequest
 from epd.gateway.fields import Fields
-from epd.prompt import ItemPart, Message
-from epd.prompt import TextPart as PromptText
-from epd.types import Modality
+from epd.gateway.parts import PART_TAGS, STRING, Content, TextContent
+from epd.prompt import ItemPart, Message, TextPart
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 4096
@@ -24,37 +24,11 @@ MAX_CHOICES = 16
 MAX_BIASES = 1024
 MAX_LOGPROBS = 20
 MAX_SALT_CHARACTERS = 256
+MAX_SETTINGS = 32
 
 # Tags name the members of unions; pydantic puts them in error paths and errors.py takes them out.
-STRING, PARTS, LIST, TEXT, IMAGE = "<string>", "<parts>", "<list>", "<text>", "<image_url>"
-TAGS = frozenset((STRING, PARTS, LIST, TEXT, IMAGE))
-
-
-class TextContent(Fields):
-    """A text part."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(Fields):
-    """Where a picture is: http(s), or inline as a data: URL. Always read in full detail."""
-
-    neutral: ClassVar = {"detail": ("auto", "high")}
-
-    url: str
-
-
-class ImageContent(Fields):
-    """A picture part."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-def _part_tag(value: Any) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return {"text": TEXT, "image_url": IMAGE}.get(kind) if isinstance(kind, str) else None
+PARTS, LIST = "<parts>", "<list>"
+TAGS = PART_TAGS | {PARTS, LIST}
 
 
 def _content_tag(value: Any) -> str | None:
@@ -63,16 +37,6 @@ def _content_tag(value: Any) -> str | None:
 
 def _stop_tag(value: Any) -> str | None:
     return STRING if isinstance(value, str) else LIST if isinstance(value, list) else None
-
-
-Content = Annotated[
-    Annotated[TextContent, Tag(TEXT)] | Annotated[ImageContent, Tag(IMAGE)],
-    Discriminator(
-        _part_tag,
-        custom_error_type="part_type",
-        custom_error_message="type must be text or image_url",
-    ),
-]
 
 
 class ChatMessage(Fields):
@@ -100,18 +64,16 @@ class ChatMessage(Fields):
     ]
     name: str | None = Field(None, max_length=256)
 
-    def to_prompt(self) -> Message:
-        """OpenAI's "developer" is what templates know as "system"."""
+    def to_prompt(self, items: Iterator[ItemPart]) -> Message:
+        """Takes its items from the front. OpenAI's "developer" is "system" to templates."""
         role = "system" if self.role == "developer" else self.role
         if isinstance(self.content, str):
             return Message(role=role, content=self.content, name=self.name)
-        return Message(role=role, content=tuple(map(_to_part, self.content)), name=self.name)
-
-
-def _to_part(part: TextContent | ImageContent) -> PromptText | ItemPart:
-    if isinstance(part, TextContent):
-        return PromptText(text=part.text)
-    return ItemPart(modality=Modality.IMAGE, url=part.image_url.url)
+        content = tuple(
+            TextPart(text=part.text) if isinstance(part, TextContent) else next(items)
+            for part in self.content
+        )
+        return Message(role=role, content=content, name=self.name)
 
 
 class StreamOptions(Fields):
@@ -217,8 +179,10 @@ class ChatRequest(Fields):
     prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     cache_salt: str | None = Field(None, min_length=1, max_length=MAX_SALT_CHARACTERS)
     return_token_ids: bool | None = None
+    media_io_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
+    mm_processor_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
 
-    def check(self, *, max_items: int) -> None:
+    def check(self) -> None:
         """What one field alone cannot tell. BadRequest names the field."""
         self.check_extra()
         if self.stream_options is not None and not self.stream:
@@ -232,17 +196,6 @@ class ChatRequest(Fields):
             raise BadRequest("min_tokens is more than max_tokens", param="min_tokens")
         if self.top_logprobs and not self.logprobs:
             raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
-        num_items = sum(
-            isinstance(part, ImageContent)
-            for message in self.messages
-            if not isinstance(message.content, str)
-            for part in message.content
-        )
-        if num_items > max_items:
-            raise BadRequest(
-                f"the request has {num_items} items; this server takes {max_items} at most",
-                param="messages",
-            )
 
     @property
     def most_tokens(self) -> int | None:

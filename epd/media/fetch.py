@@ -1,4 +1,4 @@
-"""Fetching media over http and https: bounded in time, bytes, redirects and reachable addresses.
+"""Fetching media: bounded in time, bytes, redirects, tries and reachable hosts and addresses.
 
 Takes no proxies or credentials from the environment, and answers with reasons that name neither
 addresses nor hosts.
@@ -6,16 +6,29 @@ addresses nor hosts.
 
 from __future__ import annotations
 
+import random
 import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpcore
 
-from epd.config import MediaConfig
+from epd.config import ItemLimits, MediaConfig
 from epd.errors import BadMedia, TooLarge
-from epd.media.network import Deadline, Guard, Resolver, resolve
+from epd.media.deadline import Deadline
+from epd.media.local import is_file_url, read_local
+from epd.media.lookups import Lookups, Resolver, resolve
+from epd.media.network import Guard
+from epd.media.policy import Policy
 from epd.media.url import Target, parse_url, redirected
+from epd.types import Modality
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FIRST_PAUSE_S = 0.1
+
+
+class _Passing(Exception):
+    """A failure that may be over at the next try. Its text is for the client."""
 
 
 class Fetcher:
@@ -23,38 +36,57 @@ class Fetcher:
 
     def __init__(self, config: MediaConfig, *, resolver: Resolver = resolve) -> None:
         self._config = config
-        self._resolver = resolver
+        self._policy = Policy(config)
+        self._lookups = Lookups(resolver)
         self._tls = httpcore.default_ssl_context()
 
-    def fetch(self, url: str) -> bytes:
-        """The file behind `url`; BadMedia or TooLarge with a reason for the client."""
-        seconds = self._config.image.timeout_s
-        guard = Guard(
-            private=self._config.allow_private_addresses,
-            resolver=self._resolver,
-            deadline=Deadline(seconds),
-        )
-        try:
-            return self._follow(parse_url(url), guard)
-        except httpcore.TimeoutException:
-            raise BadMedia(f"timed out after {seconds:g} s") from None
-        except httpcore.ConnectError as error:
-            broken_tls = isinstance(error.__cause__, ssl.SSLError)
-            raise BadMedia("TLS failed" if broken_tls else "could not connect") from None
-        except httpcore.NetworkError:
-            raise BadMedia("connection lost") from None
-        except httpcore.ProtocolError:
-            raise BadMedia("no valid HTTP answer, or one cut short") from None
+    def fetch(
+        self, url: str, modality: Modality, *, wanted: Callable[[], bool] | None = None
+    ) -> bytes:
+        """The file behind an http, https or file: URL, within the limits of its modality.
 
-    def _follow(self, target: Target, guard: Guard) -> bytes:
+        BadMedia or TooLarge have a reason for the client. `wanted` is asked every few hundredths
+        of a second, from this thread: once it says no, everything is closed and Cancelled raised.
+        """
+        limits = self._config.limits(modality.value)
+        if is_file_url(url):
+            root = self._config.allowed_local_path
+            return read_local(url, root, limits.max_bytes, wanted=wanted)
+        target = parse_url(url)
+        deadline = Deadline(limits.timeout_s, wanted)
+        try:
+            return self._persist(target, limits, deadline)
+        except httpcore.TimeoutException:
+            raise BadMedia(f"timed out after {limits.timeout_s:g} s") from None
+
+    def _persist(self, target: Target, limits: ItemLimits, deadline: Deadline) -> bytes:
+        """From the first URL again after a lost connection or a fault of the server."""
+        pause = _FIRST_PAUSE_S
+        for tries_left in range(self._config.max_retries, -1, -1):
+            try:
+                return self._follow(target, limits, deadline)
+            except _Passing as failure:
+                last = BadMedia(str(failure))
+            jittered = pause * random.uniform(0.5, 1.5)
+            if not tries_left or not deadline.pause(jittered, httpcore.ConnectTimeout):
+                break
+            pause *= 2
+        raise last
+
+    def _follow(self, target: Target, limits: ItemLimits, deadline: Deadline) -> bytes:
+        guard = Guard(
+            private=self._config.allow_private_addresses, lookups=self._lookups, deadline=deadline
+        )
         for _ in range(self._config.max_redirects + 1):
-            answer = self._get(target, guard)
+            self._policy.check_hop(target)
+            with _faults(guard):
+                answer = self._get(target, limits, guard)
             if isinstance(answer, bytes):
                 return answer
             target = redirected(target, answer)
         raise BadMedia(f"more than {self._config.max_redirects} redirects")
 
-    def _get(self, target: Target, guard: Guard) -> bytes | str:
+    def _get(self, target: Target, limits: ItemLimits, guard: Guard) -> bytes | str:
         """One hop: the body, or where it says to go on."""
         origin = httpcore.Origin(target.scheme.encode(), target.host.encode(), target.port)
         url = httpcore.URL(
@@ -75,23 +107,41 @@ class Fetcher:
         ):
             if response.status in _REDIRECTS and (location := _header(response, b"location")):
                 return location
+            if response.status >= 500:
+                raise _Passing(f"HTTP {response.status}")
             if not 200 <= response.status < 300:
                 raise BadMedia(f"HTTP {response.status}")
-            return self._body(response)
+            return _body(response, limits.max_bytes)
 
-    def _body(self, response: httpcore.Response) -> bytes:
-        """Counts what arrives: the announced length is a hint that may only refuse early."""
-        limit = self._config.image.max_bytes
-        too_large = TooLarge(f"file larger than {limit} bytes")
-        announced = _header(response, b"content-length")
-        if announced.isdecimal() and int(announced) > limit:
+
+@contextmanager
+def _faults(guard: Guard) -> Iterator[None]:
+    """The client's words for what went wrong on the way, except being late."""
+    try:
+        yield
+    except httpcore.ConnectError as error:
+        if isinstance(error.__cause__, ssl.SSLError):
+            raise BadMedia("TLS failed") from None
+        raise _Passing("could not connect") from None
+    except httpcore.NetworkError:
+        raise _Passing("connection lost") from None
+    except httpcore.ProtocolError:
+        text = "no valid HTTP answer, or one cut short"
+        raise (_Passing if guard.hung_up else BadMedia)(text) from None
+
+
+def _body(response: httpcore.Response, limit: int) -> bytes:
+    """Counts what arrives: the announced length is a hint that may only refuse early."""
+    too_large = TooLarge(f"file larger than {limit} bytes")
+    announced = _header(response, b"content-length")
+    if announced.isdecimal() and int(announced) > limit:
+        raise too_large
+    body = bytearray()
+    for chunk in response.iter_stream():
+        body += chunk
+        if len(body) > limit:
             raise too_large
-        body = bytearray()
-        for chunk in response.iter_stream():
-            body += chunk
-            if len(body) > limit:
-                raise too_large
-        return bytes(body)
+    return bytes(body)
 
 
 def _header(response: httpcore.Response, name: bytes) -> str:

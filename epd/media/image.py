@@ -6,6 +6,7 @@ further decoder that strangers can reach.
 
 from __future__ import annotations
 
+import base64
 import io
 
 import PIL
@@ -21,6 +22,10 @@ from PIL import (
 
 from epd.config.media import ImageLimits
 from epd.errors import BadMedia, TooLarge
+from epd.media.decoded import Picture
+from epd.media.headers import refuse_costly, webp_size
+from epd.media.io import MediaIO
+from epd.types import Modality
 
 # Naming the plugins here registers them before any thread asks for one.
 _PLUGINS = (
@@ -31,9 +36,6 @@ _PLUGINS = (
     BmpImagePlugin.BmpImageFile,
 )
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
-
-# What this module does to pixels, for content keys.
-DECODING = f"rgb on white, upright, pillow {PIL.__version__}"
 
 # Ours is the only limit on pixels, and it is an error, never a warning.
 Image.MAX_IMAGE_PIXELS = None
@@ -51,25 +53,57 @@ _UPRIGHT = {
 _16_TO_8_BIT = [value // 257 for value in range(1 << 16)]
 
 
+class ImageIO(MediaIO[Picture]):
+    """Still pictures, and the first frame of moving ones."""
+
+    modality = Modality.IMAGE
+
+    @property
+    def decoding(self) -> str:
+        return decoding(self.config.image)
+
+    def load_bytes(self, data: bytes) -> Picture:
+        return Picture(image=load_image(data, self.config.image))
+
+    def encode_base64(self, media: Picture) -> str:
+        """As a PNG, without loss."""
+        file = io.BytesIO()
+        media.image.save(file, "PNG")
+        return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def decoding(config: ImageLimits) -> str:
+    """What happens to pixels here, for content keys."""
+    background = "#{:02x}{:02x}{:02x}".format(*config.background)
+    return f"rgb on {background}, upright, pillow {PIL.__version__}"
+
+
 def load_image(data: bytes, config: ImageLimits) -> Image.Image:
-    """Decode the first frame to upright RGB, transparent parts on white."""
+    """Decode the first frame to upright RGB; what is transparent lies on the background."""
     if not data:
         raise BadMedia("0 bytes")
     if len(data) > config.max_bytes:
         raise TooLarge(f"file larger than {config.max_bytes} bytes")
+    refuse_costly(data)
+    if canvas := webp_size(data):
+        _refuse_size(canvas, config)
     image = _open(data)
-    pixels = image.width * image.height
-    if pixels > config.max_pixels:
-        raise BadMedia(
-            f"{image.width}x{image.height} pixels, more than the limit of {config.max_pixels}"
-        )
+    _refuse_size(image.size, config)
     try:
         image.load()
-        return _to_rgb(_upright(image))
+        return _to_rgb(_upright(image), config.background)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise an open set of types
         raise BadMedia(f"{_fault(error)} {image.format}") from error
+
+
+def _refuse_size(size: tuple[int, int], config: ImageLimits) -> None:
+    width, height = size
+    if width * height > config.max_pixels:
+        raise BadMedia(f"{width}x{height} pixels, more than the limit of {config.max_pixels}")
+    if width < 1 or height < 1:
+        raise BadMedia("a picture without pixels")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -98,11 +132,27 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     if image.mode.startswith("I"):
-        return image.convert("I").point(_16_TO_8_BIT, "L").convert("RGB")
+        return _from_16_bit(image.convert("I"), image.info.get("transparency"), background)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        return _on(background, layer, layer)
     return image.convert("RGB")
+
+
+def _from_16_bit(
+    grey: Image.Image, transparent: object, background: tuple[int, int, int]
+) -> Image.Image:
+    picture = grey.point(_16_TO_8_BIT, "L").convert("RGB")
+    if not isinstance(transparent, int):
+        return picture
+    opaque = [255] * (1 << 16)
+    opaque[transparent & 0xFFFF] = 0
+    return _on(background, picture, grey.point(opaque, "L"))
+
+
+def _on(background: tuple[int, int, int], layer: Image.Image, opacity: Image.Image) -> Image.Image:
+    below = Image.new("RGB", layer.size, background)
+    below.paste(layer, mask=opacity)
+    return below

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from urllib.parse import quote, urljoin, urlsplit
 
 from epd.errors import BadMedia
@@ -80,12 +81,21 @@ def _host_and_port(netloc: str, scheme: str) -> tuple[str, str, int]:
     if not 0 < port < 65536:
         raise BadMedia("malformed port in the URL")
     if match["v6"]:
-        return match["v6"], f"[{match['v6']}]", port
-    name = _ascii_name(match["name"])
+        number = _ipv6(match["v6"])
+        return number, f"[{number}]", port
+    name = host_name(match["name"])
     return name, name, port
 
 
-def _ascii_name(name: str) -> str:
+def _ipv6(text: str) -> str:
+    try:
+        return str(IPv6Address(text))
+    except ValueError:
+        raise BadMedia("malformed host in the URL") from None
+
+
+def host_name(name: str) -> str:
+    """Lower case, ASCII by IDNA. BadMedia for what cannot be one; a number in dots is one."""
     try:
         name = name.encode("idna").decode("ascii").lower()
     except UnicodeError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epd.errors import ConfigError, UnsupportedModel
-from epd.models.families import families
+from epd.models.families import REFUSED, families
 from epd.models.family import FamilySpec
 from epd.models.fingerprint import checkpoint_fingerprint, stored_dtype
 from epd.models.sections import text_section
@@ -114,6 +114,10 @@ def _family(architecture: str) -> FamilySpec:
     for family in families():
         if architecture in family.architectures:
             return family
+    if architecture in REFUSED:
+        raise UnsupportedModel(
+            f"architecture {architecture} is not supported: {REFUSED[architecture]}"
+        )
     known = ", ".join(sorted(name for family in families() for name in family.architectures))
     raise UnsupportedModel(f"architecture {architecture} is not supported; supported are: {known}")
 

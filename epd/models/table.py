@@ -26,8 +26,8 @@ TAKES = """\
 
 ## What each family takes
 
-Sound in video: with `use_audio_in_video` a video's sound track becomes part of it. Positions: of the
-rotary embedding, one count for all tokens or three axes (time, height, width).
+Sound in video: with `use_audio_in_video` a video's sound track becomes part of it. Positions: of
+the rotary embedding, one count for all tokens or three axes (time, height, width).
 """
 
 OPTIONS = """\
@@ -41,9 +41,9 @@ EMBEDS = """\
 
 ## Ready-made embeddings
 
-Off unless `media.enable_embeds`. Rows are as wide as the model's hidden size, times one more for each
-level of a Qwen3 model that adds rows in deeper layers. A field that is missing is a 400, unless it
-is marked optional.
+Off unless `media.enable_embeds`. Rows are as wide as the model's hidden size, and where a model
+adds rows in deeper layers too, once more as wide for each such level. A field that is missing is a
+400, unless it is marked optional.
 """
 
 REFUSED = """\
@@ -51,9 +51,10 @@ REFUSED = """\
 ## What is refused when a checkpoint is read or loaded
 
 Quantised weights; sliding windows, attention in chunks or in both directions, soft caps, attention
-sinks, recurrent layers; rotary embeddings whose frequencies depend on a sequence's length. One token
-runs through every language model that is loaded, with an attention function that only listens: a
-layer that asks for anything but plain causal attention is named, and the worker does not start.
+sinks, recurrent layers; rotary embeddings whose frequencies depend on a sequence's length. One
+token runs through every language model that is loaded, with an attention function that only
+listens: where a layer asks for anything but plain causal attention, the worker says so and does
+not start.
 """
 
 _MEDIA = {

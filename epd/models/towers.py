@@ -38,6 +38,11 @@ class Towers:
         return self._adapter.sample_frames(self._processors, info, options)
 
     @property
+    def sound_in_video(self) -> bool:
+        """Whether a video's sound may become part of the item."""
+        return self._adapter.checkpoint.spec.sound_in_video
+
+    @property
     def sampling_rate(self) -> int:
         """Samples per second that the model wants of sound."""
         return self._adapter.sampling_rate(self._processors)

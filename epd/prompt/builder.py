@@ -11,7 +11,6 @@ from epd.errors import BadRequest, InternalError
 from epd.models.spec import Checkpoint
 from epd.prompt.aliases import Aliases
 from epd.prompt.chat import ItemPart, Message, items_of, num_characters
-from epd.prompt.data_url import open_url
 from epd.prompt.detokenizer import Detokenizer
 from epd.prompt.draft import Draft, MediaPart
 from epd.prompt.template import Template
@@ -34,7 +33,7 @@ class PromptBuilder:
         self._aliases = Aliases(self._tokenizer, also=self._placeholders.values())
         self.template = Template(
             tokenizer,
-            read_template(checkpoint.path, tokenizer),
+            read_template(checkpoint.path, tokenizer, checkpoint.spec.default_template),
             self._aliases,
             self._placeholders,
         )
@@ -55,7 +54,14 @@ class PromptBuilder:
         ids = self._cut(self._encode(text), len(sequence))
         self._check_length(sum(map(len, ids)) + len(bound))
         parts = tuple(
-            _open(item, index=index, text_before=before, where=where)
+            MediaPart(
+                modality=item.modality,
+                index=index,
+                source=item.source,
+                text_before=before,
+                where=where,
+                options=item.options,
+            )
             for index, ((where, item), before) in enumerate(zip(bound, texts_before, strict=True))
         )
         return Draft(text=ids, parts=parts)
@@ -137,18 +143,6 @@ def _bind(
         for modality in shown
     }
     return [next(queues[modality]) for modality in sequence]
-
-
-def _open(item: ItemPart, *, index: int, text_before: str, where: str) -> MediaPart:
-    url, data = open_url(item.url, where)
-    return MediaPart(
-        modality=item.modality,
-        index=index,
-        url=url,
-        data=data,
-        text_before=text_before,
-        where=where,
-    )
 
 
 def _added_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

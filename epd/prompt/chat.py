@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from epd.types import Modality
+from epd.prompt.source import Source
+from epd.types import MediaOptions, Modality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +18,11 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemPart:
-    """An item of a message: where it is, or (a `data:` URL) what it is."""
+    """An item of a message: where it is, or what it is, and how it is read."""
 
     modality: Modality
-    url: str
+    source: Source
+    options: MediaOptions = MediaOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,11 @@ class Message:
     name: str | None = None
 
 
+def place_of(message: int, part: int) -> str:
+    """The part of a request that an error names."""
+    return f"messages[{message}].content[{part}]"
+
+
 def items_of(messages: Sequence[Message]) -> Iterator[tuple[str, ItemPart]]:
     """Every item in the order of the chat, with the place that an error names."""
     for i, message in enumerate(messages):
@@ -39,7 +46,7 @@ def items_of(messages: Sequence[Message]) -> Iterator[tuple[str, ItemPart]]:
             continue
         for j, part in enumerate(message.content):
             if isinstance(part, ItemPart):
-                yield f"messages[{i}].content[{j}]", part
+                yield place_of(i, j), part
 
 
 def num_characters(messages: Sequence[Message]) -> int:

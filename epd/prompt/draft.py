@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from epd.types import Modality
+from epd.prompt.source import Source
+from epd.types import MediaOptions, Modality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaPart:
-    """One item of the prompt. Exactly one of `url` (http or https) and `data` is set.
+    """One item of the prompt.
 
     `index` counts the items in prompt order. `text_before` is the prompt's text since the last
     special token. `where` is the part of the request that an error names.
@@ -17,10 +18,10 @@ class MediaPart:
 
     modality: Modality
     index: int
-    url: str | None
-    data: bytes | None = field(repr=False)
+    source: Source
     text_before: str
     where: str
+    options: MediaOptions = MediaOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

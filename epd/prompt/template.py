@@ -75,7 +75,11 @@ class Template:
         return fields if message.name is None else {**fields, "name": message.name}
 
     def _content(self, message: Message) -> Any:
-        """The content in a form that the template takes, else in the form that it came in."""
+        """The content in a form that the template takes, else in the form that it came in.
+
+        An item has its kind as its type and, as in Hugging Face's chats, as a key: some templates
+        look for one of them, some for the other.
+        """
         role = message.role if message.role in ROLES else "user"
         if isinstance(message.content, str):
             alone = role in self.parts and role not in self.strings
@@ -90,7 +94,7 @@ class Template:
         return [
             {"type": "text", "text": part.text}
             if isinstance(part, TextPart)
-            else {"type": str(part.modality)}
+            else {"type": part.modality.value, part.modality.value: part.modality.value}
             for part in message.content
         ]
 

@@ -21,8 +21,11 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise ConfigError(f"cannot read the tokenizer in {folder}: {error}") from error
 
 
-def read_template(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
-    """The template's source, in the order in which Hugging Face's processors look for it."""
+def read_template(folder: Path, tokenizer: PreTrainedTokenizerFast, default: str | None) -> str:
+    """The template's source, in the order in which Hugging Face's processors look for it.
+
+    `default` is what the family's processor has where its folder says nothing.
+    """
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
         return jinja.read_text(encoding="utf-8")
@@ -30,6 +33,8 @@ def read_template(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
         template = _read_json(folder / name).get("chat_template")
         if template is not None:
             return _default_of(template, folder)
+    if default is not None:
+        return default
     if tokenizer.chat_template is not None:
         return _default_of(tokenizer.chat_template, folder)
     raise ConfigError(f"{folder} has no chat template")

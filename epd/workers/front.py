@@ -90,7 +90,7 @@ async def _serve(
 ) -> None:
     node = Node(config, checkpoint, Metrics())
     node.links.start()
-    front = Front(checkpoint, config.gateway)
+    front = Front(checkpoint, config.gateway, config.media)
     app = create_app(node, front)
     serving = asyncio.Event()
     server = _Server(

@@ -29,12 +29,12 @@ from epd.cluster import (
 )
 from epd.cluster.membership import Rejected
 from epd.config import Config
-from epd.errors import Cancelled, EpdError, InternalError, Overloaded, TooLarge, Unavailable
+from epd.errors import Cancelled, EpdError, InternalError, Overloaded, Unavailable
 from epd.gateway.service import CallSpec
 from epd.models.spec import Checkpoint
 from epd.observe import Metrics
 from epd.prefix import prefix_root
-from epd.prompt import Draft
+from epd.prompt import Draft, MediaPart
 from epd.types import Member, TokenLogprobs, TokenRun
 from epd.wire.links import Delivery, PeerLost
 from epd.wire.messages import (
@@ -162,9 +162,9 @@ class Node:
         if len(self._calls) >= self._config.gateway.max_waiting:
             raise Overloaded(f"{len(self._calls)} requests are waiting already")
         first, num = call.sampling.first_choice, call.sampling.n
-        media = tuple(part.data for part in call.draft.parts)
+        media = tuple(part.source.data for part in call.draft.parts)
         live = LiveCall(self, secrets.token_hex(12), media, set(range(first, first + num)))
-        self._check_media(call, live)
+        self._check_media(live)
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
@@ -177,18 +177,11 @@ class Node:
         """A digest per item; of large files away from the loop."""
         if not self._reuses_kv:
             return [b""] * len(draft.parts)
-        data = [part.data if part.url is None else part.url.encode() for part in draft.parts]
-        if sum(len(one or b"") for one in data) <= HASHED_AT_ONCE:
-            return _digests(data)
-        return await asyncio.to_thread(_digests, data)
+        if sum(part.source.num_bytes for part in draft.parts) <= HASHED_AT_ONCE:
+            return _digests(draft.parts)
+        return await asyncio.to_thread(_digests, draft.parts)
 
-    def _check_media(self, call: CallSpec, live: LiveCall) -> None:
-        for part in call.draft.parts:
-            limit = self._config.media.limits(part.modality).max_bytes
-            if part.data is not None and len(part.data) > limit:
-                name = f"{part.modality.value.replace('_', ' ')} {part.index}"
-                text = f"{name}: {len(part.data)} bytes, {limit} are allowed"
-                raise TooLarge(text, param=part.where)
+    def _check_media(self, live: LiveCall) -> None:
         held = sum(other.media_bytes for other in self._calls.values())
         if held + live.media_bytes > self._config.gateway.media_budget_bytes:
             raise Overloaded("too much inline media is waiting already")
@@ -391,7 +384,15 @@ class Node:
 
 def _submission(request_id: str, call: CallSpec, sources: list[bytes]) -> Submission:
     items = tuple(
-        ItemJob(modality=part.modality, url=part.url, text_before=part.text_before, source=source)
+        ItemJob(
+            modality=part.modality,
+            url=part.source.url,
+            text_before=part.text_before,
+            source=source,
+            form=part.source.form,
+            pieces=part.source.pieces,
+            options=part.options,
+        )
         for part, source in zip(call.draft.parts, sources, strict=True)
     )
     return Submission(
@@ -403,5 +404,13 @@ def _submission(request_id: str, call: CallSpec, sources: list[bytes]) -> Submis
     )
 
 
-def _digests(sources: Iterable[bytes | None]) -> list[bytes]:
-    return [hashlib.sha256(source or b"").digest() for source in sources]
+def _digests(parts: Iterable[MediaPart]) -> list[bytes]:
+    return [_digest(part) for part in parts]
+
+
+def _digest(part: MediaPart) -> bytes:
+    """What the item is and how it is read; of an address, not of what is there."""
+    source = part.source
+    digest = hashlib.sha256(repr((source.url, source.form, source.pieces, part.options)).encode())
+    digest.update(source.data or b"")
+    return digest.digest()

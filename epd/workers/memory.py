@@ -46,6 +46,11 @@ def needs_of(role: str, config: Config, checkpoint: Checkpoint, *, device: str) 
         return [
             Need(name="interpreter", num_bytes=GATEWAY_BASE),
             Need(name="inline media", num_bytes=budget, settings=("gateway.media_budget_bytes",)),
+            Need(
+                name="known sources",
+                num_bytes=config.gateway.known_bytes,
+                settings=("gateway.known_bytes",),
+            ),
         ]
     sizes = _Sizes(config, checkpoint, Where.DEVICE if device == "cuda" else Where.HOST)
     needs = [*_base(device), *sizes.staging(role)]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench.serving.workload import Prompts, Workload, picture
 from epd.models.spec import read_checkpoint
-from epd.prompt import ItemPart, Message, PromptBuilder, TextPart
+from epd.prompt import ItemPart, Message, PromptBuilder, Source, TextPart
 from epd.types import Modality
 from tests.checkpoints import build
 
@@ -33,7 +33,7 @@ def test_a_prompt_has_exactly_as_many_tokens_as_asked_for(
     path: Path, prompts: Prompts, num_tokens: int, images: int
 ) -> None:
     text = prompts.text(random.Random(num_tokens), num_tokens, images)
-    item = ItemPart(modality=Modality.IMAGE, url="http://epd.invalid/")
+    item = ItemPart(modality=Modality.IMAGE, source=Source(url="http://epd.invalid/"))
     message = Message(role="user", content=(*[item] * images, TextPart(text=text)))
     assert PromptBuilder(read_checkpoint(path)).build([message]).num_text_tokens == num_tokens
 

@@ -15,9 +15,17 @@ import epd
 from epd.cli.main import ROLE_HELP, build_parser, main
 from epd.config import ROLES, Config, load_config
 
-ROLE_FLAGS = ["--config", "--set", "--ready-fd", "--parent-fd"]
+MEDIA_FLAGS = [
+    "--limit-mm-per-prompt",
+    "--enable-mm-embeds",
+    "--allowed-local-media-path",
+    "--allowed-media-domains",
+    "--media-io-kwargs",
+    "--mm-processor-kwargs",
+]
+ROLE_FLAGS = ["--config", "--set", "--ready-fd", "--parent-fd", *MEDIA_FLAGS]
 FLAGS = {
-    "serve": ["MODEL", "--topology", "--host", "--port", "--config", "--set"],
+    "serve": ["MODEL", "--topology", "--host", "--port", "--config", "--set", *MEDIA_FLAGS],
     "check": ["FILE", "--set"],
     "keys": ["FOLDER"],
     **dict.fromkeys(ROLES, ROLE_FLAGS),

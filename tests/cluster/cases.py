@@ -15,8 +15,10 @@ MAX_TOKENS = 24
 EXTENSIONS = {  # not in the stock client's signature
     "cache_salt",
     "ignore_eos",
+    "media_io_kwargs",
     "min_p",
     "min_tokens",
+    "mm_processor_kwargs",
     "prompt_logprobs",
     "repetition_penalty",
     "stop_token_ids",

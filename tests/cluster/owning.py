@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from epd.cluster import Emit, Failed, ItemJob, Ownership, Placement, Submission, Tell
@@ -24,6 +25,7 @@ from tests.cluster.samples import decode, encode, layout, prefill
 from tests.cluster.test_membership import table
 
 R = RequestKey("r", 1)
+IMAGE_JOB = ItemJob(modality=Modality.IMAGE, url=None, text_before="")
 
 
 class Gateway:
@@ -47,9 +49,10 @@ class Gateway:
         prompt_logprobs: int | None = None,
         source: bytes = b"",
         salt: str = "",
+        job: ItemJob = IMAGE_JOB,
     ) -> list[Instruction]:
-        """A prompt of `text` tokens (or these) and so many images."""
-        job = ItemJob(modality=Modality.IMAGE, url=None, text_before="", source=source)
+        """A prompt of `text` tokens (or these) and so many items, images unless `job` says so."""
+        job = replace(job, source=source)
         ids = (1,) * text if isinstance(text, int) else text
         sampling = SamplingParams(max_tokens=max_tokens, n=n, prompt_logprobs=prompt_logprobs)
         submission = Submission(

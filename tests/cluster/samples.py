@@ -39,9 +39,11 @@ def member(
     )
 
 
-def encode(name: str = "E", *, pool: str = "") -> Member:
+def encode(
+    name: str = "E", *, pool: str = "", modalities: tuple[Modality, ...] = (Modality.IMAGE,)
+) -> Member:
     """An encode worker."""
-    return member(name, Stage.ENCODE, pool=pool)
+    return member(name, Stage.ENCODE, pool=pool, modalities=modalities)
 
 
 def prefill(name: str = "P", *, pool: str = "", kv_tokens: int = 100) -> Member:

@@ -86,7 +86,8 @@ def test_workers_are_found_by_stage_and_modality() -> None:
     audio = member("A", Stage.ENCODE, modalities=(Modality.AUDIO,))
     membership = table(encode(), audio, fused(), decode())
     assert membership.serving(Stage.ENCODE) == [encode(), audio]
-    assert membership.serving(Stage.ENCODE, Modality.AUDIO) == [audio]
+    assert membership.serving(Stage.ENCODE, [Modality.AUDIO]) == [audio]
+    assert membership.serving(Stage.ENCODE, [Modality.AUDIO, Modality.IMAGE]) == []
     assert membership.serving(Stage.PREFILL) == [fused()]
     assert membership.serving(Stage.DECODE) == [fused(), decode()]
 

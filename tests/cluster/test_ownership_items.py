@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from epd.cluster import Tell
-from epd.types import ItemKey, Member, RequestKey
+from dataclasses import replace
+
+from epd.cluster import ItemJob, Tell
+from epd.types import ItemForm, ItemKey, MediaOptions, Member, Modality, RequestKey
 from epd.wire import messages as m
 from tests.cluster.owning import Gateway, R, error, receivers, split, told
 from tests.cluster.samples import encode, layout, prefill
@@ -142,3 +144,72 @@ def test_an_item_that_cannot_be_encoded_fails_its_request() -> None:
     assert (error(ended).status, error(ended).message) == (422, "bad")
     assert receivers(ended, m.DropItem) == ["E", "E"]
     assert gateway.owner.item_failed("E", broken) == []
+
+
+# ---- what an item is, and who can take it
+
+SOUNDING = ItemJob(
+    modality=Modality.VIDEO,
+    url=None,
+    text_before="look: ",
+    form=ItemForm.FILE,
+    pieces=(("file", 3),),
+    options=MediaOptions(use_audio_in_video=True, fps=2.0),
+)
+
+
+def test_a_job_says_what_was_asked_of_the_item_and_for_whom() -> None:
+    gateway = split(encode("EV", modalities=(Modality.VIDEO, Modality.AUDIO)))
+    ((to, job),) = told(gateway.submit(items=1, job=SOUNDING, salt="tenant"), m.EncodeItem)
+    assert to == "EV"
+    assert job == m.EncodeItem(
+        item=ItemKey("r", 0, 1),
+        modality=Modality.VIDEO,
+        url=None,
+        text_before="look: ",
+        form=ItemForm.FILE,
+        pieces=(("file", 3),),
+        options=MediaOptions(use_audio_in_video=True, fps=2.0),
+        salt="tenant",
+    )
+
+
+def test_embeddings_need_nothing_but_their_modality() -> None:
+    """And say what they are."""
+    embeds = replace(SOUNDING, form=ItemForm.EMBEDS, options=MediaOptions())
+    gateway = split(encode("EV", modalities=(Modality.VIDEO,)))
+    assert receivers(gateway.submit(items=1, job=embeds), m.EncodeItem) == ["EV"]
+
+
+def test_a_modality_that_nobody_serves_is_a_503_that_says_so() -> None:
+    """Nothing is dispatched: of the picture beside it neither."""
+    gateway = split(encode("EV", modalities=(Modality.VIDEO,)))
+    ended = gateway.submit(items=1, job=SOUNDING)
+    assert error(ended).status == 503
+    assert "no encode worker serves video together with audio" in error(ended).message
+    assert told(ended, m.EncodeItem) == [] and gateway.owner.idle
+
+
+def test_an_item_is_encoded_again_only_where_all_it_needs_is_served() -> None:
+    """Its encoder died; the others serve half of it each."""
+    both = encode("EB", modalities=(Modality.VIDEO, Modality.AUDIO))
+    gateway = split(both, encode("EV", modalities=(Modality.VIDEO,)))
+    gateway.submit(items=1, job=SOUNDING)
+    gateway.joins(encode("EA", modalities=(Modality.AUDIO,)))
+    ended = gateway.dies("EB")
+    assert error(ended).status == 503
+    assert "video together with audio" in error(ended).message
+
+
+# ---- text that an item replaces
+
+
+def test_an_item_cannot_replace_more_text_than_stands_before_it() -> None:
+    """Not even where other text stands further left: it would be somebody else's."""
+    gateway = split()
+    gateway.submit(items=2, text=4)
+    assert told(gateway.laid_out(found=layout(replaces_left=4)), m.Cancel) == []
+    ended = gateway.laid_out(index=1, found=layout(replaces_left=1))
+    assert error(ended).status == 500
+    assert "image 1: E replaces more text" in error(ended).message
+    assert gateway.owner.idle

@@ -11,7 +11,8 @@ from epd.types import Member, Modality
 from tests.cluster.samples import decode, encode, fused, prefill
 from tests.cluster.test_membership import table
 
-IMAGES = {Modality.IMAGE}
+IMAGE = (Modality.IMAGE,)
+AUDIO = (Modality.AUDIO,)
 
 
 def placement(*members: Member) -> Placement:
@@ -37,7 +38,7 @@ def test_ties_go_to_the_worker_used_longest_ago() -> None:
     place = placement(encode("E1"), encode("E2"), prefill(), decode())
     chosen = []
     for _ in range(4):
-        chosen.append(place.encoder(Modality.IMAGE, {""}).name)
+        chosen.append(place.encoder(IMAGE, {""}).name)
         place.began(chosen[-1])
         place.ended(chosen[-1])
     assert chosen == ["E1", "E2", "E1", "E2"]
@@ -84,9 +85,9 @@ def test_no_decode_worker_is_said_so() -> None:
 def test_no_encode_worker_is_said_so() -> None:
     """The modality is named."""
     with pytest.raises(Unavailable, match="no encode worker serves audio"):
-        placement(encode()).encoder(Modality.AUDIO, {""})
+        placement(encode()).encoder(AUDIO, {""})
     with pytest.raises(Unavailable, match="no encode worker serves image"):
-        placement(prefill(), decode()).pools(IMAGES)
+        placement(prefill(), decode()).pools([IMAGE])
 
 
 # ---- pools
@@ -127,9 +128,9 @@ def test_items_and_prompt_stay_in_one_pool() -> None:
         prefill("P3", pool="c"),
         decode("D3", pool="c"),
     )
-    assert place.pools(IMAGES) == {"b"}
+    assert place.pools([IMAGE]) == {"b"}
     assert place.pools(()) == {"b", "c"}
-    assert place.encoder(Modality.IMAGE, {"b"}).name == "E2"
+    assert place.encoder(IMAGE, {"b"}).name == "E2"
     assert place.language(1, set(), {"b"}) == Placed("P2", "D2")
 
 
@@ -137,7 +138,52 @@ def test_stages_that_are_there_but_in_no_common_pool_are_said_so() -> None:
     """Every stage is served, and yet nothing can be."""
     place = placement(encode(pool="a"), prefill(pool="b"), decode(pool="b"))
     with pytest.raises(Unavailable, match="no pool"):
-        place.pools(IMAGES)
+        place.pools([IMAGE])
+
+
+# ---- modalities
+
+VIDEO = (Modality.VIDEO,)
+SOUNDING = (Modality.VIDEO, Modality.AUDIO)
+
+
+def specialists() -> Placement:
+    """One worker for pictures and videos, one for sound, one for all of them."""
+    return placement(
+        encode("EV", modalities=(Modality.IMAGE, Modality.VIDEO)),
+        encode("EA", modalities=AUDIO),
+        encode("E3", modalities=(Modality.IMAGE, Modality.VIDEO, Modality.AUDIO)),
+        prefill(),
+        decode(),
+    )
+
+
+def test_an_item_goes_to_a_worker_that_serves_its_modality() -> None:
+    """However idle the others are."""
+    place = specialists()
+    place.began("E3")
+    for _ in range(4):
+        place.began("EA")
+    assert place.encoder(VIDEO, {""}).name == "EV"
+    assert place.encoder(AUDIO, {""}).name == "E3"
+
+
+def test_a_video_with_sound_goes_to_a_worker_that_serves_both() -> None:
+    """One worker for pictures and one for sound are not enough: it is one job."""
+    place = specialists()
+    for _ in range(9):
+        place.began("E3")
+    assert place.encoder(SOUNDING, {""}).name == "E3"
+    place.gone("E3")
+    apart = placement(encode("EV", modalities=VIDEO), encode("EA", modalities=AUDIO), fused())
+    assert apart.pools([VIDEO, AUDIO]) == {""}
+    with pytest.raises(Unavailable, match="no encode worker serves video together with audio"):
+        apart.pools([VIDEO, SOUNDING])
+
+
+def test_what_nobody_serves_is_named_in_words() -> None:
+    with pytest.raises(Unavailable, match="no encode worker serves time series$"):
+        specialists().pools([IMAGE, (Modality.TIME_SERIES,)])
 
 
 # ---- room

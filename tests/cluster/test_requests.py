@@ -127,6 +127,42 @@ def test_an_expansion_may_replace_text_left_of_it() -> None:
     assert prompt.token_ids() == [1, 9, 9, 3]
 
 
+def test_text_that_an_item_replaces_counts_nowhere() -> None:
+    """Not in the length, the items' offsets or their rows; and only before its own item."""
+    prompt = request(
+        item(0, replaces_left=2), item(1, replaces_left=1), text=((1, 2), (3, 4), (5,))
+    ).prompt()
+    assert prompt.token_ids() == [9, 9, 3, 9, 9, 5]
+    assert prompt.num_tokens == 6
+    assert prompt.offsets == (0, 3)
+    assert [prompt.rows_before(num) for num in (0, 1, 2, 3, 4, 6)] == [0, 1, 2, 2, 3, 4]
+
+
+def test_a_resumed_prompt_still_lacks_the_replaced_text() -> None:
+    """It is made anew for each attempt, from a submission that never changes."""
+    record = request(item(0, replaces_left=1), text=((1, 2), (3,)))
+    record.answer.streams[0].take(run(0, 10, 11))
+    record.restart()
+    for _ in range(2):
+        assert record.prompt().token_ids() == [1, 9, 9, 3, 10, 11]
+
+
+def test_hashes_are_of_the_prompt_after_replacing() -> None:
+    """Equal to those of a prompt that never had the replaced text."""
+    ids = tuple(range(100, 130))
+    replaced = request(item(0, replaces_left=3), text=((*ids, 1, 2, 3), (4,) * 20))
+    plain = request(item(0), text=(ids, (4,) * 20))
+    kept = request(item(0), text=((*ids, 1, 2, 3), (4,) * 20))
+    prefixes = []
+    for record in (replaced, plain, kept):
+        record.answer.root = b"root"
+        prefixes.append(record.prefix)
+    assert prefixes[0] == prefixes[1]
+    assert prefixes[0] is not None and prefixes[2] is not None
+    assert prefixes[0].blocks[0] == prefixes[2].blocks[0]
+    assert set(prefixes[0].blocks[1:]).isdisjoint(prefixes[2].blocks)
+
+
 def test_a_resumed_prompt_ends_with_what_was_emitted() -> None:
     """And only with that; the submission itself never changes."""
     record = request(item(0), text=((1,), (3,)))

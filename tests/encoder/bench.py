@@ -24,7 +24,7 @@ class Bench:
         self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.encoder = Encoder(
             self.towers,
-            EncodeConfig.model_validate(config),
+            EncodeConfig.model_validate({"decoders": 1, **config}),
             media or MediaConfig(),
             "settings",
             self.inbox.put,
@@ -58,6 +58,7 @@ class Bench:
         """The gauges of what is held that no thread changes behind the test's back."""
         gauges = self.encoder.gauges().items()
         others = {"intake_jobs", "encoded"}
+        others |= {"cache_bytes", "cache_hits", "cache_misses"}
         return {k: v for k, v in gauges if k not in others and not k.endswith("_ms")}
 
     def run(self) -> list[ItemEncoded | ItemBroken]:

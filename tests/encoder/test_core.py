@@ -144,7 +144,7 @@ def test_out_of_memory_halves_once(bench: Bench, caplog: pytest.LogCaptureFixtur
     """Halves that fit are encoded; a half that does not fit fails."""
     bench.towers.memory = 20
     for index, width in enumerate((5, 5, 5, 15)):
-        bench.prepare(key(index), picture(width))
+        bench.prepare(key(index), picture(width, shade=index))
     results = bench.run()
     assert bench.towers.batches == [[10, 10, 10, 30], [10, 10], [10, 30]]
     assert [type(result) for result in results] == [ItemEncoded] * 2 + [ItemBroken] * 2
@@ -285,6 +285,7 @@ def test_unpinned_rows_make_room_and_pinned_ones_stay(benches: list[Bench]) -> N
         "queued_items": 0,
         "held_items": 0,
         "prepared_bytes": 0,
+        "followers": 0,
     }
     assert bench.encoder.unpin(key(0))
     assert bench.encoder.rows(key(0)) is not None
@@ -368,7 +369,7 @@ def test_nothing_is_prepared_while_pixels_fill_their_memory(benches: list[Bench]
     bench = Bench(prepared_bytes=10)
     benches.append(bench)
     bench.prepare(key(0), picture(3), hold=True)
-    bench.prepare(key(1), picture(3))  # 6 bytes each: full
+    bench.prepare(key(1), picture(3, shade=1))  # 6 bytes each: full
     bench.submit(key(2), picture(4))
     bench.submit(key(3), picture(2), hold=True)
     bench.encoder.drop(key(3))

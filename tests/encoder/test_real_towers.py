@@ -14,8 +14,8 @@ from PIL import Image
 from epd.config import EncodeConfig, MediaConfig
 from epd.config.media import ImageLimits
 from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
-from epd.media import load_image
 from epd.media.decoded import Picture
+from epd.media.image import load_image
 from epd.models.spec import read_checkpoint
 from epd.models.towers import Towers, load_towers
 from epd.types import ItemKey, Modality

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 
 from epd.errors import BadMedia
-from epd.media.decoded import Media, Picture
+from epd.media.decoded import Clip, Media, Picture, Series, Sound, Tensors, VideoInfo
 from epd.models.adapter import Asked
-from epd.types import ItemLayout, Modality
+from epd.types import ItemLayout, MediaOptions, Modality
 
 WIDTH = 4
 ROW_BYTES = WIDTH * 4
@@ -44,40 +43,63 @@ class PlainTowers:
         self.entered = threading.Event()
         self.prepare_error: Exception | None = None
         self.most_inside = 0  # of prepare at once
+        self.media: list[Media] = []  # what was prepared
         self._inside: set[int] = set()
 
-    modalities = (Modality.IMAGE,)
+    modalities: tuple[Modality, ...] = (Modality.IMAGE,)
     dtype_name = "float32"
+    sound_in_video = False
+    sampling_rate = 16_000
+
+    def sample_frames(self, info: VideoInfo, options: MediaOptions) -> list[int]:
+        """All of them."""
+        return list(range(info.num_frames))
+
+    def from_embeds(self, tensors: Tensors, asked: Asked) -> Prepared:
+        """One row per value."""
+        (rows,) = tensors.values()
+        return self._row_per(asked, len(rows), 0.0)
 
     def prepare(self, media: Media, asked: Asked) -> Prepared:
-        """A one-pixel picture is too small for this model."""
+        """Whatever it is, of a known size; a one-pixel picture is too small for this model."""
         self._inside.add(threading.get_ident())
         self.most_inside = max(self.most_inside, len(self._inside))
         try:
-            assert isinstance(media, Picture)
-            return self._prepare(asked.modality, media.image, asked.content_key)
+            self.entered.set()
+            if self.gate is not None:
+                assert self.gate.wait(30)
+            if self.prepare_error is not None:
+                raise self.prepare_error
+            self.media.append(media)
+            return self._prepare(media, asked)
         finally:
             self._inside.discard(threading.get_ident())
 
-    def _prepare(self, modality: Modality, media: Image.Image, content_key: bytes) -> Prepared:
-        self.entered.set()
-        if self.gate is not None:
-            assert self.gate.wait(30)
-        if self.prepare_error is not None:
-            raise self.prepare_error
-        if media.width == 1:
-            raise BadMedia("1x1 pixels are too few")
-        shade = media.getpixel((0, 0))
-        assert isinstance(shade, tuple)
+    def _prepare(self, media: Media, asked: Asked) -> Prepared:
+        match media:
+            case Picture(image=image):
+                if image.width == 1:
+                    raise BadMedia("1x1 pixels are too few")
+                shade = image.getpixel((0, 0))
+                assert isinstance(shade, tuple)
+                return self._row_per(asked, image.width, float(shade[0]), image.height)
+            case Clip(frames=frames):
+                return self._row_per(asked, len(frames), float(frames[0, 0, 0, 0]))
+            case Sound(samples=samples):
+                return self._row_per(asked, 1 + len(samples) // 1000, 0.0)
+            case Series(values=values):
+                return self._row_per(asked, len(values), 0.0)
+
+    def _row_per(self, asked: Asked, count: int, shade: float, height: int = 1) -> Prepared:
         layout = ItemLayout(
-            modality=modality,
-            token_ids=(9,) * media.width,
-            row_spans=((0, media.width),),
+            modality=asked.modality,
+            token_ids=(9,) * count,
+            row_spans=((0, count),),
             width=WIDTH,
             dtype="float32",
-            content_key=content_key,
+            content_key=asked.content_key,
         )
-        return Prepared(layout, media.width * media.height, float(shade[0]))
+        return Prepared(layout, count * height, shade)
 
     def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
         """Views into one tensor, as real towers give them."""

@@ -10,11 +10,12 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from epd.config import GatewayConfig
+from epd.config import GatewayConfig, MediaConfig
 from epd.gateway import Front, create_app
 from epd.models.spec import Checkpoint
+from tests.gateway.asking import Client
 from tests.gateway.scripted import ScriptedService
-from tests.prompt.folders import write_folder
+from tests.prompt.folders import write_every_modality, write_folder
 
 Serve = Callable[..., Any]
 
@@ -33,22 +34,38 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
+def every(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A model that takes all there is."""
+    return write_every_modality(tmp_path_factory.mktemp("every"))
+
+
+@pytest.fixture(scope="session")
 def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
 
 
 @pytest.fixture
 def serve(checkpoint: Checkpoint) -> Serve:
-    """`async with serve(service, **config) as client`."""
+    """`async with serve(service, model=..., media=..., **gateway) as client`."""
 
     @asynccontextmanager
     async def open_client(
-        service: ScriptedService, **config: Any
+        service: ScriptedService,
+        *,
+        model: Checkpoint | None = None,
+        media: MediaConfig | None = None,
+        **config: Any,
     ) -> AsyncIterator[httpx.AsyncClient]:
-        front = Front(checkpoint, GatewayConfig(**config))
+        front = Front(model or checkpoint, GatewayConfig(**config), media or MediaConfig())
         transport = httpx.ASGITransport(create_app(service, front), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://epd") as client:
             yield client
         front.close()
 
     return open_client
+
+
+@pytest.fixture
+def client(serve: Serve, every: Checkpoint) -> Client:
+    """Of a gateway in front of a model that takes all there is."""
+    return Client(serve, every)

@@ -271,7 +271,7 @@ async def test_the_prompt_reaches_the_service(serve: Serve, tokenizer: Tokenizer
         )
     assert response.status_code == 200
     [spec] = service.specs
-    assert [(part.url, part.data) for part in spec.draft.parts] == [
+    assert [(part.source.url, part.source.data) for part in spec.draft.parts] == [
         (None, b"hello"),
         ("https://example.org/b.png", None),
     ]

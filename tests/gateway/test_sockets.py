@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from tokenizers import Tokenizer
 
-from epd.config import GatewayConfig
+from epd.config import GatewayConfig, MediaConfig
 from epd.errors import BadMedia, Unavailable
 from epd.gateway import Front, create_app
 from epd.models.spec import Checkpoint
@@ -33,7 +33,7 @@ async def listening(
     service: ScriptedService, checkpoint: Checkpoint
 ) -> AsyncIterator[tuple[str, int]]:
     """Serves the app on a free port of the loopback."""
-    app = create_app(service, Front(checkpoint, GatewayConfig()))
+    app = create_app(service, Front(checkpoint, GatewayConfig(), MediaConfig()))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -175,10 +175,11 @@ def test_the_gateway_runs_where_torch_cannot_be_imported(checkpoint: Checkpoint)
     """And imports none where it could."""
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from epd.config import GatewayConfig\n"
+        "from epd.config import GatewayConfig, MediaConfig\n"
         "from epd.gateway import Front, create_app\n"
         "from epd.models.spec import read_checkpoint\n"
-        "app = create_app(None, Front(read_checkpoint(sys.argv[1]), GatewayConfig()))\n"
+        "checkpoint = read_checkpoint(sys.argv[1])\n"
+        "app = create_app(None, Front(checkpoint, GatewayConfig(), MediaConfig()))\n"
         "assert not sys.modules.get('torch')\n"
     )
     for program in (code, code.replace("sys.modules['torch'] = None", "")):

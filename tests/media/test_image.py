@@ -14,8 +14,7 @@ from PIL import Image
 
 from epd.config.media import ImageLimits
 from epd.errors import BadMedia, TooLarge
-from epd.media import load_image
-from epd.media.image import FORMATS
+from epd.media.image import FORMATS, load_image
 
 CONFIG = ImageLimits()
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)

@@ -13,6 +13,7 @@ from epd.models.towers import Towers, load_towers
 from tests.checkpoints import FAMILIES, build
 from tests.models import stand_in
 from tests.models.thinker import Thinker
+from tests.models.whole import Whole
 from tests.reference import Reference
 
 torch.set_num_threads(1)  # several threads on cores that others use are slower, not faster
@@ -37,6 +38,11 @@ def checkpoint(path: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def reference(path: Path) -> Reference:
     return Reference(path)
+
+
+@pytest.fixture(scope="session")
+def whole(reference: Reference) -> Whole:
+    return Whole(reference)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import torch
 from epd.models.language import LanguageModel, load_language
 from epd.models.spec import Checkpoint
 from epd.models.towers import Towers, load_towers
-from epd.types import Modality
-from tests.models import stand_in
+from tests.models import halves, stand_in
+from tests.models.clips import CLIPS
 from tests.models.generate import greedy, merged
 from tests.models.pictures import messages, pictures, prepare, prompt
 from tests.reference import Reference
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(scope="module")
 def cuda_towers(checkpoint: Checkpoint) -> Towers:
-    return load_towers(checkpoint, modalities=(Modality.IMAGE,), device="cuda", dtype="float32")
+    modalities = checkpoint.spec.modalities
+    return load_towers(checkpoint, modalities=modalities, device="cuda", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def waiting_is_an_error() -> Iterator[None]:
 
 def test_rows_equal_those_of_the_cpu(towers: Towers, cuda_towers: Towers) -> None:
     items = [prepare(towers, image) for image in pictures(6)]
+    items += [halves.prepare(towers, clip) for clip in CLIPS.values()]
     for rows, expected in zip(cuda_towers.encode(items), towers.encode(items), strict=True):
         assert rows.is_cuda
         torch.testing.assert_close(rows.cpu(), expected, rtol=1e-4, atol=1e-4)

@@ -20,7 +20,7 @@ from epd.types import MediaOptions, Modality
 from tests.checkpoints import build, sentencepiece_like
 from tests.models import halves
 from tests.models.halves import Halves, resolve
-from tests.models.llava_chats import Whole, clip, picture_part
+from tests.models.llava_chats import Part, Whole, clip, picture_part
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ ENDINGS = ["", " ", "a", "the", ":", "7", "\n", "  ", "é", "日", "x\n\n", "Fra
 def test_whatever_stands_before_a_video_the_ids_are_hugging_faces(
     ending: str, whole: Whole, both: Halves
 ) -> None:
-    parts = ["Look at this" + ending, clip(2), "and" + ending, clip(2, seed=5), "end"]
+    parts: list[Part] = ["Look at this" + ending, clip(2), "and" + ending, clip(2, seed=5), "end"]
     chat = whole.chat(parts)
     items = [
         both.prepare(Modality.VIDEO, item, text_before=before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,20 @@ def test_weights_are_counted_without_torch(whole: Whole, both: Halves) -> None:
     assert sum(counted) == sum(weight.numel() for weight in whole.model.parameters())
 
 
+def test_many_threads_prepare_at_once(family: str, both: Halves) -> None:
+    def prepare(i: int) -> Prepared:
+        if i % 3 == 0 and family in WITH_VIDEO:
+            return both.prepare(Modality.VIDEO, clip(2, seed=i), text_before="a" * i)
+        return both.prepare(Modality.IMAGE, picture_part(*ODD[i % len(ODD)], seed=i))
+
+    expected = [prepare(i) for i in range(18)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(prepare, range(18)))
+    for one, other in zip(found, expected, strict=True):
+        assert one.layout == other.layout
+        assert torch.equal(one.inputs["pixel_values"], other.inputs["pixel_values"])
+
+
 # ---- ready-made embeddings
 
 
@@ -269,3 +284,10 @@ def test_a_processor_for_another_tower_is_refused(
         load_towers(
             read_checkpoint(folder), modalities=(Modality.IMAGE,), device="cpu", dtype="float32"
         )
+
+
+def test_a_tower_of_another_kind_is_refused_by_name(both: Halves) -> None:
+    """Pixtral, for example, has LLaVA's architecture and takes pictures in another way."""
+    config = {**both.checkpoint.config, "vision_config": {"model_type": "pixtral"}}
+    with pytest.raises(UnsupportedModel, match="tower of type pixtral; supported are"):
+        replace(both.checkpoint, config=config).adapter()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from epd.media.decoded import Clip, Picture
 from epd.models.language import LanguageModel
 from epd.models.spec import Checkpoint
 from epd.models.towers import Prepared, Towers, load_towers
-from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem
-from tests.models.clips import CLIPS, REQUESTS, Part, shown
+from epd.types import Modality, Prompt
+from tests.models.clips import CLIPS, REQUESTS, shown
 from tests.models.generate import greedy, merged
 from tests.models.pictures import asked
+from tests.models.qwen_requests import placed, prepare, prompt_of, resolved
 from tests.models.whole import Whole, doubled
-from tests.reference import Reference
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
@@ -26,32 +28,6 @@ pytestmark = pytest.mark.parametrize("family", QWEN, indirect=True, scope="sessi
 NUM_TOKENS = 8
 
 REVERSED = replace(CLIPS["slow"], frames=CLIPS["slow"].frames[::-1])
-
-
-@pytest.fixture(scope="session")
-def whole(reference: Reference) -> Whole:
-    return Whole(reference)
-
-
-def prepare(towers: Towers, media: Picture | Clip) -> Prepared:
-    modality = Modality.IMAGE if isinstance(media, Picture) else Modality.VIDEO
-    return towers.prepare(media, asked(modality, towers.dtype_name))
-
-
-def resolved(whole: Whole, towers: Towers, parts: Sequence[Part]) -> tuple[Prompt, list[Prepared]]:
-    """The request as epd's language workers see it, and its items."""
-    items = [prepare(towers, part) for part in parts if not isinstance(part, str)]
-    return prompt_of(whole, parts, [item.layout for item in items]), items
-
-
-def prompt_of(whole: Whole, parts: Sequence[Part], layouts: Sequence[ItemLayout]) -> Prompt:
-    return Prompt(
-        text=tuple(tuple(whole.ids(text)) for text in whole.texts(parts)),
-        items=tuple(
-            PromptItem(item=ItemKey(request_id="r", index=i, attempt=0), encoder="e", layout=layout)
-            for i, layout in enumerate(layouts)
-        ),
-    )
 
 
 @pytest.mark.parametrize("name", CLIPS)
@@ -85,6 +61,72 @@ def test_a_request_equals_the_whole_model(
     inputs = merged(language, prompt, towers.encode(items))
     new = greedy(language, inputs, positions, delta, NUM_TOKENS)
     assert new == whole.generate(found, NUM_TOKENS)
+
+
+SIDE = st.integers(1, 5)
+GRIDS = st.lists(
+    st.tuples(st.booleans(), st.integers(1, 9), SIDE, SIDE, st.floats(0, 90)), max_size=5
+)
+
+
+@given(grids=GRIDS, lengths=st.lists(st.integers(1, 30), min_size=6, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_positions_of_any_mixed_prompt_equal_get_rope_index(
+    grids: list[tuple[bool, int, int, int, float]],
+    lengths: list[int],
+    whole: Whole,
+    towers: Towers,
+    language: LanguageModel,
+) -> None:
+    """Of pictures and videos of any sizes and times, in any order."""
+    items = [sized(towers, *grid) for grid in grids]
+    layouts = [item.layout for item in items]
+    prompt = Prompt(
+        text=tuple((7,) * length for length in lengths[: len(grids) + 1]),
+        items=placed(layouts),
+    )
+    ids = torch.tensor([prompt.token_ids()])
+    kinds = whole.processor.create_mm_token_type_ids(ids.tolist())
+    found = {"input_ids": ids, "mm_token_type_ids": torch.tensor(kinds)}
+    for name, is_video in (("image", False), ("video", True)):
+        chosen = [(t, 2 * h, 2 * w) for v, t, h, w, _ in grids if v is is_video]
+        if chosen:
+            found[f"{name}_grid_thw"] = torch.tensor(chosen)
+            if not is_video:
+                found["image_grid_thw"][:, 0] = 1
+    if "video_grid_thw" in found:
+        found["second_per_grid_ts"] = torch.tensor([s for v, *_, s in grids if v])
+    positions, delta = language.positions(prompt)
+    expected, expected_delta = whole.positions(found)
+    assert torch.equal(positions, expected) and delta == expected_delta
+
+
+def sized(
+    towers: Towers, is_video: bool, frames: int, height: int, width: int, seconds: float
+) -> Prepared:
+    """An item of that many rows, each all zeros, as a client would send it."""
+    name, frames = ("video", frames) if is_video else ("image", 1)
+    width_of_row = prepare(towers, shown(60, 60)).layout.width
+    tensors = {
+        f"{name}_embeds": np.zeros((frames * height * width, width_of_row), np.float32),
+        f"{name}_grid_thw": np.array([frames, 2 * height, 2 * width]),
+        "second_per_grid_ts": np.array([seconds]),
+        "timestamps": np.arange(frames) * seconds,
+    }
+    return towers.from_embeds(tensors, asked(Modality(name)))
+
+
+def test_a_resumed_prompt_stands_where_it_stood(
+    whole: Whole, towers: Towers, language: LanguageModel
+) -> None:
+    """Tokens that were generated before the interruption end its last text."""
+    prompt, _ = resolved(whole, towers, REQUESTS["a long video"])
+    positions, delta = language.positions(prompt)
+    num = positions.shape[1]
+    longer = replace(prompt, text=(*prompt.text[:-1], (*prompt.text[-1], 5, 6, 7)))
+    again, same = language.positions(longer)
+    generated = torch.arange(num, num + 3).expand(3, -1) + delta
+    assert torch.equal(again, torch.cat([positions, generated], dim=1)) and same == delta
 
 
 def test_rows_do_not_depend_on_the_rest_of_the_batch(towers: Towers) -> None:

@@ -28,7 +28,7 @@ def test_built_twice_it_is_the_same(path: Path, family: str, tmp_path: Path) -> 
 
 def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is: qwen2_5_vl, qwen3_vl"):
-        build("other", tmp_path)
+        build_random_checkpoint(tmp_path, family="other")
 
 
 def test_generation_defaults_are_worth_testing(path: Path) -> None:

@@ -28,7 +28,10 @@ def edited(path: Path, folder: Path, file: str, **changes: Any) -> Path:
 
 def test_the_facts_that_every_stage_needs(checkpoint: Checkpoint, family: str) -> None:
     assert checkpoint.spec.name == family
-    assert checkpoint.spec.placeholders == {Modality.IMAGE: "<|image_pad|>"}
+    assert checkpoint.spec.placeholders == {
+        Modality.IMAGE: "<|image_pad|>",
+        Modality.VIDEO: "<|video_pad|>",
+    }
     assert checkpoint.name == "tiny"
     assert checkpoint.dtype == "float32"
     assert (checkpoint.max_context, checkpoint.vocab_size) == (8192, 1088)
@@ -63,7 +66,7 @@ def test_without_generation_config_eos_comes_from_the_model(path: Path, tmp_path
     assert read_checkpoint(folder).generation == {}
 
 
-@pytest.mark.parametrize("name", ["LlamaForCausalLM", "Qwen3VLMoeForConditionalGeneration"])
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "MllamaForConditionalGeneration"])
 def test_another_architecture_is_named_beside_the_supported_ones(
     name: str, path: Path, tmp_path: Path
 ) -> None:
@@ -73,6 +76,19 @@ def test_another_architecture_is_named_beside_the_supported_ones(
     assert f"{name} is not supported" in caught.value.message
     for supported in ("Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration"):
         assert supported in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["Qwen3_5", "Qwen3_5Moe"])
+@pytest.mark.parametrize("head", ["ForConditionalGeneration", "ForCausalLM"])
+def test_recurrent_layers_are_refused_and_named(kind: str, head: str, tmp_path: Path) -> None:
+    """Qwen3.5 as published: what its layers keep is no block of keys and values."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(architectures=[f"{kind}{head}"])
+    assert "linear_attention" in config.text_config.layer_types
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModel, match="GatedDeltaNet.*one recurrent state per sequence"):
+        read_checkpoint(tmp_path)
 
 
 def test_what_is_wrong_with_a_folder_is_said(path: Path, tmp_path: Path) -> None:

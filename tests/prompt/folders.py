@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from epd.models.family import EmbedsField
 from epd.models.random_checkpoint import CHAT_TEMPLATE
 from epd.models.spec import Checkpoint, read_checkpoint
+from epd.types import Modality
 
 SPECIALS = (
     "<|endoftext|>",
@@ -31,6 +34,12 @@ SPECIALS = (
     "<|video_pad|>",
 )
 PLAIN = ("<think>", "</think>")
+PLACEHOLDERS = {
+    Modality.IMAGE: "<|image_pad|>",
+    Modality.VIDEO: "<|video_pad|>",
+    Modality.AUDIO: "<|AUDIO|>",
+    Modality.TIME_SERIES: "<|series_pad|>",
+}
 CORPUS = (
     "the quick brown fox jumps over the lazy dog and the picture shows a small house",
     "user assistant system image picture number 0123456789 im_end im_start vision pad",
@@ -47,6 +56,15 @@ PARTS_TEMPLATE = (
     "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %}"
     "<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
 )
+EVERY_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}"
+    "{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<|image_pad|>{% elif c['type'] == 'video' %}<|video_pad|>"
+    "{% elif c['type'] == 'audio' %}Audio: <|AUDIO|>\n"
+    "{% elif c['type'] == 'time_series' %}<|series_pad|>{% else %}{{ c['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+"""All modalities, in the order of the chat."""
 
 
 def byte_level_bpe() -> Tokenizer:
@@ -122,3 +140,35 @@ def write_folder(
     defaults = {"eos_token_id": [eos, eos - 2] if eos is not None else 2, **(generation or {})}
     (path / "generation_config.json").write_text(json.dumps(defaults))
     return read_checkpoint(path)
+
+
+def write_every_modality(path: Path, **changes: Any) -> Checkpoint:
+    """A model that takes all there is; `changes` of its family."""
+    tokenizer = byte_level_bpe()
+    more = ("<|AUDIO|>", "<|series_pad|>")
+    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in more])
+    checkpoint = write_folder(path, tokenizer=tokenizer, template=EVERY_TEMPLATE)
+    rows, grid = "[rows, width]", "[1, 3]"
+    spec = replace(
+        checkpoint.spec,
+        modalities=tuple(Modality),
+        placeholders=PLACEHOLDERS,
+        sound_in_video=True,
+        processor_options={
+            Modality.IMAGE: ("max_pixels", "min_pixels", "size", "crop_to_patches", "max_patches"),
+            Modality.VIDEO: ("max_pixels", "min_pixels", "size"),
+        },
+        embeds={
+            Modality.IMAGE: (
+                EmbedsField(name="image_embeds", shape=rows),
+                EmbedsField(name="image_grid_thw", shape=grid, dtype="int"),
+                EmbedsField(name="image_sizes", shape="[1, 2]", dtype="int", required=False),
+            ),
+            Modality.AUDIO: (EmbedsField(name="audio_embeds", shape=rows),),
+            Modality.VIDEO: (
+                EmbedsField(name="video_embeds", shape=rows),
+                EmbedsField(name="video_grid_thw", shape=grid, dtype="int"),
+            ),
+        },
+    )
+    return replace(checkpoint, spec=replace(spec, **changes))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import subprocess
 import sys
 import unicodedata
@@ -22,8 +20,8 @@ from epd.errors import BadRequest, ConfigError
 from epd.models.family import FamilySpec
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
-from epd.prompt import Draft, ItemPart, Message, PromptBuilder, TextPart
-from epd.types import Modality
+from epd.prompt import Draft, ItemPart, Message, PromptBuilder, Source, TextPart
+from epd.types import MediaOptions, Modality
 from tests.checkpoints import build
 from tests.prompt.folders import (
     PARTS_TEMPLATE,
@@ -33,7 +31,7 @@ from tests.prompt.folders import (
     write_folder,
 )
 
-IMAGE = ItemPart(modality=Modality.IMAGE, url="data:image/png;base64,aGVsbG8=")
+IMAGE = ItemPart(modality=Modality.IMAGE, source=Source.file(b"hello"))
 BORDERS = tuple(special[:n] for special in SPECIALS for n in range(1, len(special)))
 
 
@@ -213,19 +211,19 @@ def test_the_real_processor_agrees(tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_items_are_bound_in_prompt_order_with_the_text_before_them(builder: PromptBuilder) -> None:
     """Each part knows its place in the request, its bytes, and what stands before it."""
-    picture = io.BytesIO(b"\x89PNG").getvalue()
-    inline = "data:image/png;base64," + base64.b64encode(picture).decode()
+    sources = [Source(url="https://example.org/a.png"), Source.file(b"\x89PNG")]
+    asked = MediaOptions(processor='{"max_pixels":784}')
     content = (
         TextPart(text="first"),
-        ItemPart(modality=Modality.IMAGE, url="https://example.org/a.png"),
-        ItemPart(modality=Modality.IMAGE, url=inline),
+        ItemPart(modality=Modality.IMAGE, source=sources[0]),
+        ItemPart(modality=Modality.IMAGE, source=sources[1], options=asked),
     )
     draft = builder.build(
         [Message(role="user", content="hello"), Message(role="user", content=content)]
     )
-    assert [(p.index, p.url, p.data, p.where) for p in draft.parts] == [
-        (0, "https://example.org/a.png", None, "messages[1].content[1]"),
-        (1, None, picture, "messages[1].content[2]"),
+    assert [(p.index, p.source, p.options, p.where) for p in draft.parts] == [
+        (0, sources[0], MediaOptions(), "messages[1].content[1]"),
+        (1, sources[1], asked, "messages[1].content[2]"),
     ]
     assert len(draft.text) == 3
 
@@ -246,10 +244,10 @@ def test_a_template_that_moves_pictures_still_binds_the_kth_to_the_kth(tmp_path:
     """All pictures first, as LLaVA's template has it."""
     builder = PromptBuilder(write_folder(tmp_path, template=PARTS_TEMPLATE))
     urls = [f"https://example.org/{i}.png" for i in range(3)]
-    items = [ItemPart(modality=Modality.IMAGE, url=url) for url in urls]
+    items = [ItemPart(modality=Modality.IMAGE, source=Source(url=url)) for url in urls]
     content = (items[0], TextPart(text="and"), items[1], TextPart(text="or"), items[2])
     draft = builder.build([Message(role="user", content=content)])
-    assert [part.url for part in draft.parts] == urls
+    assert [part.source.url for part in draft.parts] == urls
     assert [len(text) for text in draft.text[1:3]] == [1, 1]
 
 
@@ -268,7 +266,9 @@ def test_a_vanished_item_is_refused_with_both_counts(tmp_path: Path) -> None:
 
 def test_a_modality_that_the_model_does_not_take_is_refused(builder: PromptBuilder) -> None:
     """It names the part."""
-    chat = [Message(role="user", content=(ItemPart(modality=Modality.AUDIO, url="data:,x"),))]
+    chat = [
+        Message(role="user", content=(ItemPart(modality=Modality.AUDIO, source=Source.file(b"x")),))
+    ]
     with pytest.raises(BadRequest, match=r"messages\[0\].content\[0\].*audio"):
         builder.build(chat)
 

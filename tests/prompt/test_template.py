@@ -8,11 +8,11 @@ import pytest
 
 from epd.errors import BadRequest, ConfigError
 from epd.models.random_checkpoint import CHAT_TEMPLATE
-from epd.prompt import ItemPart, Message, PromptBuilder, TextPart
+from epd.prompt import ItemPart, Message, PromptBuilder, Source, TextPart
 from epd.types import Modality
 from tests.prompt.folders import PARTS_TEMPLATE, STRING_TEMPLATE, write_folder
 
-IMAGE = ItemPart(modality=Modality.IMAGE, url="https://example.org/a.png")
+IMAGE = ItemPart(modality=Modality.IMAGE, source=Source(url="https://example.org/a.png"))
 ALL = {"user", "system", "assistant"}
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from epd.errors import EpdError, Unavailable
 from epd.gateway import CallSpec
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.observe import Metrics
-from epd.prompt import Draft
-from epd.prompt.draft import MediaPart
+from epd.prompt import Draft, MediaPart, Source
 from epd.types import (
     FinishReason,
+    ItemForm,
+    MediaOptions,
     Member,
     Modality,
     RequestKey,
@@ -119,7 +119,11 @@ def call(*data: bytes, url: str | None = None, **sampling: Any) -> CallSpec:
     parts = [(None, one) for one in data] + ([(url, None)] if url is not None else [])
     media = tuple(
         MediaPart(
-            modality=Modality.IMAGE, index=k, url=where, data=one, text_before="", where="here"
+            modality=Modality.IMAGE,
+            index=k,
+            source=Source(url=where) if one is None else Source.file(one),
+            text_before="",
+            where="here",
         )
         for k, (where, one) in enumerate(parts)
     )
@@ -231,6 +235,37 @@ def test_the_parts_of_a_request_are_encoded_from_its_bytes(play: Play) -> None:
     play(scene)
 
 
+def test_an_item_that_no_worker_serves_is_a_503_that_says_so(play: Play) -> None:
+    """The encode worker that is there reads pictures."""
+
+    async def scene(stage: Stage) -> None:
+        asked = call(b"sound")
+        (part,) = asked.draft.parts
+        draft = replace(asked.draft, parts=(replace(part, modality=Modality.AUDIO),))
+        live = await stage.node.submit(replace(asked, draft=draft))
+        with pytest.raises(Unavailable, match="no encode worker serves audio"):
+            await rest(live.runs())
+        assert stage.told(m.EncodeItem) == []
+
+    play(scene)
+
+
+def test_a_job_says_how_its_item_came_and_is_read(play: Play) -> None:
+    async def scene(stage: Stage) -> None:
+        asked = call(b"")
+        (part,) = asked.draft.parts
+        source = Source.of([("image_embeds", b"rows"), ("image_grid_thw", b"g")], ItemForm.EMBEDS)
+        options = MediaOptions(siblings=3, processor="{}")
+        draft = replace(asked.draft, parts=(replace(part, source=source, options=options),))
+        await stage.node.submit(replace(asked, draft=draft))
+        ((job, frame),) = stage.told(m.EncodeItem)
+        assert (job.form, job.pieces) == (ItemForm.EMBEDS, source.pieces)
+        assert (job.options, job.salt, frame) == (options, "tenant", b"rowsg")
+        stage.node.end_all()
+
+    play(scene)
+
+
 def test_reserve_carries_the_prefix_only_where_the_cache_is_on(play: Play) -> None:
     async def scene(stage: Stage) -> None:
         await stage.node.submit(call())
@@ -243,15 +278,26 @@ def test_reserve_carries_the_prefix_only_where_the_cache_is_on(play: Play) -> No
 
 
 @pytest.mark.parametrize("size", [10, HASHED_AT_ONCE + 1])
-def test_a_source_is_a_digest_of_bytes_or_address(play: Play, size: int) -> None:
+def test_a_source_is_what_an_item_is_and_how_it_is_read(play: Play, size: int) -> None:
     """However it is computed; nothing is where no KV is reused."""
     data = b"x" * size
+    (part,) = call(data).draft.parts
+    others = [
+        replace(part, source=Source.file(data[1:] + b"y")),
+        replace(part, source=Source(url="http://a/b")),
+        replace(part, source=Source.of([("a", data[:1]), ("b", data[1:])], ItemForm.FRAMES)),
+        replace(part, options=MediaOptions(siblings=2)),
+    ]
+    same = replace(part, index=1, text_before="more", where="there")
 
     async def scene(stage: Stage) -> None:
-        draft = call(data, url="http://a/b").draft
-        found = await stage.node._sources(draft)
-        one, other = hashlib.sha256(data).digest(), hashlib.sha256(b"http://a/b").digest()
-        assert found == ([one, other] if stage.node._reuses_kv else [b"", b""])
+        found = await stage.node._sources(Draft(text=(), parts=(part, same, *others)))
+        assert len(found) == 6
+        assert found[0] == found[1]
+        if stage.node._reuses_kv:
+            assert len(set(found)) == 5 and b"" not in found
+        else:
+            assert set(found) == {b""}
 
     play(scene)
     play(scene, language={"prefix_cache": False})

@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from epd.errors import ConfigError
+from epd.models.families.qwen3_5 import REFUSED as REFUSED
 from epd.models.family import FamilySpec
 
 BUILT_IN = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epd.media.decoded import Tensors
 from epd.models.adapter import Asked
@@ -19,6 +19,8 @@ class AnyResolution(LlavaStyle):
 
     `inputs`: pixel_values [tiles, 3, side, side] and image_sizes [1, 2] int64, height and width.
     """
+
+    vision_types: ClassVar[tuple[str, ...]] = ("clip_vision_model", "siglip_vision_model")
 
     def expected(self, processor: Any) -> dict[str, tuple[Any, Any]]:
         """The canvases decide how many tiles there are, and the tower counts them again."""

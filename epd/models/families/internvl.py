@@ -7,7 +7,7 @@ the text before it. Its frames go through the picture's tower.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epd.errors import BadRequest
 from epd.media.decoded import Clip, Picture, Tensors
@@ -37,6 +37,8 @@ class InternVL(LlavaStyle):
 
     `inputs`: pixel_values [tiles or frames, 3, side, side].
     """
+
+    vision_types: ClassVar[tuple[str, ...]] = ("internvl_vision",)
 
     def expected(self, processor: Any) -> dict[str, tuple[Any, Any]]:
         ratio = self.checkpoint.config.get("downsample_ratio", 0.5)

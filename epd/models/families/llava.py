@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epd.media.decoded import Picture, Tensors
 from epd.models.adapter import Asked, Prepared
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 class Llava(LlavaStyle):
     """Adapter of LlavaForConditionalGeneration. `inputs`: pixel_values [1, 3, side, side]."""
+
+    vision_types: ClassVar[tuple[str, ...]] = ("clip_vision_model", "siglip_vision_model")
 
     def expected(self, processor: Any) -> dict[str, tuple[Any, Any]]:
         strategy = self.checkpoint.config.get("vision_feature_select_strategy", "default")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epd.errors import BadMedia
 from epd.media.decoded import Clip, Picture, Tensors
@@ -31,6 +31,8 @@ class LlavaOnevision(AnyResolution):
     Videos: `inputs` has pixel_values [frames, 3, side, side].
     """
 
+    vision_types: ClassVar[tuple[str, ...]] = ("siglip_vision_model", "clip_vision_model")
+
     def expected(self, processor: Any) -> dict[str, tuple[Any, Any]]:
         config = self.checkpoint.config
         patches = image_side(self.checkpoint) // patch_side(self.checkpoint)
@@ -48,14 +50,15 @@ class LlavaOnevision(AnyResolution):
     def picture(
         self, processor: Any, media: Picture, options: MediaOptions
     ) -> tuple[dict[str, torch.Tensor], str]:
+        from transformers.image_processing_backends import PilBackend
+
         if options.siblings > 1 and (side := max(media.image.size)) > _MOST_SQUARE:
             raise BadMedia(
                 f"the picture is {side} pixels long; among several, {_MOST_SQUARE} are read"
             )
-        images = processor.image_processor
-        # Its own preprocess takes only whole conversations; this is what it does with one of them.
-        features = super(type(images), images).preprocess(
-            [media.image], [options.siblings], return_tensors="pt"
+        # The processor's own takes whole conversations and calls this, with how many each has.
+        features = PilBackend.preprocess(
+            processor.image_processor, [media.image], [options.siblings], return_tensors="pt"
         )
         inputs = {
             "pixel_values": features["pixel_values"][0],

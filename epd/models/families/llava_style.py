@@ -36,10 +36,19 @@ class LlavaStyle(Adapter):
 
     batch_invariant: ClassVar[bool] = True  # attention never leaves a picture
 
+    vision_types: ClassVar[tuple[str, ...]]
+    """Towers that fit; transformers would build others too, which take other inputs."""
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
         self.hidden = text_size(checkpoint).hidden
         self.processor: Any = None
+        kind = vision_config(checkpoint).get("model_type", self.vision_types[0])
+        if kind not in self.vision_types:
+            raise UnsupportedModel(
+                f"{checkpoint.path} has a vision tower of type {kind}; supported are:"
+                f" {', '.join(self.vision_types)}"
+            )
 
     # ---- what a family adds
 

@@ -72,7 +72,7 @@ class Qwen3VL(QwenVL):
     def filled(self, clip: Clip) -> Clip:
         """The processor repeats the last frame of an odd number, but does not take one alone."""
         missing = self.temporal_patch_size - len(clip.frames)
-        if missing <= 0 or not clip.indices:
+        if missing <= 0:
             return clip
         last = np.repeat(clip.frames[-1:], missing, axis=0)
         return replace(

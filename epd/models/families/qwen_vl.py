@@ -14,15 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from epd.errors import BadMedia, BadRequest, UnsupportedModel
 from epd.media.decoded import Clip, Media, Picture, Tensors, VideoInfo
 from epd.models import mrope
 from epd.models.adapter import Adapter, Asked, Prepared
+from epd.models.families.qwen_clips import checked, process_clip, sample_frames
 from epd.models.families.qwen_embeds import Grid, grid_of, rows_of
 from epd.models.families.qwen_pixels import PICTURE_OPTIONS, VIDEO_OPTIONS, settings
-from epd.models.torchvision_shim import prepare_torchvision
 from epd.types import ItemLayout, MediaOptions, Modality
 
 if TYPE_CHECKING:
@@ -37,8 +35,8 @@ PLACEHOLDERS = {Modality.IMAGE: "<|image_pad|>", Modality.VIDEO: "<|video_pad|>"
 TOWERS = {Modality.IMAGE: ("visual",), Modality.VIDEO: ("visual",)}
 OPTIONS = {Modality.IMAGE: PICTURE_OPTIONS, Modality.VIDEO: VIDEO_OPTIONS}
 
-FARTHEST = 1 << 24
-"""No position is behind it: float32, in which rotary angles are computed, counts no further."""
+LONGEST_S = 1e6
+"""Seconds; no video's time is beyond it. So positions in time stay far below 2 ** 31."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +120,8 @@ class QwenVL(Adapter):
         return ("model.visual",)
 
     def load_processors(self, modalities: Sequence[Modality]) -> dict[Modality, Any]:
+        from epd.models.torchvision_shim import prepare_torchvision
+
         prepare_torchvision()
         load = {Modality.IMAGE: self._picture_processor, Modality.VIDEO: self._video_processor}
         found = {modality: load[modality]() for modality in modalities}
@@ -157,25 +157,8 @@ class QwenVL(Adapter):
     def sample_frames(
         self, processors: Mapping[Modality, Any], info: VideoInfo, options: MediaOptions
     ) -> list[int]:
-        from transformers.video_utils import VideoMetadata
-
-        video, total = processors[Modality.VIDEO], info.num_frames
-        metadata = VideoMetadata(total_num_frames=total, fps=info.fps)
-        asked: dict[str, Any] = {}
-        if options.fps is not None:
-            asked = {"fps": options.fps}
-        elif options.num_frames is not None:
-            # Exactly as many as asked; the processor itself repeats an odd one out.
-            asked = {"num_frames": min(options.num_frames, total), "temporal_patch_size": 1}
-        elif not video.do_sample_frames or (video.fps is None and video.num_frames is None):
-            return list(range(total))
-        if total < self.temporal_patch_size:
-            return list(range(total))
-        try:
-            indices = video.sample_frames(metadata, **asked)
-        except (ValueError, ArithmeticError) as error:
-            raise BadRequest(f"frames cannot be chosen with {asked}: {error}") from error
-        return [min(int(index), total - 1) for index in indices]
+        video = processors[Modality.VIDEO]
+        return sample_frames(video, info, options, least=self.temporal_patch_size)
 
     def prepare(self, processors: Mapping[Modality, Any], media: Media, asked: Asked) -> Prepared:
         import torch
@@ -187,8 +170,8 @@ class QwenVL(Adapter):
                 features = processor(images=[media.image], return_tensors="pt", **chosen)
             else:
                 assert isinstance(media, Clip)
-                media = self.filled(media)
-                features = self._process_clip(processor, media, chosen)
+                media = self.filled(checked(media))
+                features = process_clip(processor, media, chosen)
         except (ValueError, ArithmeticError) as error:
             kind = "picture" if isinstance(media, Picture) else "video"
             raise BadMedia(f"the {kind} cannot be processed: {error}") from error
@@ -197,7 +180,7 @@ class QwenVL(Adapter):
         if isinstance(media, Picture):
             expansion = self._expand_picture(grid)
         else:
-            expansion = self.expand_clip(grid, self.seconds_of_clip(media), asked)
+            expansion = self._expand_clip(grid, self.seconds_of_clip(media), asked)
         return Prepared(
             layout=self._layout(expansion, asked),
             inputs={
@@ -211,27 +194,6 @@ class QwenVL(Adapter):
         """With enough frames for the processor."""
         return clip
 
-    def _process_clip(self, processor: Any, clip: Clip, chosen: dict[str, Any]) -> Any:
-        from transformers.video_utils import VideoMetadata
-
-        info = clip.info
-        metadata = VideoMetadata(
-            total_num_frames=info.num_frames,
-            fps=info.fps,
-            duration=info.duration_s,
-            height=info.height,
-            width=info.width,
-            frames_indices=list(clip.indices),
-        )
-        return processor(
-            videos=[np.require(clip.frames, requirements="W")],
-            video_metadata=[metadata],
-            do_sample_frames=False,
-            input_data_format="channels_last",
-            return_tensors="pt",
-            **chosen,
-        )
-
     def from_embeds(self, tensors: Tensors, asked: Asked) -> Prepared:
         import torch
 
@@ -243,7 +205,7 @@ class QwenVL(Adapter):
                 raise BadRequest("image_grid_thw: a picture is one frame", param="image_grid_thw")
             expansion = self._expand_picture(grid)
         else:
-            expansion = self.expand_clip(grid, self.seconds_of_embeds(tensors, grid), asked)
+            expansion = self._expand_clip(grid, self.seconds_of_embeds(tensors, grid), asked)
         return Prepared(
             layout=self._layout(expansion, asked),
             inputs={},
@@ -254,6 +216,11 @@ class QwenVL(Adapter):
     def _merged(self, patches: Sequence[int]) -> Grid:
         frames, height, width = patches
         return frames, height // self.merge_size, width // self.merge_size
+
+    def _expand_clip(self, grid: Grid, seconds: Sequence[float], asked: Asked) -> Expansion:
+        if max(seconds, default=0) > LONGEST_S:
+            raise BadRequest("the video's frames are too far apart in time")
+        return self.expand_clip(grid, seconds, asked)
 
     def _expand_picture(self, grid: Grid) -> Expansion:
         _, height, width = grid
@@ -271,8 +238,6 @@ class QwenVL(Adapter):
         )
 
     def _layout(self, expansion: Expansion, asked: Asked) -> ItemLayout:
-        if int(expansion.places.max()) >= FARTHEST:
-            raise BadRequest("the video's frames are too far apart in time")
         positions, _ = mrope.pack(expansion.places)
         return ItemLayout(
             modality=asked.modality,

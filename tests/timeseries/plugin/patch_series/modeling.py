@@ -14,7 +14,7 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel, Qwe
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 
-class PatchSeriesConfig(PreTrainedConfig):
+class PatchSeriesConfig(PreTrainedConfig):  # type: ignore[misc]
     """`patch_length` steps make a patch; no channel has more than `max_patches` of them."""
 
     model_type = "patch_series"
@@ -52,7 +52,7 @@ class PatchSeriesTower(nn.Module):
         return out
 
 
-class PatchSeriesPreTrainedModel(PreTrainedModel):
+class PatchSeriesPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     """What transformers' loader wants to know."""
 
     config: PatchSeriesConfig
@@ -92,15 +92,18 @@ class PatchSeriesModel(PatchSeriesPreTrainedModel):
         """`series`: (patches, places) of each, in the order of the prompt, batch size 1."""
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        if series is not None:
+        if series is not None and input_ids is not None:
             rows = torch.cat([self.get_series_features(*one) for one in series])
-            mask = (input_ids == self.config.series_token_id)[..., None]
+            mask = torch.eq(input_ids, self.config.series_token_id)[..., None]
             inputs_embeds = inputs_embeds.masked_scatter(mask, rows.to(inputs_embeds.dtype))
         out: BaseModelOutputWithPast = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
         return out
 
 
-class PatchSeriesForConditionalGeneration(PatchSeriesPreTrainedModel, GenerationMixin):
+class PatchSeriesForConditionalGeneration(
+    PatchSeriesPreTrainedModel,
+    GenerationMixin,  # type: ignore[misc]
+):
     """With a head."""
 
     def __init__(self, config: Any) -> None:

@@ -1,0 +1,76 @@
+"""What decoder processes answer, read with distrust: sizes and facts must be possible ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from epd.config.media import VideoLimits
+from epd.media.decoded import VideoInfo
+from epd.media.decoders import messages
+from epd.media.decoders.messages import Array, Malformed
+
+MOST_FPS = 1000
+
+Answer = tuple[dict[str, Any], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """An array that may come: no more than `most` values."""
+
+    dtype: str
+    dimensions: int
+    most: int
+
+
+def arrays(answer: Answer, *expected: Expected) -> tuple[dict[str, Any], list[Array]]:
+    """What was said, and the arrays that came with it: the first ones of those expected."""
+    said, fds = answer
+    try:
+        described = said.get("arrays")
+        if not isinstance(described, list) or not 0 < len(described) == len(fds) <= len(expected):
+            raise Malformed("arrays")
+        return said, [
+            messages.mapped(fd, one, dtype=each.dtype, dimensions=each.dimensions, most=each.most)
+            for fd, one, each in zip(fds, described, expected, strict=False)
+        ]
+    finally:
+        messages.close(fds)
+
+
+def check_count(frames: Array, count: int) -> None:
+    """One frame for each that was asked for, three bytes per pixel."""
+    if len(frames) != count or frames.shape[3] != 3:
+        raise Malformed("frames")
+
+
+def info(answer: Answer, limits: VideoLimits) -> VideoInfo:
+    """What a container says."""
+    said, fds = answer
+    messages.close(fds)
+    found = said.get("info")
+    if not isinstance(found, dict):
+        raise Malformed("info")
+    most = limits.max_seconds * MOST_FPS
+    return VideoInfo(
+        num_frames=int(_number(found, "num_frames", 1, most)),
+        fps=_number(found, "fps", 1e-9, 1e9),
+        duration_s=_number(found, "duration_s", 0, limits.max_seconds),
+        width=int(_number(found, "width", 1, limits.max_pixels)),
+        height=int(_number(found, "height", 1, limits.max_pixels)),
+        has_sound=found.get("has_sound") is True,
+    )
+
+
+def rate(said: dict[str, Any]) -> float | None:
+    """Of a series, where its file has one."""
+    return None if said.get("rate") is None else _number(said, "rate", 0, 1e9)
+
+
+def _number(found: dict[str, Any], name: str, least: float, most: float) -> float:
+    value = found.get(name)
+    if isinstance(value, int | float) and math.isfinite(value) and least <= value <= most:
+        return float(value)
+    raise Malformed(name)

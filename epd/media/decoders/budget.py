@@ -1,0 +1,42 @@
+"""How much memory one decoder process may take for an item, from the limits on items."""
+
+from __future__ import annotations
+
+from epd.config.media import MediaConfig
+from epd.config.section import MIB
+
+BASE_BYTES = 160 * MIB
+"""Python and the libraries, as resident memory."""
+
+_SLACK = 256 * MIB
+_PICTURE = 20  # RGBA, white behind it, both together, RGB: bytes of a pixel
+_CODEC = 8 * 3 // 2  # reference frames in 4:2:0, as many as levels allow of large ones
+_FRAME = 3 * 3  # one frame being converted, turned and copied
+_SERIES = 64  # a number as text, in a line of its own, and as a number
+_SOUND_RATE = 192_000
+
+
+def result_bytes(config: MediaConfig) -> int:
+    """The largest decoded item."""
+    return max(
+        4 * config.image.max_pixels,
+        3 * config.video.max_decoded_pixels,
+        4 * int(config.audio.max_seconds * _SOUND_RATE),
+        4 * config.time_series.max_values,
+    )
+
+
+def work_bytes(config: MediaConfig) -> int:
+    """The file, its result and all between them, at most, for one item."""
+    image, video, series = config.image, config.video, config.time_series
+    file = max(image.max_bytes, video.max_bytes, config.audio.max_bytes, series.max_bytes)
+    return (
+        2 * file
+        + _SLACK
+        + max(
+            _PICTURE * image.max_pixels,
+            3 * video.max_decoded_pixels + (_CODEC + _FRAME) * video.max_pixels,
+            2 * 4 * int(config.audio.max_seconds * _SOUND_RATE),
+            _SERIES * series.max_values,
+        )
+    )

@@ -1,0 +1,186 @@
+"""A decoder process: gets files over a socket, answers with arrays or with what is wrong.
+
+Started by its parent as `python -m epd.media.decoders.child FD`. It imports no torch, holds no
+secret and no connection but this one, and its memory and time are limited by the kernel. It ends
+when its parent does: at once when idle, else when the time of the item in hand is up.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epd.config.media import MediaConfig
+from epd.errors import BadRequest, ConfigError
+from epd.media.audio import load_sound, load_sound_track
+from epd.media.backends import Backend, load_backend
+from epd.media.decoders import messages
+from epd.media.frames import load_frames
+from epd.media.image import load_image
+from epd.media.series import load_series
+from epd.media.video import open_video
+
+_MOST_FDS = 64
+
+Result = tuple[int, tuple[int, ...]]
+"""Memory, and the shape of the array in it."""
+
+
+def main() -> None:
+    """Until the parent is gone."""
+    link = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        settings, _ = messages.receive(link)
+    except EOFError:
+        return
+    config = MediaConfig.model_validate(settings["media"])
+    try:
+        backend = load_backend(config.video.backend)
+    except ConfigError as error:
+        messages.send(link, {"error": "config", "message": error.message})
+        return
+    _limit_memory(settings["memory"])
+    messages.send(link, {"ready": True})
+    server = Server(link, config, backend)
+    while server.serve(settings["timeout"]):
+        pass
+
+
+def _limit_memory(num_bytes: int) -> None:
+    """On top of what is mapped now. A file that wants more gets a MemoryError, or ends us."""
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    for what, most in (
+        (resource.RLIMIT_AS, mapped + num_bytes),
+        (resource.RLIMIT_FSIZE, num_bytes),
+        (resource.RLIMIT_NOFILE, _MOST_FDS),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(what, (most, most))
+
+
+class Server:
+    """One item at a time."""
+
+    def __init__(self, link: socket.socket, config: MediaConfig, backend: Backend) -> None:
+        self._link = link
+        self._config = config
+        self._backend = backend
+        self._open: list[int] = []  # descriptors of the item in hand
+        self._kinds: dict[str, Callable[[Sequence[bytes], dict[str, Any]], None]] = {
+            "image": self._image,
+            "video": self._video,
+            "frames": self._frames,
+            "audio": self._audio,
+            "series": self._series,
+        }
+
+    def serve(self, timeout: float) -> bool:
+        """Answer one item. False when the parent is gone."""
+        try:
+            message, self._open = messages.receive(self._link)
+        except EOFError:
+            return False
+        signal.setitimer(signal.ITIMER_REAL, timeout)  # nobody catches it: it ends the process
+        try:
+            pieces = messages.taken(self._open[0], message["sizes"])
+            self._kinds[message["do"]](pieces, message)
+        except BadRequest as error:
+            self._refuse(type(error).__name__, error.message)
+        except MemoryError:
+            self._refuse("BadMedia", "takes more memory to decode than one item may have")
+        except EOFError:
+            return False
+        except Exception as error:  # noqa: BLE001  the barrier of this item, which gets an answer
+            self._refuse("InternalError", f"{type(error).__name__}: {error}"[:1000])
+        finally:
+            messages.close(self._open)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return True
+
+    def _refuse(self, error: str, text: str) -> None:
+        messages.send(self._link, {"error": error, "message": text})
+
+    def _memory(self) -> int:
+        self._open.append(messages.memory())
+        return self._open[-1]
+
+    # ---- one method per kind of item
+
+    def _image(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
+        image = load_image(pieces[0], self._config.image)
+        fd = self._memory()
+        messages.write(fd, image.tobytes())
+        self._give({}, [(fd, (image.height, image.width, 3))])
+
+    def _audio(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
+        sound = load_sound(pieces[0], self._config.audio, message["rate"])
+        self._give({}, [self._written(sound.samples)])
+
+    def _series(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
+        series = load_series(pieces[0], self._config.time_series)
+        self._give({"rate": series.rate}, [self._written(series.values)])
+
+    def _frames(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
+        into = _Into(self._memory())
+        load_frames(pieces, self._config, allocate=into)
+        self._give({}, [into.result])
+
+    def _video(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
+        """Says what the file is, waits to hear which frames are wanted, decodes them."""
+        data = pieces[0]
+        video = open_video(data, self._config.video)
+        messages.send(self._link, {"info": asdict(video.info)})
+        wanted, _ = messages.receive(self._link)
+        if "indices" not in wanted:
+            return
+        into = _Into(self._memory())
+        video.frames(
+            wanted["indices"], limits=self._config.video, backend=self._backend, allocate=into
+        )
+        results = [into.result]
+        if wanted["rate"] and video.info.has_sound:
+            sound = load_sound_track(data, self._config.audio, wanted["rate"])
+            if sound is not None:
+                results.append(self._written(sound.samples))
+        self._give({}, results)
+
+    def _written(self, array: NDArray[np.float32]) -> Result:
+        fd = self._memory()
+        messages.write(fd, array.tobytes())
+        return fd, array.shape
+
+    def _give(self, facts: dict[str, Any], results: Sequence[Result]) -> None:
+        for fd, _ in results:
+            messages.seal(fd)
+        shapes = [list(shape) for _, shape in results]
+        messages.send(self._link, {"arrays": shapes, **facts}, [fd for fd, _ in results])
+
+
+class _Into:
+    """Gives frames a place in shared memory, and remembers which."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._shape: tuple[int, ...] = ()
+
+    def __call__(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        self._shape = shape
+        return messages.allocate(self._fd, shape)
+
+    @property
+    def result(self) -> Result:
+        """What was written there."""
+        return self._fd, self._shape
+
+
+if __name__ == "__main__":
+    main()

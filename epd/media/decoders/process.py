@@ -1,0 +1,154 @@
+"""The parent's side of one decoder process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import epd
+from epd.config.media import MediaConfig
+from epd.errors import BadMedia, BadRequest, ConfigError, EpdError, InternalError, TooLarge
+from epd.media.decoders import budget, messages
+
+START_S = 120.0
+_ERRORS: dict[str, type[EpdError]] = {
+    error.__name__: error for error in (BadRequest, BadMedia, TooLarge)
+}
+
+
+class Lost(Exception):
+    """The process died, hangs or talks nonsense: it must be replaced. In words for the client."""
+
+
+class StartFailed(Exception):
+    """The process ended before it could take an item: no item is at fault."""
+
+
+class Process:
+    """One decoder process. Used by one thread at a time, except kill()."""
+
+    def __init__(self, config: MediaConfig) -> None:
+        self._ready = False
+        self._timeout = config.decode_timeout_s
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.child", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env=_environment(),
+            )
+        self._deadline = 0.0
+        self._set_deadline(START_S)
+        settings = config.model_dump(
+            mode="json", include={"image", "video", "audio", "time_series"}
+        )
+        self._say(
+            {
+                "media": settings,
+                "memory": budget.work_bytes(config),
+                "timeout": self._timeout + 1.0,
+            }
+        )
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def wait_ready(self) -> None:
+        """Until it can take items. ConfigError when it says that it never will."""
+        if self._ready:
+            return
+        try:
+            said, fds = self._hear()
+        except Lost as error:
+            raise StartFailed from error
+        messages.close(fds)
+        if said.get("error") == "config":
+            raise ConfigError(str(said.get("message")))
+        self._ready = True
+
+    def start(self, kind: str, pieces: Sequence[bytes], **facts: Any) -> None:
+        """Give it an item; its time runs from here."""
+        self._set_deadline(self._timeout)
+        fd = messages.put(pieces)
+        try:
+            self._say({"do": kind, "sizes": [len(piece) for piece in pieces], **facts}, [fd])
+        finally:
+            os.close(fd)
+
+    def tell(self, **facts: Any) -> None:
+        """More about the item in hand."""
+        self._say(facts)
+
+    def answer(self) -> tuple[dict[str, Any], list[int]]:
+        """What it says, and descriptors that are the caller's. The item's error is raised."""
+        said, fds = self._hear()
+        if "error" not in said:
+            return said, fds
+        messages.close(fds)
+        text = str(said.get("message"))
+        if (error := _ERRORS.get(str(said["error"]))) is not None:
+            raise error(text)
+        raise InternalError(f"decoder: {text}")
+
+    def kill(self) -> None:
+        """End it now and free what it held; any thread."""
+        self._process.kill()
+        self._process.wait()
+        self._link.close()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+
+    def _say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        try:
+            self._link.settimeout(max(0.001, self._deadline - time.monotonic()))
+            messages.send(self._link, message, fds)
+        except (OSError, messages.Malformed) as error:
+            raise Lost(self._ending()) from error
+
+    def _hear(self) -> tuple[dict[str, Any], list[int]]:
+        try:
+            self._link.settimeout(max(0.001, self._deadline - time.monotonic()))
+            return messages.receive(self._link)
+        except TimeoutError as error:
+            raise Lost(f"took longer than {self._timeout:g} s to decode") from error
+        except (OSError, EOFError, messages.Malformed) as error:
+            raise Lost(self._ending()) from error
+
+    def _ending(self) -> str:
+        """How it died, as a reason for the client."""
+        try:
+            code = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return "the decoder gave no valid answer"
+        if code == -signal.SIGALRM:
+            return f"took longer than {self._timeout:g} s to decode"
+        return "the decoder crashed on it"
+
+
+def _environment() -> dict[str, str]:
+    """What this process imports from, and one thread; nothing else of ours is for a decoder."""
+    paths = dict.fromkeys([str(Path(epd.__file__).parent.parent), *filter(None, sys.path)])
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }

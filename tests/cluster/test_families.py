@@ -1,0 +1,199 @@
+"""Every family, modality and mixture, through HTTP, says what Hugging Face says, in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import timeseries
+from tests.cluster.cases import Client
+from tests.cluster.families import ROWS
+from tests.cluster.given import Request
+from tests.cluster.ready_made import merging
+from tests.cluster.running import Cluster
+from tests.reference import Item, Reference, Video
+
+MAX_TOKENS = 12
+
+FAST_TWO = "qwen2_5_omni"
+"""The family that is asked in 2E1P1D too whenever tests run; the others when there is time."""
+
+SETTINGS = (
+    "media.allow_private_addresses=true",
+    "media.enable_embeds=true",
+    "language.max_step_tokens=256",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What must be equal."""
+
+    prompt_tokens: int
+    token_ids: list[int]
+
+
+class Right:
+    """One family's right answers, each computed once."""
+
+    def __init__(self, family: str, path: Path) -> None:
+        self.reference = Reference(path)
+        self._row = ROWS[family]
+        self.answer: Callable[[str], Answer] = cache(self._answer)
+
+    def _answer(self, what: str) -> Answer:
+        request = self._row[what]
+        return self.of(request, request.items(self.reference))
+
+    def of(self, request: Request, items: list[Item]) -> Answer:
+        prompt, new = self.reference.generate(request.messages(), items, MAX_TOKENS, request.asked)
+        return Answer(len(prompt), new)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A family in a live cluster, and what it must say."""
+
+    family: str
+    client: Client
+    right: Right
+
+    def ask(self, what: str) -> Answer:
+        request = ROWS[self.family][what]
+        sent = request.sent(self.right.reference)
+        answer = self.client.ask(sent, max_tokens=MAX_TOKENS, **request.body)
+        return Answer(answer.prompt_tokens, answer.token_ids)
+
+
+@pytest.fixture(scope="module")
+def right_of(path_of: Callable[[str], Path]) -> Iterator[Callable[[str], Right]]:
+    known: dict[str, Right] = {}
+
+    def get(family: str) -> Right:
+        if family not in known:
+            known.clear()  # one model at a time
+            known[family] = Right(family, path_of(family))
+        return known[family]
+
+    yield get
+
+
+@pytest.fixture(scope="module")
+def served(
+    request: pytest.FixtureRequest,
+    path_of: Callable[[str], Path],
+    right_of: Callable[[str], Right],
+) -> Iterator[Served]:
+    family, topology = request.param
+    cluster = Cluster(path_of(family), topology, *SETTINGS, env=timeseries.environment())
+    client = Client(cluster)
+    yield Served(family, client, right_of(family))
+    client.close()
+    assert cluster.stop() == 0
+
+
+def _clusters() -> list[Any]:
+    found = []
+    for family in ROWS:
+        found.append(pytest.param((family, "1E1P1D"), id=f"{family}-1E1P1D"))
+        marks = () if family == FAST_TWO else pytest.mark.slow
+        found.append(pytest.param((family, "2E1P1D"), id=f"{family}-2E1P1D", marks=marks))
+    return found
+
+
+def _cases() -> list[Any]:
+    return [
+        pytest.param(*cluster.values, what, id=f"{cluster.id}-{what}", marks=cluster.marks)
+        for cluster in _clusters()
+        for what in ROWS[cluster.values[0][0]]
+    ]
+
+
+@pytest.mark.parametrize(("served", "what"), _cases(), indirect=["served"], scope="module")
+def test_a_request_equals_generate(served: Served, what: str) -> None:
+    assert served.ask(what) == served.right.answer(what)
+
+
+@pytest.mark.parametrize("served", _clusters(), indirect=True, scope="module")
+def test_all_at_once_equal_generate(served: Served) -> None:
+    """Rows, positions and KV of one are not those of another."""
+    row = ROWS[served.family]
+    with ThreadPoolExecutor(len(row)) as threads:
+        for what, answer in zip(row, threads.map(served.ask, row), strict=True):
+            assert answer == served.right.answer(what), what
+
+
+# ---- negative controls: a cluster that computed any of this would have failed above
+
+
+def zeroed(rows: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(rows)
+
+
+def shifted(rows: torch.Tensor) -> torch.Tensor:
+    return rows.roll(1, dims=0)
+
+
+MODALITIES = ("image", "video", "audio")
+
+
+@pytest.mark.parametrize("fault", [zeroed, shifted])
+@pytest.mark.parametrize("family", ROWS)
+def test_other_rows_give_another_answer(
+    family: str, fault: Callable[[torch.Tensor], torch.Tensor], right_of: Callable[[str], Right]
+) -> None:
+    right = right_of(family)
+    for what in [modality for modality in MODALITIES if modality in ROWS[family]]:
+        request = ROWS[family][what]
+        with merging(fault):
+            wrong = right.of(request, request.items(right.reference))
+        assert wrong.prompt_tokens == right.answer(what).prompt_tokens
+        assert wrong.token_ids != right.answer(what).token_ids, what
+
+
+@pytest.mark.parametrize("family", [family for family in ROWS if "video" in ROWS[family]])
+def test_other_frames_give_another_answer(family: str, right_of: Callable[[str], Right]) -> None:
+    right = right_of(family)
+    request = ROWS[family]["video"]
+    [video] = request.items(right.reference)
+    assert isinstance(video, Video)
+    for other in (video.frames[::-1].copy(), video.frames.repeat(2, axis=0)[: len(video.frames)]):
+        wrong = right.of(request, [replace(video, frames=other)])
+        assert wrong.prompt_tokens == right.answer("video").prompt_tokens
+        assert wrong.token_ids != right.answer("video").token_ids
+
+
+@pytest.mark.parametrize("family", [f for f in ROWS if "video with sound" in ROWS[f]])
+def test_sound_that_is_dropped_gives_another_answer(
+    family: str, right_of: Callable[[str], Right]
+) -> None:
+    right = right_of(family)
+    request = ROWS[family]["video with sound"]
+    [video] = request.items(right.reference)
+    assert isinstance(video, Video) and video.sound is not None
+    heard = right.answer("video with sound")
+    assert right.of(request, [replace(video, sound=None)]) != heard
+    assert right.answer("sound that nobody wants").prompt_tokens < heard.prompt_tokens
+    silent = right.of(request, [replace(video, sound=0 * video.sound)])
+    assert silent.prompt_tokens == heard.prompt_tokens
+    assert silent.token_ids != heard.token_ids
+
+
+@pytest.mark.parametrize("family", [f for f in ROWS if "fewer pixels" in ROWS[f]])
+def test_a_wish_for_the_processor_changes_the_answer(
+    family: str, right_of: Callable[[str], Right]
+) -> None:
+    """And so do wishes about frames."""
+    right = right_of(family)
+    large, small = right.answer("a large image"), right.answer("fewer pixels")
+    assert small.prompt_tokens < large.prompt_tokens
+    all_frames = replace(ROWS[family]["fewer frames"], body={})
+    [video] = all_frames.items(right.reference)
+    assert isinstance(video, Video) and len(video.indices) == 5
