@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -106,9 +107,8 @@ class Reference:
         token = getattr(self.processor, f"{kind}_token")
         if kind == "image" and len(siblings) > 1 and "batch_num_images" in self._input_names():
             return self._among(item, asked, siblings)
-        found = self.processor(
+        found = self._processed(
             text=[token],
-            return_tensors="pt",
             return_text_replacement_offsets=True,
             **media,
             **asked,
@@ -120,10 +120,9 @@ class Reference:
 
     def _among(self, item: Item, asked: Mapping[str, Any], siblings: Sequence[Item]) -> Alone:
         """One picture of a chat of several: the processor is called on all, this one is kept."""
-        found = self.processor(
+        found = self._processed(
             text=[self.processor.image_token * len(siblings)],
             images=[list(siblings)],
-            return_tensors="pt",
             return_text_replacement_offsets=True,
             **asked,
         )
@@ -132,6 +131,12 @@ class Reference:
         tensors = {name: found[name][at : at + 1] for name in ("pixel_values", "image_sizes")}
         tensors["batch_num_images"] = torch.ones(1, dtype=torch.int64)
         return Alone("image", replaced[at]["replacement"], tensors)
+
+    def _processed(self, **arguments: Any) -> Any:
+        """The Omni ones give torch's numbers to numpy, which warns of it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return self.processor(return_tensors="pt", **arguments)
 
     def _media(self, item: Item) -> tuple[str, dict[str, Any]]:
         """The item's kind, and the arguments with which the processor takes it alone."""
@@ -232,7 +237,7 @@ class Reference:
         bos = self.processor.tokenizer.bos_token
         written = {"add_special_tokens": False} if bos and text.startswith(bos) else {}
         _, media = self._media(item)
-        whole = self.processor(text=[text], return_tensors="pt", **media, **asked, **written)
+        whole = self._processed(text=[text], **media, **asked, **written)
         for name, value in whole.items():
             if name in found:
                 assert torch.equal(torch.as_tensor(value), torch.as_tensor(found[name])), name

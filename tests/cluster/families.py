@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.cluster.given import Given, Request, audio, frame_list, image, video
+from tests.cluster.given import Given, Request, audio, frame_list, image, series, video
 from tests.cluster.ready_made import ready_made
 
 Row = dict[str, Request]
@@ -130,6 +130,13 @@ def _qwen_vl(*, patch: int) -> Row:
     return {**IMAGES, **VIDEOS, **_pixels(patch=patch), **IMAGE_ROWS, **IMAGES_ROWS, **VIDEO_ROWS}
 
 
+SERIES: Row = {
+    "time_series": asked("Look: ", series(100)),
+    "several": asked(
+        series(7, 3, 1), "and", series(200, 1, 2, "csv"), "then:", series(64, 2, 3, "wav")
+    ),
+}
+
 ROWS: dict[str, Row] = {
     "qwen2_vl": _qwen_vl(patch=14),
     "qwen2_5_vl": _qwen_vl(patch=14),
@@ -142,4 +149,5 @@ ROWS: dict[str, Row] = {
     "llava_next": {**IMAGES, **IMAGE_ROWS},
     "llava_onevision": {**IMAGES, **VIDEOS, **IMAGE_ROWS, **VIDEO_ROWS},
     "internvl": {**IMAGES, **VIDEOS, **IMAGE_ROWS, **VIDEO_ROWS},
+    "patch_series": SERIES,
 }

@@ -23,7 +23,7 @@ from PIL import Image
 from tests.corpus.entry import base64_text, data_url, url_part
 from tests.corpus.making import film, moving, picture, scene, sound, tone
 from tests.corpus.videos import frames_url
-from tests.reference import Item, Reference, Video
+from tests.reference import Reference, Video
 
 MOST_FRAMES = 32
 """That a server takes of one video unless it is told otherwise."""
@@ -39,10 +39,10 @@ class Given:
 
     kind: str
     sent: Callable[[Reference], dict[str, Any]]
-    seen: Callable[[Reference], Item]
+    seen: Callable[[Reference], Any]
 
 
-def plain(kind: str, part: dict[str, Any], seen: Callable[[Reference], Item]) -> Given:
+def plain(kind: str, part: dict[str, Any], seen: Callable[[Reference], Any]) -> Given:
     """An item that is sent as it is, whatever the family."""
     return Given(kind, lambda _: part, seen)
 
@@ -68,7 +68,7 @@ class Request:
         """In the order of the chat."""
         return [one for _, content in self.turns for one in content if isinstance(one, Given)]
 
-    def items(self, reference: Reference) -> list[Item]:
+    def items(self, reference: Reference) -> list[Any]:
         """What Hugging Face's processor is called on."""
         return [given.seen(reference) for given in self.given]
 
@@ -146,6 +146,23 @@ def frame_list(seed: int = 0, num: int = 4) -> Given:
     frames = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
     seen = Video(frames, tuple(range(num)), 1.0, num)
     return plain("video", url_part("video", frames_url(*files)), lambda _: seen)
+
+
+def series(steps: int = 100, channels: int = 1, seed: int = 0, kind: str = "npy") -> Given:
+    """A time series, as a file of numbers or as a sound."""
+    time = np.arange(steps)[:, None]
+    values = np.sin(time / (3 + seed) + np.arange(channels)) / 2 + time / (4 * steps)
+    values = values.astype(np.float32)
+    file = io.BytesIO()
+    if kind == "npy":
+        np.save(file, values)
+    elif kind == "csv":
+        np.savetxt(file, values, delimiter=",", fmt="%.9g")
+    else:
+        soundfile.write(file, values, 1000, format="WAV", subtype="FLOAT")
+    mime = {"npy": "application/octet-stream", "csv": "text/csv", "wav": "audio/wav"}[kind]
+    part = url_part("time_series", data_url(file.getvalue(), mime))
+    return plain("time_series", part, lambda _: values)
 
 
 def _watched(

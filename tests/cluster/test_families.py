@@ -18,7 +18,8 @@ from tests.cluster.families import ROWS
 from tests.cluster.given import Request
 from tests.cluster.ready_made import merging
 from tests.cluster.running import Cluster
-from tests.reference import Item, Reference, Video
+from tests.reference import Reference, Video
+from tests.reference_series import SeriesReference
 
 MAX_TOKENS = 12
 
@@ -44,7 +45,8 @@ class Right:
     """One family's right answers, each computed once."""
 
     def __init__(self, family: str, path: Path) -> None:
-        self.reference = Reference(path)
+        series = family == "patch_series"
+        self.reference: Any = SeriesReference(path) if series else Reference(path)
         self._row = ROWS[family]
         self.answer: Callable[[str], Answer] = cache(self._answer)
 
@@ -52,7 +54,7 @@ class Right:
         request = self._row[what]
         return self.of(request, request.items(self.reference))
 
-    def of(self, request: Request, items: list[Item]) -> Answer:
+    def of(self, request: Request, items: list[Any]) -> Answer:
         prompt, new = self.reference.generate(request.messages(), items, MAX_TOKENS, request.asked)
         return Answer(len(prompt), new)
 
@@ -141,7 +143,7 @@ def shifted(rows: torch.Tensor) -> torch.Tensor:
     return rows.roll(1, dims=0)
 
 
-MODALITIES = ("image", "video", "audio")
+MODALITIES = ("image", "video", "audio", "time_series")
 
 
 @pytest.mark.parametrize("fault", [zeroed, shifted])

@@ -71,8 +71,11 @@ def ready_rows(tensors: Tensors, *, hidden: int, dtype: str) -> torch.Tensor:
     """A sound's rows as the client sent them, [rows, hidden]. BadRequest names what is wrong."""
     import torch
 
-    num = len(tensors[NAME]) if NAME in tensors and tensors[NAME].ndim else 0
-    rows = rows_of(tensors, NAME, num=num, width=hidden)
-    if num == 0:
-        raise BadRequest(f"{NAME} has no rows", param=NAME)
+    sent = tensors.get(NAME)
+    if sent is None:
+        raise BadRequest(f"{NAME} is missing", param=NAME)
+    if sent.ndim != 2 or sent.shape[1] != hidden or not len(sent):
+        reason = f"has the shape {list(sent.shape)}; this model takes [rows, {hidden}]"
+        raise BadRequest(f"{NAME} {reason}", param=NAME)
+    rows = rows_of(tensors, NAME, num=len(sent), width=hidden)
     return torch.tensor(rows, dtype=getattr(torch, dtype))
