@@ -132,4 +132,4 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
         whole = Image.new("RGB", layer.size, background)
         whole.paste(layer, mask=layer)  # in place: a copy of a large picture is a lot of memory
         return whole
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
