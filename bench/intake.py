@@ -1,10 +1,10 @@
 """What does decoding behind a process boundary cost, against the libraries alone?
 
 One thread, one decoder process, and the CPU time of both together: what a core can do in a second,
-however busy the machine is. *plain* is PIL, PyAV or soundfile in this process, doing the same to the same bytes: an
-upright RGB picture, the chosen frames as one array, one channel of samples at 16 kHz. *ours* is
-`epd.media.decoders` as the encoder's intake calls it, limits and checks included. The two take
-turns in one run. Files are made by this program.
+however busy the machine is. *plain* is PIL, PyAV or soundfile in this process, doing the same to
+the same bytes: an upright RGB picture, the chosen frames as one array, one channel of samples at
+16 kHz. *ours* is `epd.media.decoders` as the encoder's intake calls it, limits and checks included.
+The two take turns in one run. Files are made by this program.
 
     python bench/intake.py --rounds 15
 
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,8 @@ def cases(decoders: Decoders) -> list[Case]:
     found = []
     for name, size in SIZES.items():
         jpeg = jpeg_file(*size)
-        found.append(
-            Case(
-                f"JPEG {name}",
-                "images/s",
-                1,
-                lambda data=jpeg: plain_picture(data),
-                lambda data=jpeg: decoders.image(data),
-            )
-        )
+        sides = partial(plain_picture, jpeg), partial(decoders.image, jpeg)
+        found.append(Case(f"JPEG {name}", "images/s", 1, *sides))
     h264 = video_file(*SIZES["1080p"])
     indices = range(FRAMES)
     found.append(
@@ -120,15 +114,8 @@ def cases(decoders: Decoders) -> list[Case]:
     )
     for kind in ("MP3", "WAV"):
         sound = sound_file(kind)
-        found.append(
-            Case(
-                f"{kind} 44.1 kHz stereo",
-                "audio seconds/s",
-                SECONDS,
-                lambda data=sound: plain_sound(data),
-                lambda data=sound: decoders.audio(data, RATE),
-            )
-        )
+        both = partial(plain_sound, sound), partial(decoders.audio, sound, RATE)
+        found.append(Case(f"{kind} 44.1 kHz stereo", "audio seconds/s", SECONDS, *both))
     return found
 
 
@@ -172,7 +159,7 @@ def plain_picture(data: bytes) -> Image.Image:
 def plain_frames(data: bytes, count: int) -> NDArray[np.uint8]:
     """The first frames, as one array."""
     frames: list[Any] = []
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         container.streams.video[0].thread_type = "SLICE"
         container.streams.video[0].codec_context.thread_count = 1
         for frame in container.decode(video=0):

@@ -29,7 +29,7 @@ from epd.types import ItemForm, MediaOptions, Modality
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 MOST_CHANNELS = 8
-_BLOCK = 1 << 16
+_BLOCK = 1 << 17
 _SOUNDFILE_FORMATS = frozenset({"wav", "flac", "ogg", "mp3", "aiff"})
 _SOUNDFILE_CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG_LAYER_III")
 _NAMES = "not a readable WAV, FLAC, OGG, MP3, AIFF, M4A, AAC, WEBM, MKV or AVI file"
@@ -111,12 +111,12 @@ def _soundfile(data: bytes) -> soundfile.SoundFile | None:
 def _soundfile_blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
     while True:
         try:
-            block = file.read(_BLOCK, dtype="float32", always_2d=True)
+            block: Samples = file.read(_BLOCK, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             raise BadMedia("damaged sound") from error
         if not len(block):
             return
-        yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        yield _mixed(block.T)
 
 
 def _decoded(data: bytes, name: str, limits: AudioLimits, rate: int | None) -> Sound | None:
@@ -146,14 +146,26 @@ def _stream_blocks(container: Any, stream: Any) -> Iterator[Samples]:
         if frame.sample_rate != rate or frame.layout.nb_channels != channels:
             raise BadMedia("rate or channels change inside the file")
         for converted in planar.resample(frame):
-            samples = converted.to_ndarray()
-            waiting.append(samples.mean(axis=0) if channels > 1 else samples[0])
+            samples: Samples = converted.to_ndarray().astype(np.float32, copy=False)
+            waiting.append(_mixed(samples))
             num_waiting += samples.shape[1]
         if num_waiting >= _BLOCK:
             yield np.concatenate(waiting)
             waiting, num_waiting = [], 0
     if waiting:
         yield np.concatenate(waiting)
+
+
+def _mixed(channels: Samples) -> Samples:
+    """The mean of [channels, samples], several times as fast as numpy's own along a short axis."""
+    if len(channels) == 1:
+        only: Samples = channels[0]
+        return only
+    total: Samples = channels[0] + channels[1]
+    for channel in channels[2:]:
+        total += channel
+    total /= len(channels)
+    return total
 
 
 def _check(rate: int, channels: int, seconds: float, limits: AudioLimits) -> None:

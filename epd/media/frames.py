@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from epd.media.decoded import Clip, VideoInfo
 from epd.media.image import load_image
 from epd.media.sampling import capped, evenly
 from epd.types import MediaOptions
-
-Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
-
 
 FRAME_TYPES = ("video/jpeg", "video/png")
 """Media types of lists of frames."""
@@ -37,36 +34,30 @@ def load_clip(
     return Clip(frames=frames, indices=tuple(indices[place] for place in taken), info=info)
 
 
-def load_frames(
-    pieces: Sequence[bytes],
-    config: MediaConfig,
-    *,
-    allocate: Allocate = lambda shape: np.empty(shape, np.uint8),
-) -> NDArray[np.uint8]:
-    """uint8 [frames, height, width, 3] of pictures of one size. BadMedia names the one at fault."""
+def each_frame(pieces: Sequence[bytes], config: MediaConfig) -> Iterator[NDArray[np.uint8]]:
+    """uint8 [height, width, 3] of pictures of one size. BadMedia names the one at fault."""
+    if not pieces:
+        raise BadMedia("no frames")
     limits = ImageLimits(
         max_bytes=config.video.max_bytes,
         max_pixels=config.video.max_pixels,
         background=config.image.background,
     )
-    frames: NDArray[np.uint8] | None = None
+    first: tuple[int, ...] = ()
     for number, piece in enumerate(pieces):
         try:
             pixels = np.asarray(load_image(piece, limits))
         except BadRequest as error:
             raise type(error)(f"frame {number}: {error.message}") from error
-        if frames is None:
-            check_pixels(len(pieces), pixels.shape[0], pixels.shape[1], config.video)
-            frames = allocate((len(pieces), *pixels.shape))
-        if pixels.shape != frames.shape[1:]:
+        if not first:
+            first = pixels.shape
+            check_pixels(len(pieces), first[0], first[1], config.video)
+        if pixels.shape != first:
             raise BadMedia(
                 f"frame {number}: {pixels.shape[1]}x{pixels.shape[0]} pixels,"
-                f" the first has {frames.shape[2]}x{frames.shape[1]}"
+                f" the first has {first[1]}x{first[0]}"
             )
-        frames[number] = pixels
-    if frames is None:
-        raise BadMedia("no frames")
-    return frames
+        yield pixels
 
 
 def check_pixels(count: int, height: int, width: int, limits: VideoLimits) -> None:

@@ -132,7 +132,7 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
     if image.has_transparency_data:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
         return _on(background, layer, layer)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bit(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from epd.config import MediaConfig
 from epd.config.media import VideoLimits
 from epd.errors import BadMedia, TooLarge
 from epd.media.backends import Backend, FrameTable, load_backend
 from epd.media.containers import VIDEO_CODECS, attached, is_sound_codec, opened, video_format
 from epd.media.decoded import Clip, VideoInfo
-from epd.media.frames import FRAME_TYPES, Allocate, check_pixels, load_clip, load_frames
+from epd.media.frames import FRAME_TYPES, check_pixels, each_frame, load_clip
 from epd.media.io import MediaIO, decode_base64
 from epd.media.sampling import capped, evenly
 from epd.media.versions import decoding
@@ -49,7 +50,9 @@ class VideoIO(MediaIO[Clip]):
         video = open_video(data, self.config.video)
         indices = self._choose(video.info)
         backend = load_backend(self.config.video.backend)
-        frames = video.frames(indices, limits=self.config.video, backend=backend)
+        frames = np.stack(
+            [np.array(f) for f in video.frames(indices, limits=self.config.video, backend=backend)]
+        )
         return Clip(frames=frames, indices=tuple(indices), info=upright(video.info, frames))
 
     def load_base64(self, data: str, media_type: str = "") -> Clip:
@@ -62,7 +65,7 @@ class VideoIO(MediaIO[Clip]):
 
     def load_frames(self, pieces: Sequence[bytes]) -> Clip:
         """A video that came as single pictures."""
-        return load_clip(pieces, self.options, self.config, load_frames)
+        return load_clip(pieces, self.options, self.config, _stacked)
 
     def encode_base64(self, media: Clip) -> str:
         """As JPEGs with commas between them, of the type video/jpeg."""
@@ -73,6 +76,10 @@ class VideoIO(MediaIO[Clip]):
         if self.options.fps is not None:
             wanted = min(wanted, max(1, round(info.duration_s * self.options.fps)))
         return capped(evenly(wanted, info.num_frames), self.config.video.max_frames)
+
+
+def _stacked(pieces: Sequence[bytes], config: MediaConfig) -> NDArray[np.uint8]:
+    return np.stack(list(each_frame(pieces, config)))
 
 
 def _jpeg_base64(pixels: NDArray[np.uint8]) -> str:
@@ -90,37 +97,27 @@ class VideoFile:
     table: FrameTable
 
     def frames(
-        self,
-        indices: Sequence[int],
-        *,
-        limits: VideoLimits,
-        backend: Backend,
-        allocate: Allocate = lambda shape: np.empty(shape, np.uint8),
-    ) -> NDArray[np.uint8]:
-        """uint8 [frames, height, width, 3] in memory from `allocate`. `indices` ascend."""
+        self, indices: Sequence[int], *, limits: VideoLimits, backend: Backend
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Each chosen frame, uint8 [height, width, 3], valid until the next. `indices` ascend."""
+        if not indices:
+            raise BadMedia("no frame was chosen")
         check_pixels(len(indices), self.info.height, self.info.width, limits)
         distinct = sorted(set(indices))
-        frames: NDArray[np.uint8] | None = None
         decoded = backend.frames(self.data, self.table, distinct)
-        place = 0
+        first: tuple[int, ...] = ()
         for index, pixels in zip(distinct, decoded, strict=True):
-            self._check_size(pixels, frames)
-            if frames is None:
-                frames = allocate((len(indices), *pixels.shape))
-            while place < len(indices) and indices[place] == index:
-                frames[place] = pixels
-                place += 1
-        if frames is None:
-            raise BadMedia("no frame was chosen")
-        return frames
+            first = first or pixels.shape
+            self._check_size(pixels.shape, first)
+            for _ in range(indices.count(index)):
+                yield pixels
 
-    def _check_size(self, pixels: NDArray[np.uint8], frames: NDArray[np.uint8] | None) -> None:
+    def _check_size(self, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
         """As the header says, upright or turned, and as the first one."""
-        size = pixels.shape[:2]
         header = (self.table.height, self.table.width)
-        if size not in (header, header[::-1]) or (frames is not None and size != frames.shape[1:3]):
+        if shape != first or shape[:2] not in (header, header[::-1]):
             raise BadMedia(
-                f"a frame of {size[1]}x{size[0]} pixels in a video of {header[1]}x{header[0]}"
+                f"a frame of {shape[1]}x{shape[0]} pixels in a video of {header[1]}x{header[0]}"
             )
 
 

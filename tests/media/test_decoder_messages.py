@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import socket
 from collections.abc import Iterator
@@ -90,6 +91,33 @@ def test_sealed_memory_cannot_be_written() -> None:
         os.write(fd, b"x")
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 1)
+    os.close(fd)
+
+
+def test_a_picture_lies_on_the_desk() -> None:
+    fd = messages.desk()
+    desk = mmap.mmap(fd, messages.DESK_BYTES)
+    os.close(fd)
+    desk[:6] = b"abcdef"
+    size, pixels = answers.picture(
+        ({"desk": [2, 1, 3], "start": 0}, []), desk, Expected("uint8", 3, 6)
+    )
+    assert (size, bytes(pixels)) == ((1, 2), b"abcdef")
+    for lie in ([1, 2, 4], [0, 1, 3], [1 << 20, 1 << 20, 3], [1, 1], "x", None):
+        with pytest.raises(Malformed):
+            answers.picture(({"desk": lie, "start": 0}, []), desk, Expected("uint8", 3, 6))
+    for start in (-1, messages.DESK_BYTES - 5, 10**30, None):
+        with pytest.raises(Malformed):
+            answers.picture(
+                ({"desk": [2, 1, 3], "start": start}, []), desk, Expected("uint8", 3, 6)
+            )
+
+
+def test_the_desk_cannot_be_taken_away() -> None:
+    fd = messages.desk()
+    for size in (0, 2 * messages.DESK_BYTES):
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, size)
     os.close(fd)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import select
 import signal
@@ -15,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from epd.config import MediaConfig
-from epd.config.media import VideoLimits
+from epd.config.media import ImageLimits, VideoLimits
 from epd.errors import BadMedia, BadRequest, ConfigError, EpdError, Unavailable
 from epd.media.audio import AudioIO
 from epd.media.backends import MODULES
 from epd.media.decoded import VideoInfo
-from epd.media.decoders import Decoders, budget
+from epd.media.decoders import Decoders, budget, messages
 from epd.media.image import ImageIO
 from epd.media.series import TimeSeriesIO
 from epd.media.video import VideoIO
@@ -76,6 +78,16 @@ def test_a_picture_is_the_same_as_decoded_here(shared: Decoders) -> None:
     found = shared.image(PICTURE).image
     assert found.mode == "RGB"
     assert found.tobytes() == ImageIO().load_bytes(PICTURE).image.tobytes()
+
+
+def test_files_and_pictures_that_are_too_large_for_the_desk_come_whole(opener: Open) -> None:
+    config = MediaConfig(image=ImageLimits(max_bytes=2 * messages.DESK_BYTES))
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "BMP")
+    assert file.tell() > messages.DESK_BYTES
+    found = opener(1, config).image(file.getvalue()).image
+    assert np.array_equal(np.asarray(found), noise)
 
 
 def test_sound_and_series_are_the_same_as_decoded_here(shared: Decoders) -> None:

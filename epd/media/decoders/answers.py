@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,25 @@ def arrays(answer: Answer, *expected: Expected) -> tuple[dict[str, Any], list[Ar
         ]
     finally:
         messages.close(fds)
+
+
+def picture(
+    answer: Answer, desk: mmap.mmap, expected: Expected
+) -> tuple[tuple[int, int], memoryview]:
+    """(width, height) and RGB pixels, which lie on the desk if they are few."""
+    said, _ = answer
+    if "desk" in said:
+        messages.close(answer[1])
+        height, width, channels = messages.checked_shape(said["desk"], 3)
+        start = int(_number(said, "start", 0, len(desk)))
+        pixels = memoryview(desk)[start : start + 3 * height * width]
+    else:
+        (array,) = arrays(answer, expected)[1]
+        height, width, channels = array.shape
+        pixels = array.data.cast("B")
+    if channels != 3 or len(pixels) != 3 * height * width or not len(pixels):
+        raise Malformed("picture")
+    return (width, height), pixels
 
 
 def check_count(frames: Array, count: int) -> None:

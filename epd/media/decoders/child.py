@@ -7,11 +7,13 @@ when its parent does: at once when idle, else when the time of the item in hand 
 
 from __future__ import annotations
 
+import math
+import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +25,7 @@ from epd.errors import BadRequest, ConfigError
 from epd.media.audio import load_sound, load_sound_track
 from epd.media.backends import Backend, load_backend
 from epd.media.decoders import messages
-from epd.media.frames import load_frames
+from epd.media.frames import each_frame
 from epd.media.image import load_image
 from epd.media.series import load_series
 from epd.media.video import open_video
@@ -38,7 +40,7 @@ def main() -> None:
     """Until the parent is gone."""
     link = socket.socket(fileno=int(sys.argv[1]))
     try:
-        settings, _ = messages.receive(link)
+        settings, (desk,) = messages.receive(link)
     except EOFError:
         return
     config = MediaConfig.model_validate(settings["media"])
@@ -49,7 +51,7 @@ def main() -> None:
         return
     _limit_memory(settings["memory"])
     messages.send(link, {"ready": True})
-    server = Server(link, config, backend)
+    server = Server(link, desk, config, backend)
     while server.serve(settings["timeout"]):
         pass
 
@@ -70,8 +72,11 @@ def _limit_memory(num_bytes: int) -> None:
 class Server:
     """One item at a time."""
 
-    def __init__(self, link: socket.socket, config: MediaConfig, backend: Backend) -> None:
+    def __init__(
+        self, link: socket.socket, desk: int, config: MediaConfig, backend: Backend
+    ) -> None:
         self._link = link
+        self._desk = desk
         self._config = config
         self._backend = backend
         self._open: list[int] = []  # descriptors of the item in hand
@@ -91,7 +96,8 @@ class Server:
             return False
         signal.setitimer(signal.ITIMER_REAL, timeout)  # nobody catches it: it ends the process
         try:
-            pieces = messages.taken(self._open[0], message["sizes"])
+            source = self._open[0] if self._open else self._desk
+            pieces = messages.taken(source, message["sizes"])
             self._kinds[message["do"]](pieces, message)
         except BadRequest as error:
             self._refuse(type(error).__name__, error.message)
@@ -117,9 +123,17 @@ class Server:
 
     def _image(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
         image = load_image(pieces[0], self._config.image)
+        shape = (image.height, image.width, 3)
+        if math.prod(shape) <= messages.MOST_PIXEL_BYTES:
+            os.lseek(self._desk, 0, os.SEEK_SET)
+            with open(self._desk, "wb", buffering=0, closefd=False) as file:
+                image.save(file, "PPM")  # a short header, then pixels, without a copy in between
+                start = file.tell() - math.prod(shape)
+            messages.send(self._link, {"desk": shape, "start": start})
+            return
         fd = self._memory()
         messages.write(fd, image.tobytes())
-        self._give({}, [(fd, (image.height, image.width, 3))])
+        self._give({}, [(fd, shape)])
 
     def _audio(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
         sound = load_sound(pieces[0], self._config.audio, message["rate"])
@@ -130,9 +144,7 @@ class Server:
         self._give({"rate": series.rate}, [self._written(series.values)])
 
     def _frames(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
-        into = _Into(self._memory())
-        load_frames(pieces, self._config, allocate=into)
-        self._give({}, [into.result])
+        self._give({}, [self._stacked(each_frame(pieces, self._config))])
 
     def _video(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
         """Says what the file is, waits to hear which frames are wanted, decodes them."""
@@ -142,16 +154,24 @@ class Server:
         wanted, _ = messages.receive(self._link)
         if "indices" not in wanted:
             return
-        into = _Into(self._memory())
-        video.frames(
-            wanted["indices"], limits=self._config.video, backend=self._backend, allocate=into
-        )
-        results = [into.result]
+        limits = self._config.video
+        frames = video.frames(wanted["indices"], limits=limits, backend=self._backend)
+        results = [self._stacked(frames)]
         if wanted["rate"] and video.info.has_sound:
             sound = load_sound_track(data, self._config.audio, wanted["rate"])
             if sound is not None:
                 results.append(self._written(sound.samples))
         self._give({}, results)
+
+    def _stacked(self, frames: Iterator[NDArray[np.uint8]]) -> Result:
+        """Writing is half the work of filling mapped memory, page by page."""
+        fd = self._memory()
+        shape: tuple[int, ...] = ()
+        count = 0
+        for count, frame in enumerate(frames, 1):  # noqa: B007
+            shape = frame.shape
+            messages.write(fd, np.ascontiguousarray(frame).data.cast("B"))
+        return fd, (count, *shape)
 
     def _written(self, array: NDArray[np.float32]) -> Result:
         fd = self._memory()
@@ -163,23 +183,6 @@ class Server:
             messages.seal(fd)
         shapes = [list(shape) for _, shape in results]
         messages.send(self._link, {"arrays": shapes, **facts}, [fd for fd, _ in results])
-
-
-class _Into:
-    """Gives frames a place in shared memory, and remembers which."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._shape: tuple[int, ...] = ()
-
-    def __call__(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        self._shape = shape
-        return messages.allocate(self._fd, shape)
-
-    @property
-    def result(self) -> Result:
-        """What was written there."""
-        return self._fd, self._shape
 
 
 if __name__ == "__main__":

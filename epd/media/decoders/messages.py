@@ -1,7 +1,8 @@
 """What decoder processes and their parent say to each other: JSON, files and results as memory.
 
 One packet is one message. What is large lies in sealed anonymous memory whose descriptor travels
-with the packet: nobody can change or shrink it any more, so the reader needs no copy of it.
+with the packet: nobody can change or shrink it any more, so the reader needs no copy of it. What
+is small lies on a desk that both share, and is copied from there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_BYTES = 1 << 17
+DESK_BYTES = 32 << 20
+"""What lies on the desk that a process shares with its parent: a file up to this size on its way
+there, a picture on its way back. Its pages are there already; new ones cost more than a copy."""
+MOST_PIXEL_BYTES = DESK_BYTES - 64
+"""Of a picture on the desk, behind its header."""
+
 _MOST_FDS = 4
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
@@ -69,6 +76,14 @@ def memory() -> int:
     return os.memfd_create("media", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
+def desk() -> int:
+    """A descriptor of memory that both sides write to and neither can shrink."""
+    fd = memory()
+    os.ftruncate(fd, DESK_BYTES)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
+
+
 def seal(fd: int) -> None:
     """No byte changes any more; no writable mapping may be left."""
     if not os.fstat(fd).st_size:
@@ -98,23 +113,13 @@ def taken(fd: int, sizes: Sequence[int]) -> list[bytes]:
     return [os.pread(fd, size, start) for size, start in zip(sizes, starts, strict=False)]
 
 
-def allocate(fd: int, shape: Sequence[int]) -> NDArray[np.uint8]:
-    """Pixels in new memory, to be written."""
-    size = math.prod(shape)
-    os.ftruncate(fd, max(1, size))
-    return np.frombuffer(mmap.mmap(fd, max(1, size)), np.uint8, size).reshape(shape)
-
-
 def mapped(fd: int, shape: Any, *, dtype: str, dimensions: int, most: int) -> Array:
     """An array in somebody else's sealed memory; writes stay private.
 
     Malformed unless the memory is as large as `shape` says, with no more than `most` values.
     """
-    if not isinstance(shape, list) or len(shape) != dimensions:
-        raise Malformed("dimensions")
-    if not all(type(length) is int and length >= 0 for length in shape):
-        raise Malformed("shape")
-    count = math.prod(shape)
+    lengths = checked_shape(shape, dimensions)
+    count = math.prod(lengths)
     size = max(1, count * np.dtype(dtype).itemsize)
     if count > most or os.fstat(fd).st_size != size:
         raise Malformed("size")
@@ -122,4 +127,13 @@ def mapped(fd: int, shape: Any, *, dtype: str, dimensions: int, most: int) -> Ar
         raise Malformed("memory that can change")
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     pages = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=protection)
-    return np.frombuffer(pages, dtype, count).reshape(shape)
+    return np.frombuffer(pages, dtype, count).reshape(lengths)
+
+
+def checked_shape(shape: Any, dimensions: int) -> list[int]:
+    """Lengths that an array can have."""
+    if not isinstance(shape, list) or len(shape) != dimensions:
+        raise Malformed("dimensions")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise Malformed("shape")
+    return shape
