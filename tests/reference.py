@@ -63,9 +63,12 @@ class Alone:
 
 
 class Reference:
-    """One checkpoint in fp32 on the CPU."""
+    """One checkpoint in fp32 on the CPU.
 
-    def __init__(self, path: str | Path) -> None:
+    `weights`: the folder of a thinker, for the folder of a whole model around it.
+    """
+
+    def __init__(self, path: str | Path, weights: Path | None = None) -> None:
         prepare_torchvision()
         import transformers
 
@@ -75,10 +78,13 @@ class Reference:
             # Backends differ by up to 0.015 per value, so one is pinned.
             self.images: Any = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
             self.processor.image_processor = self.images
-        config = transformers.AutoConfig.from_pretrained(path)
+        folder = weights or path
+        config = transformers.AutoConfig.from_pretrained(folder)
         architecture = getattr(transformers, config.architectures[0])
-        whole = architecture.from_pretrained(path, dtype=torch.float32).eval()
-        self.model: Any = getattr(whole, "thinker", whole)
+        self.model: Any = architecture.from_pretrained(folder, dtype=torch.float32).eval()
+        if weights is not None:  # what ends an answer is said by the whole folder, if at all
+            said = transformers.GenerationConfig.from_pretrained(path)
+            self.model.generation_config.eos_token_id = said.eos_token_id
         self._size = saved_video_size(Path(path)) if is_omni(self.processor) else None
         self.omni = Omni(self.model, self.processor) if is_omni(self.processor) else None
 

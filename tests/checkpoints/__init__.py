@@ -32,10 +32,12 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "llava_onevision": llava_onevision.build,
     "patch_series": timeseries.build,
     "qwen2_5_omni": omni.build_2_5,
+    "qwen2_5_omni_inside": partial(omni.build_inside, family="qwen2_5_omni"),
     "qwen2_5_vl": partial(build_random_checkpoint, family="qwen2_5_vl", sizes=TINY),
     "qwen2_audio": qwen2_audio.build,
     "qwen2_vl": qwen2_vl.build,
     "qwen3_omni_moe": omni.build_3,
+    "qwen3_omni_moe_inside": partial(omni.build_inside, family="qwen3_omni_moe"),
     # heads wider than hidden / heads
     "qwen3_vl": partial(build_random_checkpoint, family="qwen3_vl", sizes=Sizes(head_dim=32)),
     "qwen3_vl_moe": qwen3_vl_moe.build,

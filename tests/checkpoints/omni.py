@@ -207,6 +207,13 @@ def enclose(thinker: Path, path: Path, *, family: str) -> Path:
     return path
 
 
+def build_inside(path: Path, *, family: str) -> Path:
+    """The whole model's folder; the thinker's own is beside it, under THINKER."""
+    thinker = {"qwen2_5_omni": build_2_5, "qwen3_omni_moe": build_3}[family]
+    return enclose(thinker(path.parent / THINKER), path, family=family)
+
+
+THINKER = "thinker"
 _WHOLE = {
     "qwen2_5_omni": "Qwen2_5OmniModel",
     "qwen3_omni_moe": "Qwen3OmniMoeForConditionalGeneration",

@@ -130,6 +130,12 @@ def _qwen_vl(*, patch: int) -> Row:
     return {**IMAGES, **VIDEOS, **_pixels(patch=patch), **IMAGE_ROWS, **IMAGES_ROWS, **VIDEO_ROWS}
 
 
+INSIDE: Row = {
+    name: {**IMAGES, **AUDIOS, **MIXED}[name]
+    for name in ("image", "audios", "video with sound", "all three with sound")
+}
+"""For a thinker inside the whole model's folder, which says nothing of videos."""
+
 SERIES: Row = {
     "time_series": asked("Look: ", series(100)),
     "several": asked(
@@ -150,4 +156,6 @@ ROWS: dict[str, Row] = {
     "llava_onevision": {**IMAGES, **VIDEOS, **IMAGE_ROWS, **VIDEO_ROWS},
     "internvl": {**IMAGES, **VIDEOS, **IMAGE_ROWS, **VIDEO_ROWS},
     "patch_series": SERIES,
+    "qwen2_5_omni_inside": INSIDE,
+    "qwen3_omni_moe_inside": INSIDE,
 }

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests import timeseries
+from tests.checkpoints.omni import THINKER
 from tests.cluster.cases import Client
 from tests.cluster.families import ROWS
 from tests.cluster.given import Request
@@ -25,6 +26,9 @@ MAX_TOKENS = 12
 
 FAST_TWO = "qwen2_5_omni"
 """The family that is asked in 2E1P1D too whenever tests run; the others when there is time."""
+
+SLOW = ("qwen2_5_omni_inside", "qwen3_omni_moe_inside")
+"""The same towers and layers as their thinkers', read from another folder."""
 
 SETTINGS = (
     "media.allow_private_addresses=true",
@@ -45,8 +49,7 @@ class Right:
     """One family's right answers, each computed once."""
 
     def __init__(self, family: str, path: Path) -> None:
-        series = family == "patch_series"
-        self.reference: Any = SeriesReference(path) if series else Reference(path)
+        self.reference: Any = _reference(family, path)
         self._row = ROWS[family]
         self.answer: Callable[[str], Answer] = cache(self._answer)
 
@@ -57,6 +60,13 @@ class Right:
     def of(self, request: Request, items: list[Any]) -> Answer:
         prompt, new = self.reference.generate(request.messages(), items, MAX_TOKENS, request.asked)
         return Answer(len(prompt), new)
+
+
+def _reference(family: str, path: Path) -> Any:
+    if family == "patch_series":
+        return SeriesReference(path)
+    inside = family.endswith("_inside")
+    return Reference(path, path.parent / THINKER if inside else None)
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,8 @@ def served(
 def _clusters() -> list[Any]:
     found = []
     for family in ROWS:
-        found.append(pytest.param((family, "1E1P1D"), id=f"{family}-1E1P1D"))
+        marks = pytest.mark.slow if family in SLOW else ()
+        found.append(pytest.param((family, "1E1P1D"), id=f"{family}-1E1P1D", marks=marks))
         marks = () if family == FAST_TWO else pytest.mark.slow
         found.append(pytest.param((family, "2E1P1D"), id=f"{family}-2E1P1D", marks=marks))
     return found
@@ -146,8 +157,11 @@ def shifted(rows: torch.Tensor) -> torch.Tensor:
 MODALITIES = ("image", "video", "audio", "time_series")
 
 
+ALONE = [family for family in ROWS if family not in SLOW]
+
+
 @pytest.mark.parametrize("fault", [zeroed, shifted])
-@pytest.mark.parametrize("family", ROWS)
+@pytest.mark.parametrize("family", ALONE)
 def test_other_rows_give_another_answer(
     family: str, fault: Callable[[torch.Tensor], torch.Tensor], right_of: Callable[[str], Right]
 ) -> None:
@@ -160,7 +174,7 @@ def test_other_rows_give_another_answer(
         assert wrong.token_ids != right.answer(what).token_ids, what
 
 
-@pytest.mark.parametrize("family", [family for family in ROWS if "video" in ROWS[family]])
+@pytest.mark.parametrize("family", [family for family in ALONE if "video" in ROWS[family]])
 def test_other_frames_give_another_answer(family: str, right_of: Callable[[str], Right]) -> None:
     right = right_of(family)
     request = ROWS[family]["video"]
@@ -172,7 +186,7 @@ def test_other_frames_give_another_answer(family: str, right_of: Callable[[str],
         assert wrong.token_ids != right.answer("video").token_ids
 
 
-@pytest.mark.parametrize("family", [f for f in ROWS if "video with sound" in ROWS[f]])
+@pytest.mark.parametrize("family", [f for f in ALONE if "video with sound" in ROWS[f]])
 def test_sound_that_is_dropped_gives_another_answer(
     family: str, right_of: Callable[[str], Right]
 ) -> None:
@@ -188,7 +202,7 @@ def test_sound_that_is_dropped_gives_another_answer(
     assert silent.token_ids != heard.token_ids
 
 
-@pytest.mark.parametrize("family", [f for f in ROWS if "fewer pixels" in ROWS[f]])
+@pytest.mark.parametrize("family", [f for f in ALONE if "fewer pixels" in ROWS[f]])
 def test_a_wish_for_the_processor_changes_the_answer(
     family: str, right_of: Callable[[str], Right]
 ) -> None:
