@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from epd.config import MediaConfig
 from epd.errors import BadMedia, BadRequest
 from epd.gateway.parts import EmbedsContent, InputAudio, MediaContent, MediaUrl
-from epd.gateway.urls import Place, bad, check_url, decode, is_inline, open_inline
+from epd.gateway.urls import Place, bad, check_url, decode, open_inline
 from epd.media import Policy
+from epd.media.data_url import is_data_url
 from epd.models.family import FamilySpec
 from epd.prompt import Source
 from epd.types import ItemForm, Modality
@@ -44,7 +45,7 @@ class Sources:
         return self._at(content.url, part.modality, place, most)
 
     def _at(self, url: str, modality: Modality, place: Place, most: int) -> Source:
-        if is_inline(url):
+        if is_data_url(url):
             frames = modality is Modality.VIDEO
             return open_inline(url, place, frames=frames, most_bytes=most)
         check_url(url, place, local=self._media.allowed_local_path is not None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from typing import NamedTuple
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 from epd.errors import BadRequest, TooLarge
+from epd.media.data_url import parse_data_url
 from epd.prompt import Source
 from epd.types import ItemForm
 
@@ -24,14 +24,6 @@ class Place(NamedTuple):
 
     name: str
     where: str
-
-
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
-
-def is_inline(url: str) -> bool:
-    """By its scheme alone."""
-    return url[:5].lower() == "data:"
 
 
 def check_url(url: str, place: Place, *, local: bool) -> None:
@@ -54,22 +46,17 @@ def check_url(url: str, place: Place, *, local: bool) -> None:
 
 def open_inline(url: str, place: Place, *, frames: bool, most_bytes: int) -> Source:
     """What a `data:` URL holds; with `frames`, that may be a video picture by picture."""
-    header, comma, payload = url[5:].partition(",")
-    if not comma:
-        raise bad(place, "its data: URL has no comma before the data")
-    if not payload.isascii() or _BAD_ESCAPE.search(payload):
-        raise bad(place, "its data: URL is not percent-encoded correctly")
-    kind, _, encoding = header.rpartition(";")
-    encoded = encoding.strip().lower() == "base64"
-    if not encoded:
-        data = unquote_to_bytes(payload)
+    try:
+        inline = parse_data_url(url)
+    except BadRequest as error:
+        raise bad(place, error.message) from None
+    if not inline.base64:
+        data = inline.data
         check_size(len(data), place, most_bytes)
+    elif frames and inline.media_type == FRAMES:
+        return _open_frames(inline.text, place, most_bytes)
     else:
-        # A payload without escapes, the common case, is not copied.
-        text = unquote(payload, encoding="latin-1") if "%" in payload else payload
-        if frames and kind.partition(";")[0].strip().lower() == FRAMES:
-            return _open_frames(text, place, most_bytes)
-        data = decode(text, place, most_bytes=most_bytes)
+        data = decode(inline.text, place, most_bytes=most_bytes)
     if not data:
         raise bad(place, "its data: URL holds no data")
     return Source.file(data)

@@ -111,16 +111,16 @@ class Adapter(ABC):
     ) -> list[torch.Tensor]:
         """Rows of each item, [num_rows, width], in order; they may be views of one tensor."""
 
-    # ---- language
+    # ---- language, where nearly all of transformers' multimodal models have it
 
-    @abstractmethod
     def language_parts(self) -> tuple[str, ...]:
         """Dotted paths of the modules between embeddings and logits."""
+        return ("model.language_model", "lm_head")
 
-    @abstractmethod
     def decoder(self, model: Any) -> Any:
         """The stack of layers, from embeddings to the last hidden state."""
+        return model.model.language_model
 
-    @abstractmethod
     def head(self, model: Any) -> Any:
         """From hidden states to logits."""
+        return model.lm_head

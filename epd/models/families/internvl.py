@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epd.errors import BadRequest
-from epd.media.decoded import Clip, Picture, Tensors
+from epd.media.decoded import Picture, Tensors
 from epd.models.adapter import Asked, Prepared
 from epd.models.families.llava_embeds import IMAGE_EMBEDS, VIDEO_EMBEDS, wrong
 from epd.models.families.llava_style import (
     LlavaStyle,
-    frames_tensor,
     image_side,
-    metadata_of,
     patch_side,
     settings_of,
 )
@@ -62,16 +60,6 @@ class InternVL(LlavaStyle):
         features = processor.image_processor([media.image], return_tensors="pt", **settings)
         text = processor.replace_image_token(features, 0)
         return {"pixel_values": features["pixel_values"]}, text
-
-    def clip(self, processor: Any, media: Clip) -> tuple[dict[str, torch.Tensor], str]:
-        features = processor.video_processor(
-            [frames_tensor(media)],
-            video_metadata=[metadata_of(media)],
-            do_sample_frames=False,
-            return_tensors="pt",
-        )
-        text = processor.replace_video_token(features, 0)
-        return {"pixel_values": features["pixel_values_videos"][0]}, text
 
     def embeds_text(self, tensors: Tensors, num_rows: int, asked: Asked) -> str:
         each = self.processor.image_seq_length

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epd.errors import BadMedia
-from epd.media.decoded import Clip, Picture, Tensors
+from epd.media.decoded import Picture, Tensors
 from epd.models.adapter import Asked, Prepared
 from epd.models.families.anyres import AnyResolution, tiles
 from epd.models.families.llava_embeds import IMAGE_EMBEDS, IMAGE_SIZES, VIDEO_EMBEDS, wrong
-from epd.models.families.llava_style import frames_tensor, image_side, metadata_of, patch_side
+from epd.models.families.llava_style import image_side, patch_side
 from epd.models.family import FamilySpec
 from epd.types import MediaOptions, Modality
 
@@ -65,16 +65,6 @@ class LlavaOnevision(AnyResolution):
             "image_sizes": features["image_sizes"],
         }
         return inputs, processor.replace_image_token(features, 0)
-
-    def clip(self, processor: Any, media: Clip) -> tuple[dict[str, torch.Tensor], str]:
-        features = processor.video_processor(
-            [frames_tensor(media)],
-            video_metadata=[metadata_of(media)],
-            do_sample_frames=False,
-            return_tensors="pt",
-        )
-        text = processor.replace_video_token(features, 0)
-        return {"pixel_values": features["pixel_values_videos"][0]}, text
 
     def embeds_text(self, tensors: Tensors, num_rows: int, asked: Asked) -> str:
         if asked.modality is Modality.IMAGE:

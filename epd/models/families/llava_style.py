@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from epd.errors import BadMedia, BadRequest, InternalError, UnsupportedModel
+from epd.errors import BadMedia, BadRequest, UnsupportedModel
 from epd.media.decoded import Clip, Media, Picture, Tensors, VideoInfo
 from epd.models.adapter import Adapter, Asked, Prepared
 from epd.models.families.llava_embeds import rows_of
@@ -64,7 +64,14 @@ class LlavaStyle(Adapter):
 
     def clip(self, processor: Any, media: Clip) -> tuple[dict[str, torch.Tensor], str]:
         """The same of a video."""
-        raise InternalError("encode: this family takes no video")
+        features = processor.video_processor(
+            [frames_tensor(media)],
+            video_metadata=[metadata_of(media)],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+        text = processor.replace_video_token(features, 0)
+        return {"pixel_values": features["pixel_values_videos"][0]}, text
 
     def embeds_text(self, tensors: Tensors, num_rows: int, asked: Asked) -> str:
         """The text that ready-made rows become. BadRequest when they cannot be so many."""
@@ -153,17 +160,6 @@ class LlavaStyle(Adapter):
             patches=0,
             rows=torch.tensor(rows, dtype=getattr(torch, asked.dtype)),
         )
-
-    # ---- language
-
-    def language_parts(self) -> tuple[str, ...]:
-        return ("model.language_model", "lm_head")
-
-    def decoder(self, model: Any) -> Any:
-        return model.model.language_model
-
-    def head(self, model: Any) -> Any:
-        return model.lm_head
 
     # ---- layouts
 

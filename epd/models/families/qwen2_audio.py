@@ -133,17 +133,6 @@ class Qwen2Audio(Adapter):
         rows = projector(found)
         return [one[: item.layout.num_rows] for one, item in zip(rows, batch, strict=True)]
 
-    # ---- language
-
-    def language_parts(self) -> tuple[str, ...]:
-        return ("model.language_model", "lm_head")
-
-    def decoder(self, model: Any) -> Any:
-        return model.model.language_model
-
-    def head(self, model: Any) -> Any:
-        return model.lm_head
-
 
 def _num_rows(num_frames: int) -> int:
     """One convolution halves, rounding up, and the pooling behind it halves, rounding down."""

@@ -268,14 +268,3 @@ class QwenVL(Adapter):
             pixels.to(device), grid, **{f"{name}_{key}": value for key, value in computed.items()}
         )
         return self.rows(features)
-
-    # ---- language
-
-    def language_parts(self) -> tuple[str, ...]:
-        return ("model.language_model", "lm_head")
-
-    def decoder(self, model: Any) -> Any:
-        return model.model.language_model
-
-    def head(self, model: Any) -> Any:
-        return model.lm_head

@@ -68,15 +68,6 @@ class PatchSeries(Adapter):
             for item in batch
         ]
 
-    def language_parts(self) -> tuple[str, ...]:
-        return ("model.language_model", "lm_head")
-
-    def decoder(self, model: Any) -> Any:
-        return model.model.language_model
-
-    def head(self, model: Any) -> Any:
-        return model.lm_head
-
 
 def cut(values: NDArray[np.float32], length: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Patches channel by channel, each channel scaled to its own size, and their places in time."""
