@@ -200,7 +200,8 @@ def chosen(
     if fps is not None:
         wishes = {"fps": fps, "do_sample_frames": True}
     elif num_frames is not None:
-        wishes = {"num_frames": num_frames, "do_sample_frames": True}
+        # A folder's own rate, which transformers would count as a second wish, is taken back.
+        wishes = {"num_frames": num_frames, "fps": None, "do_sample_frames": True}
     found = reference.processor.video_processor(
         [torch.from_numpy(frames).permute(0, 3, 1, 2)],
         video_metadata=[metadata],

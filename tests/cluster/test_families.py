@@ -121,17 +121,11 @@ def _clusters() -> list[Any]:
     return found
 
 
-def _cases() -> list[Any]:
-    return [
-        pytest.param(*cluster.values, what, id=f"{cluster.id}-{what}", marks=cluster.marks)
-        for cluster in _clusters()
-        for what in ROWS[cluster.values[0][0]]
-    ]
-
-
-@pytest.mark.parametrize(("served", "what"), _cases(), indirect=["served"], scope="module")
-def test_a_request_equals_generate(served: Served, what: str) -> None:
-    assert served.ask(what) == served.right.answer(what)
+@pytest.mark.parametrize("served", _clusters(), indirect=True, scope="module")
+def test_every_request_equals_generate(served: Served, subtests: pytest.Subtests) -> None:
+    for what in ROWS[served.family]:
+        with subtests.test(what):
+            assert served.ask(what) == served.right.answer(what)
 
 
 @pytest.mark.parametrize("served", _clusters(), indirect=True, scope="module")
