@@ -196,19 +196,18 @@ def chosen(
     metadata = VideoMetadata(
         total_num_frames=total, fps=rate, duration=total / rate, frames_indices=list(range(total))
     )
-    wishes: dict[str, Any] = {}
-    if fps is not None:
-        wishes = {"fps": fps, "do_sample_frames": True}
-    elif num_frames is not None:
-        wishes = {"num_frames": num_frames, "do_sample_frames": True}
-    found = reference.processor.video_processor(
-        [torch.from_numpy(frames).permute(0, 3, 1, 2)],
-        video_metadata=[metadata],
-        return_metadata=True,
-        return_tensors="pt",
-        **wishes,
-    )
-    indices = [int(index) for index in found["video_metadata"][0].frames_indices]
+    processor = reference.processor.video_processor
+    if num_frames is not None and fps is None:
+        indices = [int(index) for index in processor.sample_frames(metadata, num_frames=num_frames)]
+    else:
+        found = processor(
+            [torch.from_numpy(frames).permute(0, 3, 1, 2)],
+            video_metadata=[metadata],
+            return_metadata=True,
+            return_tensors="pt",
+            **({} if fps is None else {"fps": fps, "do_sample_frames": True}),
+        )
+        indices = [int(index) for index in found["video_metadata"][0].frames_indices]
     most = min(MOST_FRAMES, num_frames or MOST_FRAMES)
     if len(indices) > most:
         indices = [indices[place] for place in spread(most, len(indices))]

@@ -121,26 +121,16 @@ def _clusters() -> list[Any]:
     return found
 
 
-def _cases() -> list[Any]:
-    return [
-        pytest.param(*cluster.values, what, id=f"{cluster.id}-{what}", marks=cluster.marks)
-        for cluster in _clusters()
-        for what in ROWS[cluster.values[0][0]]
-    ]
-
-
-@pytest.mark.parametrize(("served", "what"), _cases(), indirect=["served"], scope="module")
-def test_a_request_equals_generate(served: Served, what: str) -> None:
-    assert served.ask(what) == served.right.answer(what)
-
-
 @pytest.mark.parametrize("served", _clusters(), indirect=True, scope="module")
-def test_all_at_once_equal_generate(served: Served) -> None:
-    """Rows, positions and KV of one are not those of another."""
+def test_requests_equal_generate(served: Served) -> None:
+    """One after the other, then all at once: rows, positions and KV of one are not another's."""
     row = ROWS[served.family]
+    right = {what: served.right.answer(what) for what in row}
+    alone = {what: served.ask(what) for what in row}
+    assert alone == right
     with ThreadPoolExecutor(len(row)) as threads:
-        for what, answer in zip(row, threads.map(served.ask, row), strict=True):
-            assert answer == served.right.answer(what), what
+        together = dict(zip(row, threads.map(served.ask, row), strict=True))
+    assert together == right
 
 
 # ---- negative controls: a cluster that computed any of this would have failed above
