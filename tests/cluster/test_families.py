@@ -145,7 +145,7 @@ def zeroed(rows: torch.Tensor) -> torch.Tensor:
 
 
 def shifted(rows: torch.Tensor) -> torch.Tensor:
-    return rows.roll(1, dims=0)
+    return rows.roll(len(rows) // 2, dims=0)
 
 
 MODALITIES = ("image", "video", "audio", "time_series")
