@@ -20,7 +20,7 @@ CLIENTS = 4
 ANSWER_S = 120.0
 
 SECRETS = re.compile(
-    r"(?<!\d)0x[0-9a-f]{6,}|/work|/tmp/|/home|site-packages|Traceback|root:|127\.0\.0\.1"
+    r"(?<!\d)0x[0-9a-f]{6,}|/tmp/|/home|/usr/|site-packages|Traceback|root:|127\.0\.0\.1"
 )
 """What no client is told: addresses of memory and machines, paths, code, contents of files."""
 
