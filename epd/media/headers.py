@@ -23,6 +23,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _NO_LENGTH = frozenset({0x01, 0xD8})
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_PLAIN_FRAMES = frozenset({0xC0, 0xC1})  # baseline and extended sequential
 
 
 def refuse_costly(data: bytes) -> None:
@@ -53,8 +54,12 @@ def _little(data: bytes, at: int, length: int) -> int:
 
 
 def _jpeg(data: bytes) -> None:
-    """To the end of the picture: phones put whole videos behind it."""
-    at, junk, segments, scans = 2, 0, 0, 0
+    """To the end of the picture: phones put whole videos behind it.
+
+    Or to the one scan of a picture that can have no other, as that of most has all components:
+    from there on libjpeg reads what comes once, and finding no end is half of what is done here.
+    """
+    at, junk, segments, scans, components = 2, 0, 0, 0, 0
     while marker := _MARKER.search(data, at):
         kind = data[marker.end() - 1]
         junk += marker.start() - at
@@ -67,6 +72,10 @@ def _jpeg(data: bytes) -> None:
         if kind == _END_OF_IMAGE:
             return
         at = marker.end()
+        if kind in _PLAIN_FRAMES:
+            components = _little(data, at + 7, 1)
+        if kind == _START_OF_SCAN and components and _little(data, at + 2, 1) == components:
+            return
         if kind not in _NO_LENGTH:
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
         if kind == _START_OF_SCAN:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     UnidentifiedImageError,
@@ -39,6 +41,9 @@ FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 
 # Ours is the only limit on pixels, and it is an error, never a warning.
 Image.MAX_IMAGE_PIXELS = None
+
+Room = Callable[[tuple[int, int]], Image.Image | None]
+"""For a width and height: an RGB picture to put pixels into, or None."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -72,8 +77,11 @@ class ImageIO(MediaIO[Picture]):
         return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def load_image(data: bytes, config: ImageLimits) -> Image.Image:
-    """Decode the first frame to upright RGB; what is transparent lies on the background."""
+def load_image(data: bytes, config: ImageLimits, room: Room | None = None) -> Image.Image:
+    """Decode the first frame to upright RGB; what is transparent lies on the background.
+
+    Where `room` gives a picture of its size, the pixels are there.
+    """
     if not data:
         raise BadMedia("0 bytes")
     if len(data) > config.max_bytes:
@@ -84,12 +92,19 @@ def load_image(data: bytes, config: ImageLimits) -> Image.Image:
     image = _open(data)
     _refuse_size(image.size, config)
     try:
+        place = room(image.size) if room is not None and _fills(image) else None
+        if place is not None:
+            image.im = place.im
+            image.decodermaxblock = len(data)  # libjpeg does not have to stop and go back
         image.load()
-        return _to_rgb(_upright(image), config.background)
+        picture = _to_rgb(_upright(image), config.background)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise an open set of types
         raise BadMedia(f"{_fault(error)} {image.format}") from error
+    if room is None or (place is not None and picture.im is place.im):
+        return picture
+    return _put(picture, room(picture.size))
 
 
 def _refuse_size(size: tuple[int, int], config: ImageLimits) -> None:
@@ -100,7 +115,7 @@ def _refuse_size(size: tuple[int, int], config: ImageLimits) -> None:
         raise BadMedia("a picture without pixels")
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -115,6 +130,23 @@ def _open(data: bytes) -> Image.Image:
 def _fault(error: Exception) -> str:
     cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
     return "truncated" if cut else "damaged"
+
+
+def _fills(image: ImageFile.ImageFile) -> bool:
+    """Whether its decoder writes every RGB pixel or fails, whatever was there before.
+
+    That of PNG ends without a word where the pixels do; and a JPEG without a scan has no tile,
+    which Pillow only minds while there is no memory for it.
+    """
+    jpeg = type(image) is JpegImagePlugin.JpegImageFile and image.mode == "RGB"
+    return jpeg and [tile.extents for tile in image.tile] == [(0, 0, *image.size)]
+
+
+def _put(picture: Image.Image, place: Image.Image | None) -> Image.Image:
+    if place is None:
+        return picture
+    place.paste(picture)
+    return place
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -7,9 +7,11 @@ import io
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,13 +83,48 @@ def test_a_picture_is_the_same_as_decoded_here(shared: Decoders) -> None:
 
 
 def test_files_and_pictures_that_are_too_large_for_the_desk_come_whole(opener: Open) -> None:
-    config = MediaConfig(image=ImageLimits(max_bytes=2 * messages.DESK_BYTES))
-    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
+    limits = ImageLimits(max_bytes=2 * messages.DESK_BYTES, max_pixels=25_000_000)
+    config = MediaConfig(image=limits)
+    noise = np.random.default_rng(0).integers(0, 256, (5000, 5000, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "BMP")
     assert file.tell() > messages.DESK_BYTES
-    found = opener(1, config).image(file.getvalue()).image
+    decoders = opener(1, config)
+    found = decoders.image(file.getvalue()).image
     assert np.array_equal(np.asarray(found), noise)
+    file = io.BytesIO()
+    found.resize((5000, 4000)).save(file, "JPEG")
+    found = decoders.image(file.getvalue()).image
+    assert np.array_equal(np.asarray(found), np.asarray(Image.open(file)))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_pictures_on_the_desk_show_nothing_of_those_before(
+    shared: Decoders, mode: str, orientation: int
+) -> None:
+    white = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(white, "JPEG")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    kind = "PNG" if mode == "RGBA" else "JPEG"
+    Image.open(io.BytesIO(PICTURE)).convert(mode).save(file, kind, exif=exif)
+    rows = zlib.compress(bytes(4 * (1 + 3 * 64)))  # of 64: Pillow takes the others as black
+    header = struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)
+    short = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    )
+    no_scan = white.getvalue().replace(b"\xff\xda", b"\xff\xe1")
+    shared.image(white.getvalue())
+    with pytest.raises(BadMedia, match="damaged JPEG|not a readable"):
+        shared.image(no_scan)
+    for data in (file.getvalue(), short):
+        for _ in range(2):
+            shared.image(white.getvalue())
+            found = shared.image(data).image
+            assert found.tobytes() == ImageIO().load_bytes(data).image.tobytes()
 
 
 def test_sound_and_series_are_the_same_as_decoded_here(shared: Decoders) -> None:

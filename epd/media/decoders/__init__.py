@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from PIL import Image
-
 from epd.config.media import MediaConfig
 from epd.errors import BadMedia, EpdError, InternalError, Unavailable
 from epd.media.backends import check_backend
@@ -59,9 +57,8 @@ class Decoders:
         """A picture, upright, RGB."""
         with self._process() as process:
             process.start("image", [data])
-            answer = process.answer()
-            size, pixels = answers.picture(answer, process.desk, self._pixels(3))
-            return Picture(image=Image.frombytes("RGB", size, pixels))
+            image = answers.picture(process.answer(), process.desk, self._pixels(3))
+        return Picture(image=image)
 
     def video(self, data: bytes, choose: Choose, *, sound_rate: int | None = None) -> Clip:
         """The frames that `choose` takes of what the container says; sound where there is any."""
@@ -125,7 +122,7 @@ class Decoders:
 
     def _pixels(self, dimensions: int) -> Expected:
         image, video = self._config.image.max_pixels, self._config.video.max_decoded_pixels
-        return Expected("uint8", dimensions, 3 * (image if dimensions == 3 else video))
+        return Expected("uint8", dimensions, 4 * image if dimensions == 3 else 3 * video)
 
     def _samples(self, rate: int) -> Expected:
         return Expected("float32", 1, int((self._config.audio.max_seconds + 1) * rate))

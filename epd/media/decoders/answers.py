@@ -7,6 +7,8 @@ import mmap
 from dataclasses import dataclass
 from typing import Any
 
+from PIL import Image
+
 from epd.config.media import VideoLimits
 from epd.media.decoded import VideoInfo
 from epd.media.decoders import messages
@@ -41,23 +43,20 @@ def arrays(answer: Answer, *expected: Expected) -> tuple[dict[str, Any], list[Ar
         messages.close(fds)
 
 
-def picture(
-    answer: Answer, desk: mmap.mmap, expected: Expected
-) -> tuple[tuple[int, int], memoryview]:
-    """(width, height) and RGB pixels, which lie on the desk if they are few."""
+def picture(answer: Answer, desk: mmap.mmap, expected: Expected) -> Image.Image:
+    """An RGB picture of its own: copied from the desk, or in the memory that came."""
     said, _ = answer
     if "desk" in said:
         messages.close(answer[1])
-        height, width, channels = messages.checked_shape(said["desk"], 3)
-        start = int(_number(said, "start", 0, len(desk)))
-        pixels = memoryview(desk)[start : start + 3 * height * width]
-    else:
-        (array,) = arrays(answer, expected)[1]
-        height, width, channels = array.shape
-        pixels = array.data.cast("B")
-    if channels != 3 or len(pixels) != 3 * height * width or not len(pixels):
+        width, height = messages.checked_shape(said["desk"], 2)
+        if not 0 < width * height <= messages.MOST_PIXELS:
+            raise Malformed("picture")
+        return messages.picture_on(desk, (width, height)).copy()
+    (array,) = arrays(answer, expected)[1]
+    height, width, channels = array.shape
+    if channels != 4 or not array.size:
         raise Malformed("picture")
-    return (width, height), pixels
+    return messages.picture_on(array, (width, height))
 
 
 def check_count(frames: Array, count: int) -> None:

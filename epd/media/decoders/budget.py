@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from epd.config.media import MediaConfig
 from epd.config.section import MIB
+from epd.media.decoders import messages
 
-BASE_BYTES = 160 * MIB
-"""Python and the libraries, as resident memory."""
+BASE_BYTES = 160 * MIB + messages.DESK_BYTES
+"""Python, the libraries and the desk, as resident memory."""
 
 SLACK_BYTES = 256 * MIB
 _PICTURE = 12  # as it is in the file, as RGBA, and over its background: bytes of a pixel

@@ -7,7 +7,7 @@ when its parent does: at once when idle, else when the time of the item in hand 
 
 from __future__ import annotations
 
-import math
+import mmap
 import os
 import resource
 import signal
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from epd.config.media import MediaConfig
 from epd.errors import BadRequest, ConfigError
@@ -40,7 +41,7 @@ def main() -> None:
     """Until the parent is gone."""
     link = socket.socket(fileno=int(sys.argv[1]))
     try:
-        settings, (desk,) = messages.receive(link)
+        settings, fds = messages.receive(link)
     except EOFError:
         return
     config = MediaConfig.model_validate(settings["media"])
@@ -49,6 +50,8 @@ def main() -> None:
     except ConfigError as error:
         messages.send(link, {"error": "config", "message": error.message})
         return
+    desk = mmap.mmap(fds[0], messages.DESK_BYTES)
+    messages.close(fds)
     _limit_memory(settings["memory"])
     messages.send(link, {"ready": True})
     server = Server(link, desk, config, backend)
@@ -73,7 +76,7 @@ class Server:
     """One item at a time."""
 
     def __init__(
-        self, link: socket.socket, desk: int, config: MediaConfig, backend: Backend
+        self, link: socket.socket, desk: mmap.mmap, config: MediaConfig, backend: Backend
     ) -> None:
         self._link = link
         self._desk = desk
@@ -96,8 +99,7 @@ class Server:
             return False
         signal.setitimer(signal.ITIMER_REAL, timeout)  # nobody catches it: it ends the process
         try:
-            source = self._open[0] if self._open else self._desk
-            pieces = messages.taken(source, message["sizes"])
+            pieces = messages.taken(self._open[0] if self._open else self._desk, message["sizes"])
             self._kinds[message["do"]](pieces, message)
         except BadRequest as error:
             self._refuse(type(error).__name__, error.message)
@@ -122,18 +124,21 @@ class Server:
     # ---- one method per kind of item
 
     def _image(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
-        image = load_image(pieces[0], self._config.image)
-        shape = (image.height, image.width, 3)
-        if math.prod(shape) <= messages.MOST_PIXEL_BYTES:
-            os.lseek(self._desk, 0, os.SEEK_SET)
-            with open(self._desk, "wb", buffering=0, closefd=False) as file:
-                image.save(file, "PPM")  # a short header, then pixels, without a copy in between
-                start = file.tell() - math.prod(shape)
-            messages.send(self._link, {"desk": shape, "start": start})
+        image = load_image(pieces[0], self._config.image, self._room)
+        width, height = image.size
+        if width * height <= messages.MOST_PIXELS:
+            messages.send(self._link, {"desk": [width, height]})
             return
+        del image  # what is written to cannot be sealed
+        self._give({}, [(self._open[-1], (height, width, 4))])
+
+    def _room(self, size: tuple[int, int]) -> Image.Image:
+        num_bytes = 4 * size[0] * size[1]
+        if num_bytes <= 4 * messages.MOST_PIXELS:
+            return messages.picture_on(self._desk, size)
         fd = self._memory()
-        messages.write(fd, image.tobytes())
-        self._give({}, [(fd, shape)])
+        os.ftruncate(fd, num_bytes)
+        return messages.picture_on(mmap.mmap(fd, num_bytes), size)
 
     def _audio(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
         sound = load_sound(pieces[0], self._config.audio, message["rate"])
