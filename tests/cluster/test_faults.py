@@ -144,6 +144,7 @@ def test_every_process_says_in_its_command_line_who_it_is(split: Victim) -> None
     assert titles == {
         f"epd: gateway gateway-0 ({name})",
         f"epd: encode encode-0 ({name})",
+        "epd: decoder",
         f"epd: prefill prefill-0 ({name})",
         f"epd: decode decode-0 ({name})",
     }

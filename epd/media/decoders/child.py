@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import setproctitle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -39,6 +40,7 @@ Result = tuple[int, tuple[int, ...]]
 
 def main() -> None:
     """Until the parent is gone."""
+    setproctitle.setproctitle("epd: decoder")
     link = socket.socket(fileno=int(sys.argv[1]))
     try:
         settings, fds = messages.receive(link)
