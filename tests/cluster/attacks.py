@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.cluster.running import Cluster
 from tests.cluster.traces import children_of
@@ -35,6 +36,14 @@ class Said:
     @property
     def reason(self) -> str:
         return self.text if self.status != 200 else ""
+
+
+def is_decoder(process: psutil.Process) -> bool:
+    """Whether it decodes media for a role, with or without its title yet, or is gone already."""
+    try:
+        return "decoder" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Patient:
@@ -106,9 +115,7 @@ class Patient:
     def _role_pids(self) -> set[int]:
         """Of the roles: decoder processes may be replaced."""
         return {
-            child.pid
-            for child in children_of(self.cluster.process.pid)
-            if " ".join(child.cmdline()).startswith("epd: ")
+            child.pid for child in children_of(self.cluster.process.pid) if not is_decoder(child)
         }
 
     def num_decoders(self) -> int:

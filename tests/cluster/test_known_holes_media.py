@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from tests.cluster.attacks import SECRETS, Patient, Said
+from tests.cluster.attacks import SECRETS, Patient, Said, is_decoder
 from tests.cluster.given import Given, Request, audio, image, video
 from tests.cluster.ready_made import ready_made
 from tests.cluster.running import Cluster, eventually
@@ -353,8 +353,7 @@ def test_tiny_media_are_right_or_refused(patient: Patient, reference: Reference)
 
 
 def decoders_of(cluster: Cluster) -> list[psutil.Process]:
-    children = children_of(cluster.process.pid)
-    return [one for one in children if not " ".join(one.cmdline()).startswith("epd: ")]
+    return [one for one in children_of(cluster.process.pid) if is_decoder(one)]
 
 
 def test_a_decoder_that_dies_takes_nobody_along(patient: Patient, reference: Reference) -> None:
