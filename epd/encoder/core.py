@@ -111,11 +111,12 @@ class Encoder:
         with self._lock:
             if not self._ledger.store.expects(event.item):
                 return False
-            if isinstance(event.prepared, Known):
-                self._ledger.keep(event.item, event.prepared)
-                self._arrived.append(ItemEncoded(event.item, event.prepared.layout.num_rows))
+            given = self._ledger.early(event.item) or event.prepared
+            if isinstance(given, Known):
+                self._ledger.keep(event.item, given)
+                self._arrived.append(ItemEncoded(event.item, given.layout.num_rows))
                 return True
-            ready = self._ledger.take_off(event.item, event.prepared)
+            ready = self._ledger.take_off(event.item, given)
         self._queue(ready)
         return True
 

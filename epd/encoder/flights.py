@@ -20,13 +20,16 @@ P = TypeVar("P")
 
 @dataclass(slots=True, eq=False)
 class Flight(Generic[K, J, P]):
-    """One key on its way. `members` has what each item came with, until `prepared` is there."""
+    """One key on its way. `members` has what each item came with, until `prepared` is there.
+
+    `on_record` are those whose layout was said, some of which may have left since.
+    """
 
     key: K
     leader: ItemKey
     members: dict[ItemKey, J | None] = field(default_factory=dict)
     prepared: P | None = None
-    queued: bool = False
+    on_record: set[ItemKey] = field(default_factory=set)
 
 
 class Flights(Generic[K, J, P]):

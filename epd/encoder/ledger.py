@@ -43,6 +43,7 @@ class Ledger(Generic[P, R, J]):
         self.cache: Cache[Key, Known[R]] = Cache(cache_bytes)
         self._flights: Flights[Key, J, P] = Flights()
         self._prepared: PreparedItems[P] = PreparedItems(prepared_bytes)
+        self._early: dict[ItemKey, Known[R]] = {}
 
     # ---- items come and go
 
@@ -61,11 +62,13 @@ class Ledger(Generic[P, R, J]):
     def fail(self, item: ItemKey) -> None:
         """An item that is on no way gets no rows."""
         self.store.fail(item)
+        self._early.pop(item, None)
         self._prepared.unhold(item)
 
     def drop(self, item: ItemKey) -> ItemKey | None:
         """Its consumer is gone. The leader of a way that nobody goes any more: end that work."""
         self.store.drop(item)
+        self._early.pop(item, None)
         self._prepared.unhold(item)
         over = self._flights.leave(item)
         if over is None:
@@ -113,7 +116,8 @@ class Ledger(Generic[P, R, J]):
         if flight is None:
             return []
         held = self._prepared.is_to_hold(item)
-        first, flight.queued = not flight.queued, True
+        first = not flight.on_record
+        flight.on_record.add(item)
         if not held:
             self._prepared.unhold(flight.leader)
         elif first:
@@ -128,16 +132,22 @@ class Ledger(Generic[P, R, J]):
         self._prepared.unhold(item)
         return [] if flight is None else self._prepared.run(flight.leader)
 
-    def land(self, leader: ItemKey, known: Known[R]) -> tuple[ItemKey, ...]:
-        """The rows are there, for all who wait for them, and for who comes later."""
+    def early(self, item: ItemKey) -> Known[R] | None:
+        """Rows that were there before its layout was on record, which it is now."""
+        return self._early.pop(item, None)
+
+    def land(self, leader: ItemKey, known: Known[R]) -> list[ItemKey]:
+        """The rows are there: for whose layout is on record, at once; and for who comes later."""
         self._prepared.end(leader)
         flight = self._flights.end(leader)
         if flight is None:
-            return ()
+            return []
         self.cache.put(flight.key, known, known.nbytes)
-        for item in flight.members:
+        landed = [item for item in flight.members if item in flight.on_record]
+        for item in landed:
             self.keep(item, known)
-        return tuple(flight.members)
+        self._early |= dict.fromkeys(flight.members.keys() - flight.on_record, known)
+        return landed
 
     def keep(self, item: ItemKey, known: Known[R]) -> None:
         """An item has its rows."""
@@ -169,6 +179,7 @@ class Ledger(Generic[P, R, J]):
             "held_items": self._prepared.num_held,
             "prepared_bytes": self._prepared.num_bytes,
             "followers": self._flights.num_followers,
+            "early_items": len(self._early),
             "cache_bytes": self.cache.num_bytes,
             "cache_hits": self.cache.hits,
             "cache_misses": self.cache.misses,
@@ -179,3 +190,4 @@ class Ledger(Generic[P, R, J]):
         self.store.check()
         self.cache.check()
         self._flights.check()
+        assert all(self.store.expects(item) for item in self._early)

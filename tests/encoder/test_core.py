@@ -286,6 +286,7 @@ def test_unpinned_rows_make_room_and_pinned_ones_stay(benches: list[Bench]) -> N
         "held_items": 0,
         "prepared_bytes": 0,
         "followers": 0,
+        "early_items": 0,
     }
     assert bench.encoder.unpin(key(0))
     assert bench.encoder.rows(key(0)) is not None

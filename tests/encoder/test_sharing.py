@@ -118,6 +118,29 @@ def test_one_that_comes_after_the_layout_shares_the_tower(bench: Bench) -> None:
     assert bench.towers.batches == [[6]]
 
 
+def test_rows_that_come_before_a_layout_is_on_record_wait_for_it(bench: Bench) -> None:
+    """The one who follows has its layout in the inbox while the tower runs for the leader."""
+    bench.prepare(key(0), picture(3))
+    bench.submit(key(1), picture(3))
+    (event,) = prepared_events(bench, 1)
+    assert bench.run() == [ItemEncoded(key(0), 3)]
+    assert bench.encoder.prepared(event)
+    assert bench.run() == [ItemEncoded(key(1), 3)]
+    assert len(bench.towers.batches) == 1
+    assert bench.held()["early_items"] == 0
+
+
+def test_rows_that_came_early_are_let_go_with_their_item(bench: Bench) -> None:
+    bench.prepare(key(0), picture(3))
+    bench.submit(key(1), picture(3))
+    (event,) = prepared_events(bench, 1)
+    bench.run()
+    bench.encoder.drop(key(1))
+    assert not bench.encoder.prepared(event)
+    assert bench.run() == []
+    assert bench.held()["early_items"] == 0
+
+
 def test_a_leader_that_fails_does_not_fail_those_who_follow(benches: list[Bench]) -> None:
     """Whatever it failed of may have been its own bad luck."""
     bench = sharing(benches)
