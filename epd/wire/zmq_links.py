@@ -59,6 +59,12 @@ class _Sender:
         self.lane = lane
         self.monitor: Socket = socket.get_monitor_socket(_WATCHED)
         self.connected = False
+        self.opened_at = time.monotonic()
+
+    @property
+    def waits(self) -> bool:
+        """A known peer is sent something and has never been there to take it."""
+        return bool(self.lane.queue and self.peer.incarnation) and not self.connected
 
     def close(self, *, linger_ms: int) -> None:
         self.socket.disable_monitor()
@@ -93,6 +99,7 @@ class ZmqLinks(BaseLinks):
         if place.leaves_host:
             self._check_open(listen)
         self._senders: dict[Lane, _Sender] = {}
+        self._connecting: dict[Lane, _Sender] = {}
         self._handlers: dict[Any, Callable[[], None]] = {}
         self._reading: dict[Socket, bool] = {}
         self._files: list[Path] = []
@@ -165,6 +172,9 @@ class ZmqLinks(BaseLinks):
         socket.tcp_keepalive_idle = math.ceil(self._config.dead_after_s)
         socket.tcp_keepalive_intvl = 1
         socket.tcp_keepalive_cnt = 3
+        # Keepalive says nothing of a link that was cut while something was on its way: without
+        # this bound the kernel repeats it for a quarter of an hour.
+        socket.set(zmq.TCP_MAXRT, math.ceil(self._config.dead_after_s * 1000))
 
     def _bind_ipc(self, socket: Socket, folder: str, file_name: str) -> str:
         address = ipc_endpoint(folder, file_name)
@@ -199,6 +209,7 @@ class ZmqLinks(BaseLinks):
 
     def _turn(self) -> None:
         self._obey()
+        self._give_up_unreachable()
         self._flush_lanes()
         self.reception.hand_over()
         self._set_reading(self._control, self.reception.takes_control)
@@ -210,8 +221,23 @@ class ZmqLinks(BaseLinks):
     def _patience_ms(self) -> int | None:
         if self._to_flush:
             return 0
-        patience = self._patience_s()
+        waits = [self._patience_s(), *map(self._rest_s, self._connecting.values())]
+        patience = min((wait for wait in waits if wait is not None), default=None)
         return None if patience is None else math.ceil(patience * 1000)
+
+    def _rest_s(self, sender: _Sender) -> float | None:
+        """How long a peer may still take to be there; None where nothing waits for it."""
+        if not sender.waits:
+            return None
+        return max(0.0, sender.opened_at + self._config.dead_after_s - time.monotonic())
+
+    def _give_up_unreachable(self) -> None:
+        """What waits for a peer that nobody is there for waits in vain; who registers goes on."""
+        for lane, sender in list(self._connecting.items()):
+            if sender.connected or sender.peer.lost:
+                del self._connecting[lane]
+            elif self._rest_s(sender) == 0.0:
+                self._lose(sender.peer, "cannot be reached")
 
     def _obey(self) -> None:
         """Open and close what other threads asked for."""
@@ -234,6 +260,7 @@ class ZmqLinks(BaseLinks):
         if self._keys is not None and lane.address.startswith("tcp://"):
             self._keys.join(socket)
         sender = self._senders[lane] = _Sender(socket, peer, lane)
+        self._connecting[lane] = sender
         self._watch(sender.monitor, partial(self._read_monitor, sender))
         with self._lock:  # it may have been written to before there was a socket
             if lane.queue and not lane.scheduled:
@@ -248,6 +275,7 @@ class ZmqLinks(BaseLinks):
     def _close_sender(self, lane: Lane, *, linger_ms: int) -> None:
         sender = self._senders.pop(lane, None)
         if sender is not None:
+            self._connecting.pop(lane, None)
             self._unwatch(sender.monitor)
             self._unwatch(sender.socket)
             sender.close(linger_ms=linger_ms)

@@ -1,0 +1,107 @@
+"""Hosts on one machine: network namespaces on a switch whose links can be cut and healed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+SWITCH = "sw"
+HERE = Path("/proc/thread-self/ns/net")
+NETWORK = 0x40000000  # CLONE_NEWNET
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+class Hosts:
+    """Each host has one address; all reach each other until two of them are cut apart.
+
+    A cut is silent, as a broken switch is: nobody gets an error, packets are just gone.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self._made: list[str] = []
+        self._add(SWITCH)
+        _ip("-n", self._space(SWITCH), "link", "add", "switch", "type", "bridge")
+        _ip("-n", self._space(SWITCH), "link", "set", "switch", "up")
+        for name in names:
+            self._plug_in(name)
+
+    def _space(self, name: str) -> str:
+        return f"epd-{os.getpid()}-{name}"
+
+    def _add(self, name: str) -> None:
+        _ip("netns", "add", self._space(name))
+        self._made.append(self._space(name))
+
+    def _plug_in(self, name: str) -> None:
+        self._add(name)
+        host, switch = self._space(name), self._space(SWITCH)
+        port = ("type", "veth", "peer", "name", f"to-{name}", "netns", switch)
+        _ip("link", "add", "net", "netns", host, *port)
+        _ip("-n", switch, "link", "set", f"to-{name}", "master", "switch", "up")
+        _ip("-n", host, "addr", "add", f"{self.address(name)}/24", "dev", "net")
+        for link in ("net", "lo"):
+            _ip("-n", host, "link", "set", link, "up")
+
+    def address(self, name: str) -> str:
+        """Where its processes listen."""
+        return f"10.77.0.{self._names.index(name) + 1}"
+
+    def command(self, name: str) -> list[str]:
+        """What stands before a command that is to run on this host."""
+        return ["ip", "netns", "exec", self._space(name)]
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """This thread, and those that it starts meanwhile, use this host's network."""
+        with HERE.open() as before, Path(f"/run/netns/{self._space(name)}").open() as there:
+            _enter(there.fileno())
+            try:
+                yield
+            finally:
+                _enter(before.fileno())
+
+    def cut(self, *names: str) -> None:
+        """These hosts do not reach each other any more; they still reach all others."""
+        self._isolate(names, "on")
+
+    def heal(self, *names: str) -> None:
+        """They do again."""
+        self._isolate(names, "off")
+
+    def _isolate(self, names: Sequence[str], on: str) -> None:
+        for name in names:
+            link = ("link", "set", "dev", f"to-{name}", "type", "bridge_slave", "isolated", on)
+            _ip("-n", self._space(SWITCH), *link)
+
+    def close(self) -> None:
+        """Nothing is left of them."""
+        for space in reversed(self._made):
+            _ip("netns", "del", space)
+        self._made.clear()
+
+
+def _enter(space: int) -> None:
+    """What os.setns does from Python 3.12 on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(space, NETWORK):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def why_not() -> str:
+    """Why there can be no hosts here; empty where there can."""
+    try:
+        hosts = Hosts("probe")
+    except FileNotFoundError:
+        return "no ip command"
+    except subprocess.CalledProcessError as error:
+        return f"no network namespaces: {error.stderr.strip()}"
+    hosts.close()
+    return ""
