@@ -120,7 +120,9 @@ class Attempts:
         num_tokens = request.needed_tokens(request.prompt())
         pools = request.pools if request.items else None
         try:
-            placed = self._placement.language(num_tokens, request.refused_by, pools, request.blocks)
+            placed = self._placement.language(
+                num_tokens, request.refused_by, pools, request.blocks, request.apart
+            )
         except Unavailable as error:
             return self.fail(request, error)
         if placed is None:

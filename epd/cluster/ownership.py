@@ -291,6 +291,7 @@ class Ownership:
             return [*self._attempts.fail(request, error), *self._attempts.admit()]
         # Its partner died, or they cannot reach each other. If it died, the news is still to come.
         request.mourned = next((name for name in request.workers if name != sender), None)
+        request.apart.add(frozenset(request.workers))
         again = self._attempts.try_again(request, message.reason)
         return [*again, *self._attempts.admit()]
 

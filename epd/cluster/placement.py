@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from epd.cluster.expected import Expected
@@ -57,14 +57,17 @@ class Placement:
         refused_by: set[str],
         pools: set[str] | None = None,
         blocks: Sequence[bytes] = (),
+        apart: Set[frozenset[str]] = frozenset(),
     ) -> Placed | None:
         """Workers for one prompt with KV for `num_tokens`, or None when all of them have refused.
 
-        Too small ones only where all are. `blocks` are the prompt's hashes: among pairs with little
+        Too small ones only where all are, and pairs that are `apart`, names of workers that could
+        not reach each other, only where there is no other. `blocks` are the prompt's hashes: among pairs with little
         load the longest expected prefix wins, prefill's first, for it saves computing. Unavailable
         names the stage that nobody serves.
         """
         pairs = self._pairs(pools)
+        pairs = [p for p in pairs if frozenset(m.name for m in p) not in apart] or pairs
         roomy = [pair for pair in pairs if min(m.kv_tokens for m in pair) >= num_tokens] or pairs
         willing = [pair for pair in roomy if refused_by.isdisjoint(m.name for m in pair)]
         if not willing:

@@ -132,7 +132,8 @@ class Request:
     """One request, first job to last token. `aged`: it was refused and is not overtaken.
 
     `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
-    whose death was counted on another's word. `resumed` counts the emitted tokens that end the
+    whose death was counted on another's word. `apart` has pairs of workers of which one lost the
+    other with this request: the link between them may be cut. `resumed` counts the emitted tokens that end the
     current attempt's prompt.
     """
 
@@ -152,6 +153,7 @@ class Request:
     aged: bool = False
     deaths: int = 0
     mourned: str | None = None
+    apart: set[frozenset[str]] = field(default_factory=set)
     _hashed: tuple[int, Prefix] | None = None
 
     # ---- its attempts
@@ -205,6 +207,7 @@ class Request:
             aged=self.aged,
             deaths=self.deaths,
             mourned=self.mourned,
+            apart=set(self.apart),
         )
 
     # ---- its choices

@@ -401,6 +401,19 @@ def test_the_partners_word_counts_when_the_gateway_never_sees_a_death() -> None:
     assert error(gateway.failed("D", 503, RequestKey("r", 4))).status == 503
 
 
+def test_two_that_cannot_reach_each_other_do_not_get_the_request_again() -> None:
+    """Both live, and one of them has the longer prefix: nobody can tell the gateway of the link."""
+    gateway = split(decode("D2"), root_of=root_of)
+    gateway.running(text=40)
+    assert receivers(gateway.failed("P", 503), m.Reserve) == ["D2"]
+
+
+def test_two_that_cannot_reach_each_other_are_tried_again_where_there_is_nobody_else() -> None:
+    gateway = split()
+    gateway.running(max_tokens=10)
+    assert receivers(gateway.failed("P", 503), m.Reserve) == ["D"]
+
+
 def test_preemption_places_the_request_again_without_counting_as_a_death() -> None:
     """A worker gave its blocks to an older request, any number of times."""
     gateway = split()

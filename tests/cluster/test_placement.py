@@ -67,6 +67,18 @@ def test_a_fused_worker_takes_nobody_elses_request() -> None:
     assert place.language(1, set()) == Placed("F", None)
 
 
+def test_a_pair_without_a_link_is_the_last_to_be_chosen() -> None:
+    """However much of the prompt it has; a full one that is linked is waited for."""
+    place = placement(prefill(), decode("D1"), decode("D2"))
+    cut = {frozenset(("P", "D1"))}
+    place.expected.add("D1", (b"block",))
+    assert place.language(1, set(), blocks=(b"block",)) == Placed("P", "D1")
+    assert place.language(1, set(), blocks=(b"block",), apart=cut) == Placed("P", "D2")
+    assert place.language(1, {"D2"}, blocks=(b"block",), apart=cut) is None
+    place = placement(prefill(), decode("D1"))
+    assert place.language(1, set(), apart=cut) == Placed("P", "D1")
+
+
 # ---- who is missing
 
 
