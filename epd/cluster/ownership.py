@@ -297,23 +297,24 @@ class Ownership:
 
     # ---- membership
 
-    def worker_lost(self, name: str) -> list[Instruction]:
-        """A worker died or left: what it had goes elsewhere."""
+    def worker_lost(self, name: str, *, left: bool = False) -> list[Instruction]:
+        """A worker died: what it had goes elsewhere. One that `left` is no death of any request."""
         self._placement.gone(name)
         told: list[Instruction] = []
         for request in self._attempts.in_order:
             if self._attempts.alive(request):  # another part of its answer may have failed
-                told += self._without(request, name)
+                told += self._without(request, name, left=left)
         return [*told, *self.room()]
 
-    def _without(self, request: Request, name: str) -> list[Instruction]:
-        """What one request does without a worker that died."""
+    def _without(self, request: Request, name: str, *, left: bool) -> list[Instruction]:
+        """What one request does without a worker that died or left."""
         told: list[Instruction] = []
         counted = request.mourned == name
         if counted:
             request.mourned = None
+            request.deaths -= left
         if name in request.workers:
-            told += self._attempts.try_again(request, f"{name} died", counted=counted)
+            told += self._attempts.try_again(request, f"{name} died", counted=counted or left)
         for item in request.items:
             lost = item.pending and item.encoder == name
             if lost and self._attempts.alive(request):

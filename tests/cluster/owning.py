@@ -114,6 +114,11 @@ class Gateway:
         assert left is not None
         return self.owner.worker_lost(name)
 
+    def leaves(self, name: str) -> list[Instruction]:
+        """The worker says goodbye."""
+        self.membership.leave(name, "1")
+        return self.owner.worker_lost(name, left=True)
+
     def joins(self, member: Member) -> list[Instruction]:
         """A worker comes into the table."""
         self.membership.join(member, {"protocol": str(m.PROTOCOL_VERSION)})

@@ -365,6 +365,32 @@ def test_more_than_three_deaths_fail_with_503() -> None:
     assert gateway.owner.idle
 
 
+def test_a_worker_that_leaves_is_no_death() -> None:
+    """A long answer outlives any number of restarts in good order."""
+    gateway = Gateway(prefill(), *(decode(f"D{number}") for number in range(8)))
+    (placed,) = receivers(gateway.submit(), m.Reserve)
+    for attempt in range(1, 8):
+        gateway.reserved(placed, RequestKey("r", attempt))
+        gateway.admitted(request=RequestKey("r", attempt))
+        (placed,) = receivers(gateway.leaves(placed), m.Reserve)
+    assert gateway.owner.num_requests == 1
+
+
+def test_a_partner_that_turns_out_to_have_left_was_no_death() -> None:
+    """The other end of the hand-off saw the connection close before the gateway got the word."""
+    gateway = split(*(decode(f"D{number}") for number in range(2, 8)))
+    gateway.running()
+    placed, key = "D", R
+    for attempt in range(2, 7):
+        told_of = gateway.failed("P", 503, key)
+        (next_one,) = receivers(told_of, m.Reserve)
+        gateway.leaves(placed)
+        placed, key = next_one, RequestKey("r", attempt)
+        gateway.reserved(placed, key)
+        gateway.admitted(request=key)
+    assert gateway.owner.num_requests == 1
+
+
 def test_one_death_counts_once_however_many_tell_of_it() -> None:
     """Prefill sees it first: the next attempt is on the dead worker again when its news comes."""
     gateway = split()
