@@ -49,6 +49,7 @@ from epd.wire.messages import (
     Welcome,
 )
 from epd.wire.zmq_links import ZmqLinks
+from epd.workers.awake import Awake
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class Node:
         self.links = ZmqLinks(config.name or "gateway-0", config.listen, config.wire, self)
         self.broken: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[str, LiveCall] = {}
+        self._awake = Awake(config.wire.dead_after_s / 2)
         self._heard: dict[str, float] = {}
         self._beats = 0
         self._left = False
@@ -257,7 +259,7 @@ class Node:
         self.links.send(member.name, welcome)
         if member.name not in self._heard:
             log.info("joined worker=%s stages=%s", member.name, ",".join(member.stages))
-        self._heard[member.name] = time.monotonic()
+        self._heard[member.name] = self._awake.read(time.monotonic())
         self._publish()
         self._do(self._ownership.room())
 
@@ -269,7 +271,7 @@ class Node:
             self.links.send(member.name, RegisterRefused(reason=reason))
 
     def _on_heartbeat(self, delivery: Delivery) -> None:
-        self._heard[delivery.sender] = time.monotonic()
+        self._heard[delivery.sender] = self._awake.read(time.monotonic())
         member = self._membership.get(delivery.sender)
         if member is not None:
             gauges = {**delivery.message.gauges, "step_age_ms": delivery.message.step_age_ms}
@@ -300,7 +302,7 @@ class Node:
         wire = self._config.wire
         while True:
             self._beats += 1
-            now = time.monotonic()
+            now = self._awake.read(time.monotonic())
             for member in self._membership.members:
                 if now - self._heard.get(member.name, now) > wire.dead_after_s:
                     self._lost(member.name, member.incarnation, "no heartbeat")
