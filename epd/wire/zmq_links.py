@@ -40,6 +40,7 @@ CONTROL_TURN: Final = 64  # messages read or sent per socket before the others g
 BULK_TURN: Final = 8
 BULK_HIGH_WATER: Final = 16  # chunks inside ZeroMQ per lane and end; more wait in the lane's queue
 HANDSHAKE_MS: Final = 5000
+PROBES: Final = 3  # that a silent peer may leave unanswered, one a second
 
 _LOST = zmq.EVENT_DISCONNECTED
 _REFUSED = (
@@ -171,10 +172,12 @@ class ZmqLinks(BaseLinks):
         socket.tcp_keepalive = 1
         socket.tcp_keepalive_idle = math.ceil(self._config.dead_after_s)
         socket.tcp_keepalive_intvl = 1
-        socket.tcp_keepalive_cnt = 3
+        socket.tcp_keepalive_cnt = PROBES
         # Keepalive says nothing of a link that was cut while something was on its way: without
-        # this bound the kernel repeats it for a quarter of an hour.
-        socket.set(zmq.TCP_MAXRT, math.ceil(self._config.dead_after_s * 1000))
+        # this bound the kernel repeats it for a quarter of an hour. It is keepalive's bound too,
+        # which a single probe that comes late must not reach.
+        longest_s = self._config.dead_after_s + PROBES
+        socket.set(zmq.TCP_MAXRT, math.ceil(longest_s * 1000))
 
     def _bind_ipc(self, socket: Socket, folder: str, file_name: str) -> str:
         address = ipc_endpoint(folder, file_name)

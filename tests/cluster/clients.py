@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 
-from tests.cluster.running import Cluster, image_part, picture
+from tests.cluster.front import Front
+from tests.cluster.running import image_part, picture
 
 HANGS_S = 60.0
 """Longer than any answer takes: who waits so long would have waited for ever."""
@@ -82,14 +83,14 @@ class Outcome:
         self.first_token.set()
 
 
-def ask(cluster: Cluster, question: Question, *, stream: bool) -> Outcome:
+def ask(cluster: Front, question: Question, *, stream: bool) -> Outcome:
     """Ask and wait for the end, whatever it is."""
     outcome = Outcome(question, stream)
     run(cluster, outcome)
     return outcome
 
 
-def run(cluster: Cluster, outcome: Outcome) -> None:
+def run(cluster: Front, outcome: Outcome) -> None:
     """Fill in the outcome while the answer comes."""
     body = outcome.question.body(cluster.model, stream=outcome.stream)
     url = f"{cluster.url}/v1/chat/completions"
@@ -130,7 +131,7 @@ def _event(outcome: Outcome, line: str) -> None:
 class Asking:
     """One question on a thread of its own; the block is left when its answer has ended."""
 
-    def __init__(self, cluster: Cluster, question: Question, *, stream: bool = True) -> None:
+    def __init__(self, cluster: Front, question: Question, *, stream: bool = True) -> None:
         self.outcome = Outcome(question, stream)
         self._cluster = cluster
         self._fault: BaseException | None = None
@@ -159,7 +160,7 @@ class Load:
     all that happened.
     """
 
-    def __init__(self, cluster: Cluster, questions: Sequence[Question], clients: int) -> None:
+    def __init__(self, cluster: Front, questions: Sequence[Question], clients: int) -> None:
         self._cluster = cluster
         self._questions = questions
         self._stop = threading.Event()
