@@ -62,6 +62,8 @@ class Outcome:
     error: dict[str, Any] | None = None
     cut: str = ""
     ended_at: float = 0.0
+    told_at: float = 0.0
+    longest_pause_s: float = 0.0
     first_token: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -76,6 +78,10 @@ class Outcome:
 
     def add(self, choice: dict[str, Any], text: str | None) -> None:
         """What one object says of one choice."""
+        now = time.monotonic()
+        if self.told_at:
+            self.longest_pause_s = max(self.longest_pause_s, now - self.told_at)
+        self.told_at = now
         index = choice["index"]
         self.texts[index] = self.texts.get(index, "") + (text or "")
         if choice["finish_reason"] is not None:

@@ -7,12 +7,14 @@ had happened and hold nothing.
 from __future__ import annotations
 
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.cluster.clients import Asking, Load, Outcome, Question, ask, check_answer
@@ -204,6 +206,33 @@ def test_a_frozen_decode_worker_is_declared_dead(split: Victim) -> None:
         worker.resume()
     split.check_recovered()
     assert worker.is_running()
+
+
+def stand_still(processes: Sequence[psutil.Process]) -> None:
+    """For longer than the dead are silent."""
+    for process in processes:
+        process.suspend()
+    threading.Event().wait(2 * DEAD_AFTER_S)
+    for process in processes:
+        process.resume()
+
+
+def test_a_gateway_that_stood_still_loses_no_request(split: Victim) -> None:
+    """Its workers took it for dead and gave back all they held for it. It asks them again."""
+    with split.under_load() as load:
+        stand_still([split.cluster.child("gateway")])
+    assert [outcome for outcome in load.outcomes if not outcome.complete] == []
+    check_ended(load.outcomes, split.right, time.monotonic())
+    split.check_recovered()
+
+
+def test_a_cluster_that_stood_still_loses_no_request(split: Victim) -> None:
+    """As when its machine is paused: everybody was silent, and nobody is dead."""
+    with split.under_load() as load:
+        stand_still(children_of(split.cluster.process.pid))
+    assert [outcome for outcome in load.outcomes if not outcome.complete] == []
+    check_ended(load.outcomes, split.right, time.monotonic())
+    split.check_recovered()
 
 
 def test_a_killed_gateway_comes_back_at_the_same_address(split: Victim) -> None:
