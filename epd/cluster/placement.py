@@ -62,9 +62,9 @@ class Placement:
         """Workers for one prompt with KV for `num_tokens`, or None when all of them have refused.
 
         Too small ones only where all are, and pairs that are `apart`, names of workers that could
-        not reach each other, only where there is no other. `blocks` are the prompt's hashes: among pairs with little
-        load the longest expected prefix wins, prefill's first, for it saves computing. Unavailable
-        names the stage that nobody serves.
+        not reach each other, only where there is no other. `blocks` are the prompt's hashes: among
+        pairs with little load the longest expected prefix wins, prefill's first, for it saves
+        computing. Unavailable names the stage that nobody serves.
         """
         pairs = self._pairs(pools)
         pairs = [p for p in pairs if frozenset(m.name for m in p) not in apart] or pairs

@@ -133,8 +133,8 @@ class Request:
 
     `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
     whose death was counted on another's word. `apart` has pairs of workers of which one lost the
-    other with this request: the link between them may be cut. `resumed` counts the emitted tokens that end the
-    current attempt's prompt.
+    other with this request: the link between them may be cut. `resumed` counts the emitted tokens
+    that end the current attempt's prompt.
     """
 
     request_id: str

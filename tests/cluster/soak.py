@@ -45,6 +45,12 @@ QUESTIONS = (
 )
 
 
+def go_on(load: Load, answers: int) -> None:
+    """Until so many more requests have been asked."""
+    enough = len(load.outcomes) + answers
+    eventually(lambda: len(load.outcomes) > enough, "requests go on", BACK_S)
+
+
 @dataclass
 class Soak:
     """What is done, what comes of it, and how large the gateway is after each fault."""
@@ -66,8 +72,7 @@ class Soak:
             eventually(lambda: load.streaming, "a stream has begun", BACK_S)
             while time.monotonic() < until:
                 self._hurt()
-                enough = len(load.outcomes) + REST_ANSWERS
-                eventually(lambda n=enough: len(load.outcomes) > n, "requests go on", BACK_S)
+                go_on(load, REST_ANSWERS)
                 self.sizes.append(gateway.memory_info().rss)
                 if any(outcome.error or outcome.cut for outcome in load.outcomes):
                     break
@@ -157,7 +162,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="epd-soak-") as folder:
         model = build("qwen2_5_vl", Path(folder) / "tiny")
         result = soak(model, Path(folder), seconds=60 * asked.minutes, seed=asked.seed)
-    print(json.dumps({"seed": asked.seed, "minutes": asked.minutes, **result}))
+    told = {"seed": asked.seed, "minutes": asked.minutes, **result}
+    sys.stdout.write(json.dumps(told) + "\n")
     return 0 if holds(result) else 1
 
 

@@ -1,4 +1,4 @@
-"""Two gateways over the same workers: one dies, a worker comes back at once, all of them restart."""
+"""Two gateways over the same workers: one dies, workers come back at once, all of them restart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.clients import Load, Question, ask
 from tests.cluster.crew import Crew, ports
-from tests.cluster.front import Front, eventually
+from tests.cluster.front import eventually
 
 QUESTIONS = (
     Question((1,), "Hello there"),
@@ -44,8 +44,9 @@ class Pair:
 
     def check_idle(self) -> None:
         """Every worker is known to both gateways and holds nothing for anybody."""
+        everybody = [set(WORKERS)] * len(self.fronts)
+        eventually(lambda: [front.workers() for front in self.fronts] == everybody, "all are known")
         for front in self.fronts:
-            eventually(lambda front=front: front.workers() == set(WORKERS), "all are known")
             front.wait_until_idle()
         assert self.crew.tracebacks() == []
 

@@ -1,4 +1,4 @@
-"""Peers that cannot be reached although nobody says so: a cut link, a host that swallows packets."""
+"""Peers that cannot be reached although nobody says so: a cut link, a host that never answers."""
 
 from __future__ import annotations
 
