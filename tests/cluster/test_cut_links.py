@@ -13,6 +13,8 @@ from tests.cluster.crew import Crew
 from tests.cluster.front import Front, eventually
 from tests.hosts import Hosts, why_not
 
+pytestmark = pytest.mark.alone
+
 DEAD_AFTER_S = 2.0
 QUESTIONS = (
     Question((1,), "Hello there"),

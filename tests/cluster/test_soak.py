@@ -8,6 +8,8 @@ import pytest
 
 from tests.cluster.soak import holds, soak
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)

@@ -14,6 +14,8 @@ from tests.cluster.clients import Load, Question, ask
 from tests.cluster.crew import Crew, ports
 from tests.cluster.front import eventually
 
+pytestmark = pytest.mark.alone
+
 QUESTIONS = (
     Question((1,), "Hello there"),
     Question((2, 3), "Go on."),
