@@ -105,6 +105,8 @@ def _sentence(
     place: str,
 ) -> str:
     """One error in words: which key, what is wrong, and where it was set."""
+    if not loc:  # of several keys together, which it names
+        return f"{place}: {text.removeprefix('Value error, ')}"
     keys = tuple(str(part) for part in loc)
     above_or_below = [at for at in origin if at[: len(keys)] == keys[: len(at)]]
     where = origin[max(above_or_below, key=len)] if above_or_below else place

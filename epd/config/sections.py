@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from epd.config.media import MediaConfig
 from epd.config.section import MIB, Section
@@ -136,3 +136,15 @@ class Config(Section):
         except ConfigError as error:
             raise ValueError(error.message) from error
         return text
+
+    @model_validator(mode="after")
+    def _what_is_taken_can_be_sent(self) -> Config:
+        """An item, or a part of one, is one frame."""
+        largest = self.wire.max_message_bytes
+        for name, size in (
+            ("gateway.max_body_bytes", self.gateway.max_body_bytes),
+            ("wire.chunk_bytes", self.wire.chunk_bytes),
+        ):
+            if size > largest:
+                raise ValueError(f"{name} is {size}: wire.max_message_bytes allows {largest}")
+        return self

@@ -108,6 +108,15 @@ def test_every_error_is_told_at_once(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
+@pytest.mark.parametrize("key", ["gateway.max_body_bytes", "wire.chunk_bytes"])
+def test_what_is_larger_than_a_message_may_be_is_refused_at_the_start(key: str) -> None:
+    """Not when the first such item comes, with the request half dispatched."""
+    assert load_config(None, [f"{key}=67108864"])
+    with pytest.raises(ConfigError, match=f"{key} is 67108865: wire.max_message_bytes allows"):
+        load_config(None, [f"{key}=67108865"])
+    assert load_config(None, [f"{key}=67108865", "wire.max_message_bytes=67108865"])
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*none\.yaml"):
         load_config(tmp_path / "none.yaml")
