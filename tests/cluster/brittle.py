@@ -21,20 +21,20 @@ _start, _step = Engine.start, Engine.step
 _seeds: set[int | None] = set()
 
 
-def start(engine: Engine, request: EngineRequest) -> None:
+def start(self: Engine, request: EngineRequest) -> None:
     """As the engine does."""
-    _start(engine, request)
+    _start(self, request)
     _seeds.add(request.sampling.seed)
 
 
-def step(engine: Engine) -> StepResult:
+def step(self: Engine) -> StepResult:
     """The next step after such a request has come has it in it."""
     if DEADLY in _seeds:
         os.kill(os.getpid(), signal.SIGKILL)
     if SLOW in _seeds:
         _seeds.discard(SLOW)
         time.sleep(float(os.environ[SECONDS]))
-    return _step(engine)
+    return _step(self)
 
 
 if __name__ == "__main__":

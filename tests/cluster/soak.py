@@ -77,38 +77,51 @@ class Soak:
                 if any(outcome.error or outcome.cut for outcome in load.outcomes):
                     break
         self.outcomes = load.outcomes
+        eventually(lambda: self.front.workers() == self.here, "everybody is back", BACK_S)
         self.front.wait_until_idle(BACK_S)
 
     def _hurt(self) -> None:
-        """One fault, over when all who should be there are there."""
-        stage = self.rng.choice(STAGES)
-        mine = sorted(name for name in self.here if name.startswith(stage))
-        kinds = ["kill", "restart", "freeze", "join" if len(mine) < 3 else "leave"]
-        kind, name = self.rng.choice(kinds), self.rng.choice(mine)
-        self.faults[f"{kind} {stage}"] += 1
+        """One fault, over when the gateway has seen it; who was started comes in its own time."""
+        name = self.rng.choice(eventually(self._spare, "two of one stage are well", BACK_S))
+        extra = f"{name.partition('-')[0]}-2"
+        kind = self.rng.choice(["kill", "restart", "freeze", "join or leave"])
+        if kind == "join or leave":
+            kind, name = "leave" if extra in self.here else "join", extra
+        self.faults[f"{kind} {name.partition('-')[0]}"] += 1
+        seen = self._losses(name)
         if kind == "join":
-            name = f"{stage}-2"
-            if name in self.crew.hands:
-                self.crew.hands[name].start()
-            else:
-                self.crew.start(name)
-            self.crew.hands[name].ready()
-            self.here.add(name)
-        elif kind == "leave":
-            self.crew.hands[f"{stage}-2"].end(SIGTERM)
-            self.here.discard(f"{stage}-2")
+            self._join(name)
+            return
+        if kind == "leave":
+            self.here.discard(name)
+            present = name in self.front.workers()
+            self.crew.hands[name].end(SIGTERM)
+            if not present:
+                return
         elif kind == "freeze":
-            self._freeze(name)
+            psutil.Process(self.crew.hands[name].process.pid).suspend()
         else:
-            self.crew.again(name, SIGKILL if kind == "kill" else SIGTERM).ready()
-        eventually(lambda: self.front.workers() == self.here, f"{kind} {name} is over", BACK_S)
+            self.crew.again(name, SIGKILL if kind == "kill" else SIGTERM)
+        eventually(lambda: self._losses(name) > seen, f"{kind} {name} is seen", BACK_S)
+        if kind == "freeze":
+            psutil.Process(self.crew.hands[name].process.pid).resume()
 
-    def _freeze(self, name: str) -> None:
-        process = psutil.Process(self.crew.hands[name].process.pid)
-        process.suspend()
-        gone = self.here - {name}
-        eventually(lambda: self.front.workers() == gone, f"{name} is taken for dead", BACK_S)
-        process.resume()
+    def _spare(self) -> list[str]:
+        """Workers of stages that have another one."""
+        workers = sorted(self.front.workers())
+        stages = Counter(name.partition("-")[0] for name in workers)
+        return [name for name in workers if stages[name.partition("-")[0]] > 1]
+
+    def _losses(self, name: str) -> int:
+        """How often the gateway has lost this worker."""
+        return self.crew.hands["gateway-0"].log.read_text().count(f"lost worker={name} ")
+
+    def _join(self, name: str) -> None:
+        self.here.add(name)
+        if name in self.crew.hands:
+            self.crew.hands[name].start()
+        else:
+            self.crew.start(name)
 
     def result(self) -> dict[str, Any]:
         """In numbers."""
