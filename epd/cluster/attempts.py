@@ -118,7 +118,7 @@ class Attempts:
 
     def _place(self, request: Request) -> list[Instruction]:
         num_tokens = request.needed_tokens(request.prompt())
-        pools = request.pools if request.items else None
+        pools = request.pools if request.bound else None
         try:
             placed = self._placement.language(num_tokens, request.refused_by, pools, request.blocks)
         except Unavailable as error:
@@ -127,6 +127,7 @@ class Attempts:
             self._blocked = True
             return []
         request.placed = placed
+        request.pools = {self._placement.pool(placed)}
         self._placement.began(placed.prefill)
         if placed.decode is None:
             request.phase = Phase.ADMITTING

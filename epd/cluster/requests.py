@@ -131,7 +131,7 @@ class Answer:
 class Request:
     """One request, first job to last token. `aged`: it was refused and is not overtaken.
 
-    `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
+    `pools`: where it may be served; the one that has rows or made tokens of it. `mourned`: a worker
     whose death was counted on another's word. `resumed` counts the emitted tokens that end the
     current attempt's prompt.
     """
@@ -174,6 +174,22 @@ class Request:
         """No choice has tokens or an end, so all of them may begin together once more."""
         streams = map(self._stream, self.choices)
         return not any(stream.emitted or stream.ended for stream in streams)
+
+    @property
+    def bound(self) -> bool:
+        """Its pool has a part in it already, in rows or tokens that another's would not match."""
+        return bool(self.items) or not self.whole
+
+    @property
+    def begun(self) -> bool:
+        """The current attempt's prompt has been computed: each choice has a token of it."""
+        tokens = (len(self._stream(choice).emitted) for choice in self.live)
+        return self.phase is Phase.RUNNING and all(num > self.resumed for num in tokens)
+
+    @property
+    def num_emitted(self) -> list[int]:
+        """Tokens of each choice that the client has."""
+        return [len(self._stream(choice).emitted) for choice in self.choices]
 
     def restart(self) -> None:
         """Wait for the next attempt, with the choice that is left, or with all of them."""

@@ -9,7 +9,9 @@ from epd.config import WireConfig
 from epd.types import Member, Stage
 from epd.wire import messages as m
 from epd.wire.links import Buffer, Delivery, PeerLost
-from epd.workers.station import Pulse, Station
+from epd.workers.lookup import Lookup
+from epd.workers.pulse import Pulse
+from epd.workers.station import Station
 
 
 def member(name: str, incarnation: str = "1") -> Member:
@@ -84,14 +86,14 @@ class Seat:
         self.station = Station(
             self.links,  # type: ignore[arg-type]
             WireConfig(),
-            ("gateway address",),
+            Lookup(("ipc:///gateway.c",), 1.0),
             register,
             Pulse(),
             wants=lambda other: other.name != "me",
         )
         self.core = Core(self.station)
         self.station.attach(self.core)  # type: ignore[arg-type]
-        self.says("g", m.Welcome(gateway="g", incarnation="1", via="gateway address"))
+        self.says("g", m.Welcome(gateway="g", incarnation="1", via="ipc:///gateway.c"))
         self.table(PEER)
         self.links.sent.clear()
 
