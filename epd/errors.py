@@ -117,7 +117,16 @@ class ProtocolError(EpdError):
 
 _BY_STATUS: dict[int, type[EpdError]] = {
     error.status: error
-    for error in (BadRequest, NotFound, TooLarge, BadMedia, Overloaded, Cancelled, Unavailable)
+    for error in (
+        BadRequest,
+        Forbidden,
+        NotFound,
+        TooLarge,
+        BadMedia,
+        Overloaded,
+        Cancelled,
+        Unavailable,
+    )
 }
 
 

@@ -139,7 +139,7 @@ class Ownership:
         try:
             return self._items.again(request, item, reason)
         except Unavailable as error:
-            return self._attempts.fail(request, error)
+            return self._attempts.elsewhere(request, error)
 
     def _moved(self, request: Request, item: Item, layout: ItemLayout) -> list[Instruction]:
         if layout != item.layout:
@@ -320,9 +320,10 @@ class Ownership:
             request.mourned = None
         if name in request.workers:
             told += self._attempts.try_again(request, f"{name} died", counted=counted)
-        for item in request.items:
+        items = request.items
+        for item in items:
             lost = item.pending and item.encoder == name
-            if lost and self._attempts.alive(request):
+            if lost and self._attempts.alive(request) and request.items is items:
                 told += self._encode_again(request, item, f"{name} died")
         return told
 

@@ -204,6 +204,13 @@ class Request:
         for item in self.items:
             item.losses = 0
 
+    def begin_again(self, pools: set[str]) -> None:
+        """Wait for the layouts of its items once more, in other pools."""
+        self.restart()
+        self.phase = Phase.ENCODING
+        self.items, self.pools = [], pools
+        self._hashed = None
+
     def part(self, choice: int) -> Request:
         """One choice as a request of its own that goes on where this one was given up."""
         stream = self._stream(choice)

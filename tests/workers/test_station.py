@@ -112,6 +112,46 @@ class Seat:
         return [message for to, message in self.links.sent if to == "peer"]
 
 
+def registered(seat: Seat) -> list[Any]:
+    return [message for to, message in seat.links.sent if isinstance(message, m.Register)]
+
+
+def test_a_draining_worker_says_so_once_to_those_it_knows_and_is_released() -> None:
+    seat = Seat()
+    seat.station.drain()
+    seat.station.drain()
+    ((to, register),) = seat.links.sent
+    assert (to, register.draining, register.lost) == ("g", True, {})
+    assert not seat.station.drained
+    seat.says("g", m.Released(reason="done"))
+    assert seat.station.drained
+
+
+def test_a_release_that_nobody_asked_for_or_from_a_former_gateway_drains_nothing() -> None:
+    seat = Seat()
+    seat.says("g", m.Released(reason="done"))
+    seat.station.drain()
+    seat.says("g", m.Released(reason="done"), incarnation="0")
+    seat.says("stranger", m.Released(reason="done"))
+    assert not seat.station.drained
+
+
+def test_an_operators_order_is_kept_for_the_process() -> None:
+    seat = Seat()
+    seat.says("g", m.Drain(deadline_ms=1500))
+    assert seat.station.drain_asked_ms == 1500
+    assert registered(seat) == []
+
+
+def test_a_gateway_that_was_taken_for_dead_hears_how_often_when_it_is_met_again() -> None:
+    """By its name, whichever of its addresses is tried: what it had here is gone."""
+    seat = Seat()
+    seat.station.handle(PeerLost(name="g", incarnation="1", reason="connection reset"))
+    assert seat.core.lost == ["g"] and not seat.station.welcome
+    seat.station.tick()
+    assert registered(seat)[-1].lost == {"g": 1}
+
+
 def test_a_peer_that_was_lost_but_is_still_named_is_met_again() -> None:
     """It hears first of all that what it shares with this worker is gone."""
     seat = Seat()
