@@ -14,7 +14,7 @@ import httpx
 
 from tests.cluster.running import eventually
 
-START_S = 120.0
+START_S = 200.0
 
 
 class Role:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from epd.cli.main import main
-from tests.cluster.by_hand import Role, Roles
+from tests.cluster.by_hand import START_S, Role, Roles
 from tests.cluster.clients import Asking, Question, ask
 from tests.cluster.running import Cluster, eventually
 from tests.cluster.slow_site import PATH, slow_site
@@ -30,7 +30,6 @@ SETTINGS = (
     "language.kv_tokens=4096",
     "wire.heartbeat_s=0.2",
     "drain_s=120",
-    "wire.dead_after_s=4",
     "media.allow_private_addresses=true",
     "media.image.timeout_s=60",
 )
@@ -39,8 +38,8 @@ SETTINGS = (
 class Scene:
     """The cluster, and what it answers when nothing happens to it."""
 
-    def __init__(self, path: Path) -> None:
-        self.roles = Roles(path, *SETTINGS)
+    def __init__(self, roles: Roles) -> None:
+        self.roles = roles
         self.gateways = [self.roles.gateway(name) for name in ("gateway-a", "gateway-b")]
         self.workers = {
             name: self.roles.worker(name.split("-")[0], name)
@@ -72,11 +71,11 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(path: Path) -> Iterator[Scene]:
-    found = Scene(path)
+    roles = Roles(path, *SETTINGS)
     try:
-        yield found
+        yield Scene(roles)
     finally:
-        found.roles.close()
+        roles.close()
 
 
 def test_two_gateways_share_the_workers(scene: Scene) -> None:
@@ -149,7 +148,7 @@ def test_a_signal_drains_an_encoder_in_the_middle_of_its_fetch(scene: Scene) -> 
             scene.workers["encode-0"].terminate()
             eventually(lambda: scene.roles.states()["encode-0"] == "draining", "it drains")
             scene.start("encode-1")
-            eventually(lambda: scene.roles.states().get("encode-1"), "another is there", 120)
+            eventually(lambda: scene.roles.states().get("encode-1"), "another is there", START_S)
             assert scene.workers["encode-0"].process.poll() is None
             scene.check()
             answer.set()
