@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from epd.cli.main import main
 from tests.cluster.by_hand import START_S, Role, Roles
-from tests.cluster.clients import Asking, Question, ask
+from tests.cluster.clients import Asking, Outcome, Question, ask
 from tests.cluster.running import Cluster, eventually
 from tests.cluster.slow_site import PATH, slow_site
 
@@ -29,6 +29,7 @@ TEXT = Question((), "Hello there", max_tokens=12)
 SETTINGS = (
     "language.kv_tokens=4096",
     "wire.heartbeat_s=0.2",
+    "wire.dead_after_s=20",
     "drain_s=120",
     "media.allow_private_addresses=true",
     "media.image.timeout_s=60",
@@ -65,8 +66,12 @@ class Scene:
 
     def check(self) -> None:
         """It answers as ever."""
-        outcome = ask(self.front(), SHORT, stream=False)
-        assert outcome.text == self.right[SHORT] and outcome.complete, outcome
+        self.check_right(ask(self.front(), SHORT, stream=False))
+
+    def check_right(self, outcome: Outcome) -> None:
+        """All of the answer, and no other word."""
+        assert outcome.complete, outcome
+        assert outcome.text == self.right[outcome.question]
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +91,8 @@ def test_two_gateways_share_the_workers(scene: Scene) -> None:
         Asking(scene.front(1), SHORT) as third,
     ):
         pass
-    assert first.outcome.text == second.outcome.text == scene.right[LONG]
-    assert third.outcome.text == scene.right[SHORT]
+    for asking in (first, second, third):
+        scene.check_right(asking.outcome)
 
 
 def test_the_command_shows_them(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +122,7 @@ def test_a_worker_that_joined_takes_over_from_one_that_is_drained_by_command(
         eventually(lambda: draining <= scene.roles.states(other).items(), "both gateways know")
         assert not first.outcome.ended_at or not second.outcome.ended_at
     for asking in (first, second):
-        assert asking.outcome.complete and asking.outcome.text == scene.right[LONG]
+        scene.check_right(asking.outcome)
     assert scene.workers.pop("decode-0").ended() == 0
     scene.roles.wait_for(*scene.workers)
     scene.check()
@@ -134,7 +139,7 @@ def test_what_is_not_finished_at_the_deadline_goes_elsewhere(scene: Scene) -> No
         assert scene.workers.pop("decode-1").ended() == 0
         assert not first.outcome.ended_at or not second.outcome.ended_at
     for asking in (first, second):
-        assert asking.outcome.complete and asking.outcome.text == scene.right[LONG]
+        scene.check_right(asking.outcome)
     scene.check()
 
 
@@ -164,7 +169,7 @@ def test_a_worker_that_dies_comes_back_under_its_name(scene: Scene) -> None:
         assert asking.outcome.first_token.wait(60)
         scene.workers["prefill-0"].process.kill()
         scene.start("prefill-0")
-    assert asking.outcome.text == scene.right[LONG]
+    scene.check_right(asking.outcome)
     scene.roles.wait_for(*scene.workers)
     scene.check()
 
@@ -192,6 +197,6 @@ def test_a_new_revision_takes_over_while_the_old_one_drains(
             assert scene.roles.drain(old, 30).status_code == 200
         outcome = ask(scene.front(), TEXT, stream=True)
         assert outcome.complete and outcome.text != scene.right[TEXT]
-    assert asking.outcome.complete and asking.outcome.text == scene.right[LONG]
+    scene.check_right(asking.outcome)
     for old in ("prefill-0", "prefill-1", "decode-0"):
         assert scene.workers.pop(old).ended() == 0
