@@ -2,6 +2,7 @@
 
 EpdError
 |- BadRequest        400  the client can fix it; names the field
+|  |- Forbidden      403  an order from somebody who may not give it
 |  |- NotFound       404  unknown model or route
 |  |- TooLarge       413  a body or an inline file over its limit
 |  `- BadMedia       422  an item that cannot be read; names the item
@@ -38,6 +39,13 @@ class BadRequest(EpdError):
     status = 400
     kind = "invalid_request_error"
     code = "invalid_request"
+
+
+class Forbidden(BadRequest):
+    """An order from somebody who may not give it."""
+
+    status = 403
+    code = "forbidden"
 
 
 class NotFound(BadRequest):
@@ -109,7 +117,16 @@ class ProtocolError(EpdError):
 
 _BY_STATUS: dict[int, type[EpdError]] = {
     error.status: error
-    for error in (BadRequest, NotFound, TooLarge, BadMedia, Overloaded, Cancelled, Unavailable)
+    for error in (
+        BadRequest,
+        Forbidden,
+        NotFound,
+        TooLarge,
+        BadMedia,
+        Overloaded,
+        Cancelled,
+        Unavailable,
+    )
 }
 
 

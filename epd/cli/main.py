@@ -19,6 +19,7 @@ examples:
   epd serve                                   the embedded random model, to see that it runs
   epd serve ./Qwen2.5-VL-3B --topology 2E1P1D --set dtype=float32
   epd check configs/1E1P1D.yaml               every key, resolved, and the memory it takes
+  epd status                                  the workers of the cluster on port 8000
   epd encode --config encode.yaml             one role by hand: see launch/local
 """
 
@@ -67,7 +68,30 @@ def build_parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="make the keys of a cluster that leaves this machine")
     keys.add_argument("folder", metavar="FOLDER", help="new folder; wire.curve_dir names it")
     keys.set_defaults(handler=_keys)
+    _add_operator(commands)
     return parser
+
+
+def _add_operator(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    status = commands.add_parser("status", help="show the workers of a running cluster")
+    status.add_argument(
+        "request", nargs="?", metavar="REQUEST", help="show what this request waits for instead"
+    )
+    status.set_defaults(handler=_status)
+    drain = commands.add_parser(
+        "drain", help="have a worker take nothing new, finish what it has, and leave"
+    )
+    drain.add_argument("worker", metavar="NAME", help="its name, as `epd status` shows it")
+    drain.add_argument(
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="what still runs then goes elsewhere (default gateway.drain_s)",
+    )
+    drain.add_argument("--key", metavar="KEY", help="gateway.admin_key, where that is set")
+    drain.set_defaults(handler=_drain)
+    for parser in (status, drain):
+        parser.add_argument("--url", help="of the gateway (default http://127.0.0.1:8000)")
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -173,6 +197,18 @@ def _check(args: argparse.Namespace) -> int:
     for line in estimate(config):
         print(f"# {line}")
     return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from epd.cli.operator import URL, status
+
+    return status(args.url or URL, args.request)
+
+
+def _drain(args: argparse.Namespace) -> int:
+    from epd.cli.operator import URL, drain
+
+    return drain(args.url or URL, args.worker, args.seconds, args.key)
 
 
 def _keys(args: argparse.Namespace) -> int:

@@ -143,10 +143,17 @@ class Supervisor:
             self._ended(child, f"not ready after {waited:.0f} s")
 
     def _ended(self, child: Child, how: str) -> None:
-        """Fail while starting up, restart later on, but not for ever."""
+        """Fail while starting up, restart later on, but not for ever.
+
+        A worker that was drained ends with 0: that is no death, however often it happens.
+        """
         name = child.spec.name
         if not self._serving:
             raise Unavailable(f"{name} did not start ({how}): {child.last_words()}")
+        if child.ready and child.process.returncode == 0:
+            log.info("%s has left in good order; starting it again", name)
+            self._restart(child.spec)
+            return
         now = time.monotonic()
         self._deaths.append(now)
         while self._deaths[0] < now - RESTART_WINDOW_S:
@@ -157,8 +164,11 @@ class Supervisor:
                 f"({how}): {child.last_words()}"
             )
         log.warning("%s (pid %d) ended: %s; starting it again", name, child.process.pid, how)
-        self._restarted.add(name)
-        self._start(child.spec)
+        self._restart(child.spec)
+
+    def _restart(self, spec: ChildSpec) -> None:
+        self._restarted.add(spec.name)
+        self._start(spec)
 
     def _forget(self, child: Child) -> None:
         """Hear its last words and free its pipes."""

@@ -118,17 +118,18 @@ class Attempts:
 
     def _place(self, request: Request) -> list[Instruction]:
         num_tokens = request.needed_tokens(request.prompt())
-        pools = request.pools if request.items else None
+        pools = request.pools if request.bound else None
         try:
             placed = self._placement.language(
                 num_tokens, request.refused_by, pools, request.blocks, request.apart
             )
         except Unavailable as error:
-            return self.fail(request, error)
+            return self.elsewhere(request, error)
         if placed is None:
             self._blocked = True
             return []
         request.placed = placed
+        request.pools = {self._placement.pool(placed)}
         self._placement.began(placed.prefill)
         if placed.decode is None:
             request.phase = Phase.ADMITTING
@@ -176,6 +177,20 @@ class Attempts:
         except Unavailable as error:
             told += self.fail(request, error)
         return told
+
+    def elsewhere(self, request: Request, error: Unavailable) -> list[Instruction]:
+        """Its pool serves it no more: it begins again in another one, unless tokens are out."""
+        jobs = [item.job for item in request.items]
+        try:
+            pools = self._placement.pools(dict.fromkeys(job.needs for job in jobs))
+        except Unavailable:
+            pools = set()
+        pools -= request.pools
+        if not (jobs and request.whole and pools):
+            return self.fail(request, error)
+        told = [*self._leave_workers(request), *self._items.end(request)]
+        request.begin_again(pools)
+        return [*told, *self._items.dispatch(request, jobs)]
 
     def _leave_workers(self, request: Request, but: str | None = None) -> list[Instruction]:
         told: list[Instruction] = []

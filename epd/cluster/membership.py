@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from epd.types import Member, Modality, Stage
@@ -27,14 +27,21 @@ class Rejected:
 class Membership:
     """Members by name. `expected` is the gateway's own fingerprint: what a worker must agree with.
 
-    Keys that only one side has (a worker's processor settings, say) are not compared with the
-    gateway, but make the worker's pool: rows and KV move only between equal pools.
+    All else (its weights, a processor's settings) is not compared with the gateway, but makes the
+    worker's pool: rows and KV move only between equal pools, and a new revision of a model is a
+    pool that grows while the old one drains. `allow` has the operator's limits: parts of the
+    fingerprint, and the values that they may have.
     """
 
-    def __init__(self, expected: dict[str, str]) -> None:
+    def __init__(
+        self, expected: Mapping[str, str], allow: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self._expected = expected
+        self._allow = allow or {}
         self._members: dict[str, Member] = {}
+        self._fingerprints: dict[str, dict[str, str]] = {}
         self._lost: dict[str, int] = {}
+        self._draining: set[str] = set()
 
     def join(self, member: Member, fingerprint: dict[str, str], lost: int = 0) -> Joined | Rejected:
         """A worker registered; again with the same incarnation is harmless.
@@ -42,18 +49,17 @@ class Membership:
         Unless `lost` has changed: then it has given back what it held for this gateway, as a
         restarted one has.
         """
-        if fingerprint.get("protocol") != str(PROTOCOL_VERSION):
-            theirs = fingerprint.get("protocol")
-            return Rejected(f"protocol: gateway {PROTOCOL_VERSION}, {member.name} {theirs}")
-        for key, ours in self._expected.items():
-            theirs = fingerprint.get(key)
-            if theirs != ours:
-                return Rejected(f"{key}: gateway {ours}, {member.name} {theirs}")
+        differs = self._differs(member.name, fingerprint)
+        if differs is not None:
+            return Rejected(differs)
         previous = self._members.get(member.name)
         self._members[member.name] = member
+        self._fingerprints[member.name] = fingerprint
         known = self._lost.get(member.name, lost)
         self._lost[member.name] = lost
         same = previous is not None and previous.incarnation == member.incarnation
+        if not same:
+            self._draining.discard(member.name)
         same = same and known == lost
         return Joined(member, None if same else previous)
 
@@ -63,7 +69,38 @@ class Membership:
         if member is None or member.incarnation != incarnation:
             return None
         self._lost.pop(name, None)
+        self._draining.discard(name)
+        del self._fingerprints[name]
         return self._members.pop(name)
+
+    def drain(self, name: str) -> bool:
+        """The member takes nothing new from now on, until it leaves. False: that is no news."""
+        if name in self._draining or name not in self._members:
+            return False
+        self._draining.add(name)
+        return True
+
+    @property
+    def draining(self) -> list[Member]:
+        """Those that take nothing new."""
+        return [member for member in self._members.values() if member.name in self._draining]
+
+    def fingerprint(self, name: str) -> dict[str, str]:
+        """What a member said of itself when it joined."""
+        return self._fingerprints[name]
+
+    def _differs(self, name: str, fingerprint: dict[str, str]) -> str | None:
+        """Why such a worker may not join."""
+        must = {"protocol": str(PROTOCOL_VERSION), **self._expected}
+        for key, ours in must.items():
+            theirs = fingerprint.get(key)
+            if theirs != ours:
+                return f"{key}: gateway {ours}, {name} {theirs}"
+        for key, values in self._allow.items():
+            theirs = fingerprint.get(key)
+            if theirs not in values:
+                return f"{key}: gateway allows {', '.join(values)}, {name} {theirs}"
+        return None
 
     def get(self, name: str) -> Member | None:
         """The member of this name."""
@@ -74,21 +111,34 @@ class Membership:
         """Everybody, in order of joining."""
         return tuple(self._members.values())
 
-    def serving(self, stage: Stage, modalities: Iterable[Modality] = ()) -> list[Member]:
-        """Who serves a stage, and items that need all of these modalities at once."""
-        return [
+    def serving(
+        self,
+        stage: Stage,
+        modalities: Iterable[Modality] = (),
+        pools: Container[str] | None = None,
+    ) -> list[Member]:
+        """Who serves a stage, and items that need all of these modalities at once.
+
+        Draining members only for work that is bound to `pools` where nobody else is left: a
+        request that has begun there is not to fail because its pool goes.
+        """
+        able = [
             member
             for member in self._members.values()
-            if stage in member.stages and set(modalities) <= set(member.modalities)
+            if stage in member.stages
+            and set(modalities) <= set(member.modalities)
+            and (pools is None or member.pool in pools)
         ]
+        staying = [member for member in able if member.name not in self._draining]
+        return staying or (able if pools is not None else [])
 
-    def decoders(self, prefill: Member) -> list[Member]:
+    def decoders(self, prefill: Member, pools: Container[str] | None = None) -> list[Member]:
         """Who can decode what this worker prefills: itself if it is fused, else its pool."""
         if Stage.DECODE in prefill.stages:
             return [prefill]
         return [
             member
-            for member in self.serving(Stage.DECODE)
+            for member in self.serving(Stage.DECODE, pools=pools)
             if member.pool == prefill.pool and Stage.PREFILL not in member.stages
         ]
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from epd.cluster.attempts import Attempts, RootOf
 from epd.cluster.instructions import Accepted, Instruction, Tell
 from epd.cluster.items import Items
+from epd.cluster.leaving import needs
 from epd.cluster.membership import Membership
 from epd.cluster.placement import Placement
 from epd.cluster.requests import Item, Phase, Request
+from epd.cluster.standing import standing
 from epd.cluster.submission import Submission
 from epd.errors import BadRequest, InternalError, Overloaded, Unavailable, from_status
 from epd.prefix import PREFIX_TOKENS
-from epd.types import ItemLayout, Stage, TokenRun
+from epd.types import ItemLayout, Member, Stage, TokenRun
 from epd.wire.messages import (
     Admitted,
     Cancel,
@@ -136,7 +139,7 @@ class Ownership:
         try:
             return self._items.again(request, item, reason)
         except Unavailable as error:
-            return self._attempts.fail(request, error)
+            return self._attempts.elsewhere(request, error)
 
     def _moved(self, request: Request, item: Item, layout: ItemLayout) -> list[Instruction]:
         if layout != item.layout:
@@ -297,6 +300,10 @@ class Ownership:
 
     # ---- membership
 
+    def needs(self, member: Member) -> bool:
+        """Some request would lose by it if this draining worker left now."""
+        return any(needs(r, member, self._membership) for r in self._attempts.in_order)
+
     def worker_lost(self, name: str, *, left: bool = False) -> list[Instruction]:
         """A worker died: what it had goes elsewhere. One that `left` is no death of any request."""
         self._placement.gone(name)
@@ -315,9 +322,10 @@ class Ownership:
             request.deaths -= left
         if name in request.workers:
             told += self._attempts.try_again(request, f"{name} died", counted=counted or left)
-        for item in request.items:
+        items = request.items
+        for item in items:
             lost = item.pending and item.encoder == name
-            if lost and self._attempts.alive(request):
+            if lost and self._attempts.alive(request) and request.items is items:
                 told += self._encode_again(request, item, f"{name} died")
         return told
 
@@ -335,6 +343,11 @@ class Ownership:
         return stale
 
     # ---- what is owned
+
+    def standing(self, request_id: str) -> list[dict[str, Any]]:
+        """Where each part of a client's request stands."""
+        answer = self._attempts.answer(request_id)
+        return [] if answer is None else [standing(part) for part in answer.parts.values()]
 
     def owns(self, request_id: str) -> bool:
         """A client's request that has not ended."""

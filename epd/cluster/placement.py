@@ -84,6 +84,12 @@ class Placement:
         prefill, decode = min(light, key=worth)
         return Placed(prefill.name, None if decode is prefill else decode.name)
 
+    def pool(self, placed: Placed) -> str:
+        """Where that is."""
+        member = self._membership.get(placed.prefill)
+        assert member is not None
+        return member.pool
+
     def longest(self, blocks: Sequence[bytes], pools: set[str]) -> int:
         """Tokens of the longest beginning of a prompt that some prefill worker should have."""
         members = self._membership.serving(Stage.PREFILL)
@@ -91,8 +97,7 @@ class Placement:
         return max(found, default=0)
 
     def _encoders(self, needs: Needs, pools: set[str] | None = None) -> list[Member]:
-        members = self._membership.serving(Stage.ENCODE, needs)
-        found = [m for m in members if pools is None or m.pool in pools]
+        found = self._membership.serving(Stage.ENCODE, needs, pools)
         if not found:
             wanted = " together with ".join(_word(modality) for modality in needs)
             raise Unavailable(f"no encode worker serves {wanted}")
@@ -100,11 +105,10 @@ class Placement:
 
     def _pairs(self, pools: set[str] | None = None) -> list[Pair]:
         """Every prefill worker with every decode worker it works with; a fused one with itself."""
-        members = self._membership.serving(Stage.PREFILL)
-        prefills = [m for m in members if pools is None or m.pool in pools]
+        prefills = self._membership.serving(Stage.PREFILL, pools=pools)
         if not prefills:
             raise Unavailable("no prefill worker is alive")
-        pairs = [(m, decode) for m in prefills for decode in self._membership.decoders(m)]
+        pairs = [(m, decode) for m in prefills for decode in self._membership.decoders(m, pools)]
         if not pairs:
             raise Unavailable("no decode worker is alive")
         return pairs

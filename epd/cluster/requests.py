@@ -131,7 +131,7 @@ class Answer:
 class Request:
     """One request, first job to last token. `aged`: it was refused and is not overtaken.
 
-    `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
+    `pools`: where it may be served; the one that has rows or made tokens of it. `mourned`: a worker
     whose death was counted on another's word. `apart` has pairs of workers of which one lost the
     other with this request: the link between them may be cut. `resumed` counts the emitted tokens
     that end the current attempt's prompt.
@@ -177,6 +177,22 @@ class Request:
         streams = map(self._stream, self.choices)
         return not any(stream.emitted or stream.ended for stream in streams)
 
+    @property
+    def bound(self) -> bool:
+        """Its pool has a part in it already, in rows or tokens that another's would not match."""
+        return bool(self.items) or not self.whole
+
+    @property
+    def begun(self) -> bool:
+        """The current attempt's prompt has been computed: each choice has a token of it."""
+        tokens = (len(self._stream(choice).emitted) for choice in self.live)
+        return self.phase is Phase.RUNNING and all(num > self.resumed for num in tokens)
+
+    @property
+    def num_emitted(self) -> list[int]:
+        """Tokens of each choice that the client has."""
+        return [len(self._stream(choice).emitted) for choice in self.choices]
+
     def restart(self) -> None:
         """Wait for the next attempt, with the choice that is left, or with all of them."""
         if not self.whole:
@@ -189,6 +205,13 @@ class Request:
             self._stream(choice).restart()
         for item in self.items:
             item.losses = 0
+
+    def begin_again(self, pools: set[str]) -> None:
+        """Wait for the layouts of its items once more, in other pools."""
+        self.restart()
+        self.phase = Phase.ENCODING
+        self.items, self.pools = [], pools
+        self._hashed = None
 
     def part(self, choice: int) -> Request:
         """One choice as a request of its own that goes on where this one was given up."""

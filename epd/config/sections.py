@@ -31,6 +31,15 @@ class GatewayConfig(Section):
     known_sources: int = Field(4096, ge=0, description="items kept under the uuid of a client")
     known_bytes: int = Field(256 * MIB, ge=0, description="memory for them")
     request_timeout_s: float = Field(600.0, gt=0, description="a request ends after this with 503")
+    drain_s: float = Field(
+        30.0, ge=0, description="a worker drained over HTTP may finish for so long unless told else"
+    )
+    admin_key: str = Field(
+        "", description="bearer token for draining workers; without it only this machine may"
+    )
+    allow: dict[str, tuple[str, ...]] = Field(
+        {}, description="values that parts of workers' fingerprints may have, by the part's name"
+    )
 
 
 class EncodeConfig(Section):
@@ -94,6 +103,9 @@ class WireConfig(Section):
     shm_bytes: int = Field(64 * MIB, ge=0, description="shared-memory arena per worker; 0 uses TCP")
     heartbeat_s: float = Field(0.5, gt=0, description="gateway to worker")
     dead_after_s: float = Field(5.0, gt=0, description="silence after which a peer is dead")
+    resolve_s: float = Field(
+        5.0, gt=0, description="how often the names of gateways are looked up again"
+    )
 
 
 class ServeConfig(Section):
@@ -119,8 +131,22 @@ class Config(Section):
     cache_dir: str = Field("", description="keeps what is compiled; XDG's cache folder unless set")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     name: str = Field("", description="this process; its role and a number unless set")
-    listen: str = Field("", description="tcp://HOST or ipc://DIR that this process binds in")
-    gateways: tuple[str, ...] = Field((), description="control addresses workers register with")
+    listen: str = Field(
+        "",
+        description="where this process binds: ipc://DIR, or tcp://HOST with free ports, "
+        "tcp://HOST:PORT with that one and the next, tcp://HOST:FIRST-LAST with two of these",
+    )
+    gateways: tuple[str, ...] = Field(
+        (),
+        description="control addresses workers register with; a name stands for all addresses "
+        "that it has, and is looked up again and again",
+    )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        description="on SIGTERM, what runs may finish for so long, and nothing new comes; 0 stops "
+        "at once, as epd serve stops its processes",
+    )
     gateway: GatewayConfig = GatewayConfig()
     encode: EncodeConfig = EncodeConfig()
     language: LanguageConfig = LanguageConfig()

@@ -72,6 +72,11 @@ class Engine:
         return self._pool.num_free * self._pool.block_size
 
     @property
+    def num_blocks(self) -> int:
+        """All there are."""
+        return self._pool.num_blocks
+
+    @property
     def used_blocks(self) -> int:
         """Blocks held by requests."""
         return self._pool.num_used

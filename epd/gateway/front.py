@@ -81,6 +81,11 @@ class Front:
             self._bytes_held -= size
 
     @property
+    def admin_key(self) -> str:
+        """What an operator has to show; empty: only this machine's may give orders."""
+        return self._config.admin_key
+
+    @property
     def token_texts(self) -> TokenTexts:
         """What single tokens look like."""
         return self._builder.token_texts

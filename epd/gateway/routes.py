@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from epd.errors import NotFound
 from epd.gateway.front import Front
+from epd.gateway.operator import read_order
 from epd.gateway.service import Service
 from epd.gateway.stream import StreamedAnswer, WholeAnswer
 
@@ -36,6 +37,9 @@ def build_router() -> APIRouter:
     router.add_api_route("/health", health, methods=["GET"])
     router.add_api_route("/ready", ready, methods=["GET"])
     router.add_api_route("/metrics", metrics, methods=["GET"])
+    router.add_api_route("/cluster", cluster, methods=["GET"])
+    router.add_api_route("/cluster/requests/{request_id}", where, methods=["GET"])
+    router.add_api_route("/cluster/drain", drain, methods=["POST"])
     return router
 
 
@@ -75,6 +79,23 @@ async def ready(service: ServiceDep) -> Response:
 async def metrics(service: ServiceDep) -> Response:
     """Prometheus."""
     return Response(service.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def cluster(service: ServiceDep) -> dict[str, Any]:
+    """Workers, roles, state, load."""
+    return service.cluster()
+
+
+async def where(request_id: str, service: ServiceDep) -> dict[str, Any]:
+    """What a request waits for."""
+    return service.where(request_id.removeprefix("chatcmpl-"))
+
+
+async def drain(request: Request, service: ServiceDep, front: FrontDep) -> dict[str, Any]:
+    """An operator's order: a worker finishes and leaves."""
+    order = await read_order(request, front.admin_key)
+    service.drain(order.worker, order.seconds)
+    return {"worker": order.worker, "state": "draining"}
 
 
 def _card(service: Service) -> dict[str, Any]:

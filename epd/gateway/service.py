@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from epd.prompt import Draft
 from epd.types import SamplingParams, TokenLogprobs, TokenRun
@@ -90,4 +90,16 @@ class Service(Protocol):
 
     def metrics(self) -> bytes:
         """In Prometheus' text format."""
+        ...
+
+    def cluster(self) -> dict[str, Any]:
+        """Every worker and what it holds, for people."""
+        ...
+
+    def where(self, request_id: str) -> dict[str, Any]:
+        """What one request waits for. NotFound unless it runs."""
+        ...
+
+    def drain(self, name: str, seconds: float | None) -> None:
+        """Tell a worker to finish within this time, and to leave. NotFound unless it is there."""
         ...

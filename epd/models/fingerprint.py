@@ -20,7 +20,15 @@ _PROCESSOR_FILES = (
     "preprocessor_config.json",
     "video_preprocessor_config.json",
 )
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_VOCABULARY_KEYS = ("vocab_size", "_token_id", "_token_ids", "_token_index")
 _LIBRARIES = ("transformers", "pillow")  # what shapes rows; torch's rounding is no difference
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _SAMPLES = 16
@@ -37,6 +45,22 @@ def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
         "weights": _hash_weights(folder),
         **{name: version(name) for name in _LIBRARIES},
     }
+
+
+def vocabulary_fingerprint(config: dict[str, Any]) -> str:
+    """Of what a model's configuration says of token ids, in all of its sections."""
+    digest = hashlib.sha256(json.dumps(_vocabulary(config), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _vocabulary(config: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found[key] = _vocabulary(value)
+        elif key.endswith(_VOCABULARY_KEYS):
+            found[key] = value
+    return found
 
 
 def stored_dtype(folder: Path, prefix: str = "") -> str:

@@ -14,12 +14,22 @@ from typing import TYPE_CHECKING, Any
 from epd.errors import ConfigError, UnsupportedModel
 from epd.models.families import REFUSED, families
 from epd.models.family import FamilySpec
-from epd.models.fingerprint import checkpoint_fingerprint, stored_dtype
+from epd.models.fingerprint import (
+    checkpoint_fingerprint,
+    stored_dtype,
+    vocabulary_fingerprint,
+)
 from epd.models.sections import text_section
 from epd.models.variants import refuse_variants
 
 if TYPE_CHECKING:
     from epd.models.adapter import Adapter
+
+SHAPES_TOKENS = ("architecture", "tokenizer", "vocabulary")
+"""Parts of a fingerprint in which gateway and workers must agree: all that a prompt's tokens mean.
+
+In the others workers of one pool agree among themselves.
+"""
 
 _SAID_OF_ALL = ("dtype", "torch_dtype", "quantization_config")
 
@@ -57,7 +67,11 @@ class Checkpoint:
 
         The dtype that a worker computes in is its own setting and is added by the worker.
         """
-        return {"architecture": self.architecture, **checkpoint_fingerprint(self.path)}
+        return {
+            "architecture": self.architecture,
+            "vocabulary": vocabulary_fingerprint(self.config),
+            **checkpoint_fingerprint(self.path),
+        }
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

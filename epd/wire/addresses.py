@@ -123,3 +123,22 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_name(address: str) -> bool:
+    """Whether it has a host's name, which may stand for several addresses and for others soon."""
+    transport, _, rest = address.partition("://")
+    if transport != "tcp":
+        return False
+    try:
+        ipaddress.ip_address(_split_port(rest)[0])
+    except ValueError:
+        return True
+    return False
+
+
+def resolve(address: str) -> tuple[str, ...]:
+    """All addresses behind a name, in a fixed order. OSError where there is no answer now."""
+    host, port = _split_port(address.partition("://")[2])
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return tuple(tcp_endpoint(place, port) for place in sorted({str(f[4][0]) for f in found}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ from epd.workers.ready import say_error, say_ready
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 3
-"""Running requests may end by themselves for so long after a stop signal."""
+GRACE_S = 3.0
+"""Running requests may end by themselves for at least so long after a stop signal."""
 
 GOODBYE_S = 2
 """Then they get an error, and this long to be told."""
@@ -62,8 +63,11 @@ def bind(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """Says when it serves, and ends the requests that outlast their grace."""
 
-    def __init__(self, config: uvicorn.Config, serving: asyncio.Event, node: Node) -> None:
+    def __init__(
+        self, config: uvicorn.Config, serving: asyncio.Event, node: Node, grace_s: float
+    ) -> None:
         super().__init__(config)
+        self._grace_s = grace_s
         self._serving = serving
         self._node = node
 
@@ -80,7 +84,7 @@ class _Server(uvicorn.Server):
         self._serving.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        grace = asyncio.get_running_loop().call_later(GRACE_S, self._node.end_all)
+        grace = asyncio.get_running_loop().call_later(self._grace_s, self._node.end_all)
         await super().shutdown(sockets)
         grace.cancel()
 
@@ -93,17 +97,19 @@ async def _serve(
     front = Front(checkpoint, config.gateway, config.media)
     app = create_app(node, front)
     serving = asyncio.Event()
+    grace_s = max(GRACE_S, config.drain_s)
     server = _Server(
         uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             lifespan="on",
-            timeout_graceful_shutdown=GRACE_S + GOODBYE_S,
+            timeout_graceful_shutdown=math.ceil(grace_s) + GOODBYE_S,
             server_header=False,
         ),
         serving,
         node,
+        grace_s,
     )
     stop_on_signals(server)
     try:

@@ -30,15 +30,16 @@ from epd.cluster import (
 )
 from epd.cluster.membership import Rejected
 from epd.config import Config
-from epd.errors import Cancelled, EpdError, InternalError, Overloaded, Unavailable
+from epd.errors import Cancelled, EpdError, InternalError, NotFound, Overloaded, Unavailable
 from epd.gateway.service import CallSpec
-from epd.models.spec import Checkpoint
+from epd.models.spec import SHAPES_TOKENS, Checkpoint
 from epd.observe import Metrics
 from epd.prefix import prefix_root
 from epd.prompt import Draft, MediaPart
 from epd.types import Member, TokenLogprobs, TokenRun
 from epd.wire.links import Delivery, PeerLost
 from epd.wire.messages import (
+    Drain,
     EncodeItem,
     Heartbeat,
     HeartbeatReply,
@@ -46,10 +47,12 @@ from epd.wire.messages import (
     Members,
     Register,
     RegisterRefused,
+    Released,
     Welcome,
 )
 from epd.wire.zmq_links import ZmqLinks
 from epd.workers.awake import Awake
+from epd.workers.overview import Overview
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +117,9 @@ class Node:
         self._config = config
         self._loop = asyncio.get_running_loop()
         fingerprint = checkpoint.fingerprint()
-        self._membership = Membership(fingerprint)
+        same = {key: fingerprint[key] for key in SHAPES_TOKENS}
+        self._membership = Membership(same, config.gateway.allow)
+        self.overview = Overview(self._membership)
         limit = config.language.max_context or checkpoint.max_context
         self._reuses_kv = config.language.prefix_cache
         self._ownership = Ownership(
@@ -193,6 +198,32 @@ class Node:
         """A text request could be answered now."""
         return self._membership.complete
 
+    def cluster(self) -> dict[str, Any]:
+        """Every worker and what it holds, for people."""
+        return {
+            "model": self.model_name,
+            "gateway": self.links.name,
+            "ready": self.ready(),
+            "requests": self._ownership.num_requests,
+            "waiting": self._ownership.num_waiting,
+            "workers": self.overview.rows(time.monotonic()),
+        }
+
+    def where(self, request_id: str) -> dict[str, Any]:
+        """What one request waits for, for people."""
+        call = self._calls.get(request_id)
+        if call is None:
+            raise NotFound(f"no request {request_id[:200]!r} is running here")
+        age_s = round(time.monotonic() - call.began, 3)
+        return {"id": request_id, "age_s": age_s, "parts": self._ownership.standing(request_id)}
+
+    def drain(self, name: str, seconds: float | None) -> None:
+        """Tell a worker to finish and to leave."""
+        if self._membership.get(name) is None:
+            raise NotFound(f"no worker is called {name[:200]!r}")
+        drain_s = self._config.gateway.drain_s if seconds is None else seconds
+        self.links.send(name, Drain(deadline_ms=int(1000 * drain_s)))
+
     def metrics(self) -> bytes:
         """The Prometheus page."""
         self.metrics_registry.set_gauges(
@@ -246,7 +277,8 @@ class Node:
         if member.name != delivery.sender or member.incarnation != delivery.incarnation:
             log.warning("a register that is not the sender's own from=%s", delivery.sender)
             return
-        joined = self._membership.join(member, message.fingerprint, message.lost)
+        lost = message.lost.get(self.links.name, 0)
+        joined = self._membership.join(member, message.fingerprint, lost)
         if isinstance(joined, Rejected):
             self._refuse(member, joined.reason)
             return
@@ -257,11 +289,24 @@ class Node:
             gateway=self.links.name, incarnation=self.links.incarnation, via=message.via
         )
         self.links.send(member.name, welcome)
+        now = time.monotonic()
         if member.name not in self._heard:
             log.info("joined worker=%s stages=%s", member.name, ",".join(member.stages))
-        self._heard[member.name] = self._awake.read(time.monotonic())
-        self._publish()
-        self._do(self._ownership.room())
+            self.overview.joined(member, now)
+        self._heard[member.name] = self._awake.read(now)
+        drains = message.draining and self._membership.drain(member.name)
+        if drains:
+            log.info("drains worker=%s", member.name)
+        if drains or not message.draining:
+            self._publish()
+            self._do(self._ownership.room())
+        self._release()
+
+    def _release(self) -> None:
+        """Draining workers that nothing needs any more may leave."""
+        for member in self._membership.draining:
+            if not self._ownership.needs(member):
+                self.links.send(member.name, Released(reason="no request needs you"))
 
     def _refuse(self, member: Member, reason: str) -> None:
         """Say why, unless its name is a member's, whose link it must not take."""
@@ -275,6 +320,7 @@ class Node:
         member = self._membership.get(delivery.sender)
         if member is not None:
             gauges = {**delivery.message.gauges, "step_age_ms": delivery.message.step_age_ms}
+            self.overview.reported(member, gauges)
             self.metrics_registry.worker(member.name, "+".join(member.stages), gauges)
 
     def _lost(self, name: str, incarnation: str, reason: str, *, left: bool = False) -> None:
@@ -288,6 +334,7 @@ class Node:
     def _gone(self, member: Member, reason: str, *, left: bool = False) -> None:
         log.warning("lost worker=%s reason=%s", member.name, reason)
         self._heard.pop(member.name, None)
+        self.overview.gone(member)
         self.metrics_registry.worker_gone(member.name)
         self._publish()
         self._do(self._ownership.worker_lost(member.name, left=left))
@@ -308,6 +355,7 @@ class Node:
                     self._lost(member.name, member.incarnation, "no heartbeat")
                 else:
                     self.links.send(member.name, Heartbeat(sequence=self._beats))
+            self._release()
             await asyncio.sleep(wire.heartbeat_s)
 
     def leave(self) -> None:

@@ -153,6 +153,7 @@ class LanguageCore:
     def gauges(self) -> dict[str, int]:
         """What the worker holds."""
         return {
+            "kv_blocks": self._engine.num_blocks,
             "kv_blocks_used": self._engine.used_blocks,
             "kv_blocks_cached": self._engine.cached_blocks,
             "host_blocks_used": self._engine.host_blocks_used,

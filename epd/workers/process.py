@@ -13,6 +13,7 @@ from epd.config import Config
 from epd.errors import EpdError
 from epd.observe import setup
 from epd.wire.inbox import Inbox
+from epd.workers.lookup import Lookup
 from epd.workers.ready import say_error, say_ready
 from epd.workers.seats import Seat, build_seats
 
@@ -27,10 +28,12 @@ def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     """Build the role's seats, register, serve, leave."""
     setup(config.log_level, config.name or role)
     inbox = Inbox(capacity=INBOX_EVENTS)
-    worker = Worker(inbox)
+    lookup = Lookup(config.gateways, config.wire.resolve_s)
+    worker = Worker(inbox, config.drain_s)
     worker.catch_signals()
     try:
-        worker.seats = build_seats(role, config, inbox)
+        lookup.start()
+        worker.seats = build_seats(role, config, inbox, lookup)
         worker.register(ready_fd)
         worker.run()
     except EpdError as error:
@@ -39,30 +42,41 @@ def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
         return 2
     finally:
         worker.close()
+        lookup.close()
     return 0
 
 
 class Worker:
-    """The step loop over the seats of one process (more than one only in the engine process)."""
+    """The step loop over the seats of one process (more than one only in the engine process).
 
-    def __init__(self, inbox: Inbox) -> None:
+    It ends at once, or drains first: nothing new comes, and what runs has `drain_s` to finish.
+    """
+
+    def __init__(self, inbox: Inbox, drain_s: float) -> None:
         self.seats: Sequence[Seat] = ()
         self.stopping = False
+        self._drain_s = drain_s
+        self._drain_wanted = False
+        self._drain_until: float | None = None
         self.was_ready = False
         self._inbox = inbox
         self._ticked = 0.0
 
     def catch_signals(self) -> None:
-        """SIGTERM and SIGINT end the loop; work in hand ends with the process."""
+        """SIGTERM drains, SIGINT or a second signal ends the loop at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
 
-    def _stop(self, *_: object) -> None:
-        self.stopping = True
+    def _stop(self, number: int, _: object) -> None:
+        drains = number == signal.SIGTERM and self.was_ready and self._drain_s > 0
+        if drains and not self._drain_wanted:
+            self._drain_wanted = True
+        else:
+            self.stopping = True
         self._inbox.wake()
 
     def register(self, ready_fd: int | None) -> None:
-        """Take part until every gateway has said welcome, then tell the parent."""
+        """Take part until a gateway has said welcome to every seat, then tell the parent."""
         for seat in self.seats:
             seat.links.start()
         while not self.stopping and not all(seat.station.welcome for seat in self.seats):
@@ -73,9 +87,34 @@ class Worker:
             log.info("ready host=%s", socket.gethostname())
 
     def run(self) -> None:
-        """Until stopped."""
-        while not self.stopping:
+        """Until stopped or drained."""
+        while not self.stopping and not self._drained(time.monotonic()):
             self._turn()
+
+    def _drained(self, now: float) -> bool:
+        """Begins to drain where that is wanted. True: nobody needs this process, or time is up."""
+        if self._drain_until is None:
+            drain_s = self._asked_to_drain()
+            if drain_s is None:
+                return False
+            log.info("draining for at most %.0f s", drain_s)
+            self._drain_until = now + drain_s
+            for seat in self.seats:
+                seat.station.drain()
+        if all(seat.station.drained for seat in self.seats):
+            log.info("drained")
+            return True
+        if now > self._drain_until:
+            log.warning("not drained in time: what still runs goes elsewhere")
+            return True
+        return False
+
+    def _asked_to_drain(self) -> float | None:
+        """By a signal, or by an operator at a gateway."""
+        if self._drain_wanted:
+            return self._drain_s
+        asked = [seat.station.drain_asked_ms for seat in self.seats]
+        return min((ms / 1000 for ms in asked if ms is not None), default=None)
 
     def _turn(self) -> None:
         busy = any(seat.core.has_work for seat in self.seats)

@@ -26,12 +26,15 @@ from epd.wire.inproc_links import Hub, InprocLinks
 from epd.wire.links import Links
 from epd.wire.messages import PROTOCOL_VERSION, Register
 from epd.wire.zmq_links import ZmqLinks
+from epd.workers.core import Core
 from epd.workers.decode import DecodeCore
 from epd.workers.encode import EncodeCore
 from epd.workers.local_links import LocalLinks
+from epd.workers.lookup import Lookup
 from epd.workers.memory import check_worker
 from epd.workers.prefill import PrefillCore
-from epd.workers.station import Core, Pulse, Station
+from epd.workers.pulse import Pulse
+from epd.workers.station import Station
 
 FULL_RETRY_S = 0.01
 PULL_BYTES = 8 << 20
@@ -90,6 +93,7 @@ class _Build:
     config: Config
     checkpoint: Checkpoint
     inbox: Inbox
+    lookup: Lookup
     device: str
     dtype: str
     hub: Hub = field(default_factory=Hub)
@@ -97,7 +101,7 @@ class _Build:
     local: dict[str, InprocLinks] = field(default_factory=dict)
 
 
-def build_seats(role: str, config: Config, inbox: Inbox) -> list[Seat]:
+def build_seats(role: str, config: Config, inbox: Inbox, lookup: Lookup) -> list[Seat]:
     """Load what the role needs and bind its sockets; nothing is sent yet."""
     _limit_threads(config)
     checkpoint = read_checkpoint(config.model)
@@ -111,6 +115,7 @@ def build_seats(role: str, config: Config, inbox: Inbox) -> list[Seat]:
         config=config,
         checkpoint=checkpoint,
         inbox=inbox,
+        lookup=lookup,
         device=device,
         dtype=resolve_dtype(config.dtype, checkpoint),
         roles=roles,
@@ -150,7 +155,7 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
     station = Station(
         links,
         config.wire,
-        config.gateways,
+        build.lookup,
         register,
         pulse,
         wants=lambda other: other.name != name and not partners.isdisjoint(other.stages),

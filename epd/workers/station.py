@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from epd.config import WireConfig
@@ -21,90 +20,33 @@ from epd.errors import ConfigError, InternalError
 from epd.types import Member
 from epd.wire.links import Delivery, Links, PeerLost
 from epd.wire.messages import (
+    Drain,
     Forgotten,
-    Heartbeat,
-    HeartbeatReply,
-    Holding,
     Leaving,
     Members,
     Register,
     RegisterRefused,
+    Released,
     Welcome,
 )
+from epd.workers.core import Core
+from epd.workers.gateways import Gateway, Gateways
+from epd.workers.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
-REGISTER_EVERY_S = 0.5
 HOLDING_EVERY_S = 2.0
 
 Handler = Callable[[str, Any, memoryview | None], None]
 """What a stage does with one kind of message: (sender, message, frame)."""
 
 
-class Core(Protocol):
-    """The stage behind a station."""
-
-    def receive(self, delivery: Delivery) -> None:
-        """A message of the stage arrived."""
-
-    def peer_lost(self, name: str) -> None:
-        """A worker died or left, or one of the two took the other for dead."""
-
-    def gateway_lost(self, name: str) -> None:
-        """A gateway died or left: everything held for it is to be given back."""
-
-    def holding(self, gateway: str) -> Holding:
-        """All that is held for a gateway."""
-
-    def local(self, event: object) -> None:
-        """An event from a thread of the stage's own."""
+class Addresses(Protocol):
+    """Where to look for gateways: a Lookup."""
 
     @property
-    def has_work(self) -> bool:
-        """A forward is due."""
-
-    @property
-    def stuck(self) -> bool:
-        """A peer takes no bulk now and will not say when it does: step() is to be tried soon."""
-
-    def step(self) -> None:
-        """One unit of work."""
-
-    def gauges(self) -> dict[str, int]:
-        """What the stage holds."""
-
-    def close(self) -> None:
-        """Free threads and shared memory."""
-
-
-@dataclass(slots=True)
-class _Gateway:
-    incarnation: str
-    via: str
-    heard_at: float
-    table: tuple[Member, ...] = ()
-
-
-class Pulse:
-    """Shared between the step thread, which beats, and the I/O thread, which answers."""
-
-    def __init__(self) -> None:
-        self.step_began: float | None = None
-        self.gauges: dict[str, int] = {}
-        self.heard: dict[str, float] = {}
-
-    def answer(self, delivery: Delivery) -> object | None:
-        """Runs on the I/O thread: heartbeats are answered however long a step takes."""
-        if not isinstance(delivery.message, Heartbeat):
-            return None
-        now = time.monotonic()
-        self.heard[delivery.sender] = now
-        began = self.step_began
-        return HeartbeatReply(
-            sequence=delivery.message.sequence,
-            step_age_ms=0 if began is None else int((now - began) * 1000),
-            gauges=self.gauges,
-        )
+    def current(self) -> tuple[str, ...]:
+        """Those known now."""
 
 
 class Station:
@@ -114,7 +56,7 @@ class Station:
         self,
         links: Links,
         config: WireConfig,
-        gateways: tuple[str, ...],
+        addresses: Addresses,
         register: Register,
         pulse: Pulse,
         wants: Callable[[Member], bool],
@@ -122,17 +64,16 @@ class Station:
         self.links = links
         self.members: dict[str, Member] = {}
         self._config = config
-        self._addresses = gateways
+        self._addresses = addresses
         self._register = register
         self._pulse = pulse
         self._wants = wants
-        self._gateways: dict[str, _Gateway] = {}
-        self._registered_at = float("-inf")
+        self._gateways = Gateways()
         self._core: Core | None = None
         self._unreachable: set[str] = set()
         self._doubted: dict[str, Member] = {}  # lost here, named by a table
-        self._times_lost: Counter[str] = Counter()
         self._told_at = 0.0
+        self.drain_asked_ms: int | None = None
 
     def attach(self, core: Core) -> None:
         """The stage that gets what is not membership."""
@@ -190,42 +131,50 @@ class Station:
         elif isinstance(message, RegisterRefused):
             raise ConfigError(f"refused by {delivery.sender}: {message.reason}")
         elif isinstance(message, Members):
-            self._follow(delivery.sender, message.members)
+            self._follow(delivery, message.members)
         elif isinstance(message, Leaving):
             self._lost(delivery.sender, delivery.incarnation, message.reason, left=True)
         elif isinstance(message, Forgotten):
             self._forgotten(delivery)
+        elif isinstance(message, Drain):
+            self.drain_asked_ms = message.deadline_ms
+        elif isinstance(message, Released):
+            self._released(delivery)
         else:
             self.core.receive(delivery)
 
     def _welcome(self, message: Welcome) -> None:
-        if message.via not in self._addresses:
+        if message.via not in self._addresses.current:
             return
-        known = self._gateways.get(message.gateway)
-        if known is not None and known.incarnation != message.incarnation:
-            self._lost(message.gateway, known.incarnation, "restarted")
-        if known is None or known.incarnation != message.incarnation:
-            gateway = _Gateway(message.incarnation, message.via, time.monotonic())
-            self._gateways[message.gateway] = gateway
+        name, incarnation, via = message.gateway, message.incarnation, message.via
+        welcomed = self._gateways.welcome(name, incarnation, via, time.monotonic())
+        if welcomed is None:
+            log.error("two gateways are called name=%s, the second at address=%s", name, via)
+            return
+        if welcomed.spare:
+            self.links.forget(via)
+            return
+        if welcomed.lost is not None:
+            self._end_lease(welcomed.lost, "restarted")
         self.links.connect(
             Member(
-                name=message.gateway,
-                incarnation=message.incarnation,
+                name=name,
+                incarnation=incarnation,
                 stages=(),
-                control=message.via,
+                control=via,
                 bulk="",
                 host="",
                 pool="",
             )
         )
 
-    def _follow(self, sender: str, members: tuple[Member, ...]) -> None:
+    def _follow(self, delivery: Delivery, members: tuple[Member, ...]) -> None:
         """Adopt a gateway's table: a member is gone when no gateway knows it any more."""
-        gateway = self._gateways.get(sender)
+        gateway = self._gateways.get(delivery.sender, delivery.incarnation)
         if gateway is None:
             return
         gateway.table = members
-        tables = [other.table for other in self._gateways.values() if other is not gateway]
+        tables = [other.table for other in self._gateways.known if other is not gateway]
         wanted = {m.name: m for table in [*tables, members] for m in table if self._wants(m)}
         for name in list(self._doubted):
             if self._doubted[name] == wanted.get(name):
@@ -244,20 +193,21 @@ class Station:
     def _lost(self, name: str, incarnation: str, reason: str, *, left: bool = False) -> None:
         if name == self.links.name:
             raise InternalError(reason)
-        gateway, member = self._gateways.get(name), self.members.get(name)
-        if gateway is not None and gateway.incarnation == incarnation:
-            del self._gateways[name]
-            self._times_lost[gateway.via] += 1
-            self.links.forget(name)
-            log.warning("gateway lost name=%s reason=%s", name, reason)
-            self.core.gateway_lost(name)
+        gateway, member = self._gateways.lost(name, incarnation), self.members.get(name)
+        if gateway is not None:
+            self._end_lease(gateway, reason)
         elif member is not None and member.incarnation == incarnation:
             del self.members[name]
             self.links.forget(name)
-            if not left and any(member in gateway.table for gateway in self._gateways.values()):
+            if not left and any(member in gateway.table for gateway in self._gateways.known):
                 self._doubted[name] = member
             log.warning("peer lost name=%s reason=%s", name, reason)
             self.core.peer_lost(name)
+
+    def _end_lease(self, gateway: Gateway, reason: str) -> None:
+        self.links.forget(gateway.name)
+        log.warning("gateway lost name=%s reason=%s", gateway.name, reason)
+        self.core.gateway_lost(gateway.name)
 
     def _meet_again(self, name: str) -> None:
         """Connect to a peer that was lost here; where it lives, it lets go as this worker did."""
@@ -273,6 +223,23 @@ class Station:
             log.warning("forgotten by=%s reason=%s", delivery.sender, delivery.message.reason)
             self.core.peer_lost(delivery.sender)
 
+    def drain(self) -> None:
+        """Every gateway is told to send nothing new; those met from now on hear it at once."""
+        if not self._gateways.draining:
+            self._gateways.draining = True
+            for gateway in self._gateways.to_tell():
+                self._register_at(gateway.name, via=min(gateway.vias))
+
+    @property
+    def drained(self) -> bool:
+        """No gateway needs this worker any more."""
+        return self._gateways.drained
+
+    def _released(self, delivery: Delivery) -> None:
+        gateway = self._gateways.get(delivery.sender, delivery.incarnation)
+        if gateway is not None and self._gateways.draining:
+            gateway.released = True
+
     def tick(self) -> None:
         """Called about four times a second: end silent leases, register where not welcome yet."""
         now = time.monotonic()
@@ -285,32 +252,43 @@ class Station:
             self._tell_holding()
 
     def _end_silent(self, now: float) -> None:
-        for name, gateway in list(self._gateways.items()):
-            heard = max(gateway.heard_at, self._pulse.heard.get(name, 0.0))
-            if now - heard > self._config.dead_after_s:
-                self._lost(name, gateway.incarnation, "no heartbeat")
+        silent = self._gateways.silent(self._pulse.heard, now, self._config.dead_after_s)
+        for gateway in silent:
+            self._lost(gateway.name, gateway.incarnation, "no heartbeat")
 
     def _register_again(self, now: float) -> None:
-        missing = len(self._gateways) < len(self._addresses)
-        if missing and now - self._registered_at >= REGISTER_EVERY_S:
-            self._registered_at = now
-            for address in self._addresses:
-                self.links.connect_unknown(address)
-                lost = self._times_lost[address]
-                self.links.send(address, replace(self._register, via=address, lost=lost))
+        if not self._gateways.due(now):
+            return
+        addresses = self._addresses.current
+        for address in self._gateways.vanished(addresses):
+            self.links.forget(address)
+        for address in self._gateways.to_ask(addresses):
+            self.links.connect_unknown(address)
+            self._register_at(address, via=address)
+        for gateway in self._gateways.to_tell():
+            self._register_at(gateway.name, via=min(gateway.vias))
+
+    def _register_at(self, to: str, *, via: str) -> None:
+        register = replace(
+            self._register,
+            via=via,
+            lost=dict(self._gateways.times_lost),
+            draining=self._gateways.draining,
+        )
+        self.links.send(to, register)
 
     def _tell_holding(self) -> None:
-        for name in self._gateways:
-            holding = self.core.holding(name)
+        for gateway in self._gateways.known:
+            holding = self.core.holding(gateway.name)
             if holding.requests or holding.items:
-                self.send(name, holding)
+                self.send(gateway.name, holding)
 
     @property
     def welcome(self) -> bool:
-        """Every gateway knows this worker."""
-        return len(self._gateways) == len(self._addresses)
+        """Some gateway knows this worker."""
+        return bool(self._gateways.known)
 
     def leave(self) -> None:
         """Tell everybody, so that nobody waits for a timeout."""
-        for name in [*self._gateways, *self.members]:
+        for name in [*(gateway.name for gateway in self._gateways.known), *self.members]:
             self.links.send(name, Leaving(reason="stopping"))

@@ -28,6 +28,8 @@ FLAGS = {
     "serve": ["MODEL", "--topology", "--host", "--port", "--config", "--set", *MEDIA_FLAGS],
     "check": ["FILE", "--set"],
     "keys": ["FOLDER"],
+    "status": ["REQUEST", "--url"],
+    "drain": ["NAME", "--seconds", "--key", "--url"],
     **dict.fromkeys(ROLES, ROLE_FLAGS),
 }
 

@@ -186,6 +186,21 @@ def test_dying_again_and_again_fails_the_command(
     assert "3 ends within 60 s, the last of encode-0 (exit code 7): sticky" in caplog.text
 
 
+def test_a_child_that_leaves_in_good_order_is_started_again_and_no_death(
+    spec: SpecBuilder, stop: StopSignals, notes: Path
+) -> None:
+    """As a worker does that was drained."""
+    body = (
+        "lives = len(open(os.environ['NOTES']).readlines()); note('life'); ready()\n"
+        "time.sleep(0.3) if not lives else None\n"
+        "os.kill(os.getppid(), signal.SIGTERM) if lives == 2 else None\n"
+        "sys.exit(0) if lives < 2 else signal.sigwait([signal.SIGTERM])"
+    )
+    steady = spec("gateway-0", SERVE)
+    assert supervisor([steady, spec("encode-0", body)], stop, max_restarts=0).run() == 0
+    assert notes.read_text().count("life") == 3
+
+
 def test_a_child_deaf_to_sigterm_is_killed_after_the_grace(
     spec: SpecBuilder, stop: StopSignals, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,6 +71,51 @@ def test_what_only_the_worker_says_of_itself_is_not_compared() -> None:
     assert isinstance(Membership(OURS).join(prefill(), {**OURS, "dtype": "x"}), Joined)
 
 
+@pytest.mark.parametrize("theirs", [{}, {"weights": "w3"}])
+def test_what_the_operator_does_not_allow_is_rejected_and_named(theirs: dict[str, str]) -> None:
+    """Also where the worker does not say it."""
+    membership = Membership(OURS, {"weights": ("w1", "w2")})
+    for name, weights in (("P", "w1"), ("P2", "w2")):
+        assert isinstance(membership.join(prefill(name), {**OURS, "weights": weights}), Joined)
+    rejected = membership.join(prefill("P3"), {**OURS, **theirs})
+    said = theirs.get("weights")
+    assert rejected == Rejected(f"weights: gateway allows w1, w2, P3 {said}")
+
+
+def test_a_draining_worker_takes_nothing_new() -> None:
+    membership = table(prefill(), prefill("P2"), decode())
+    assert membership.drain("P")
+    assert not membership.drain("P") and not membership.drain("nobody")
+    assert membership.serving(Stage.PREFILL) == [prefill("P2")]
+    assert membership.draining == [prefill()]
+    assert membership.members == (prefill(), prefill("P2"), decode())
+
+
+def test_nobody_is_complete_with_draining_workers_alone() -> None:
+    membership = table(prefill(), decode())
+    membership.drain("D")
+    assert not membership.complete
+
+
+def test_work_that_is_bound_to_a_pool_goes_to_its_draining_workers_where_no_other_is_left() -> None:
+    """A request that has begun there is not to fail because its pool goes."""
+    membership = table(prefill(pool="old"), prefill("P2", pool="old"), prefill("N", pool="new"))
+    membership.drain("P")
+    assert membership.serving(Stage.PREFILL, pools={"old"}) == [prefill("P2", pool="old")]
+    membership.drain("P2")
+    names = [member.name for member in membership.serving(Stage.PREFILL, pools={"old"})]
+    assert names == ["P", "P2"]
+    assert membership.serving(Stage.PREFILL) == [prefill("N", pool="new")]
+
+
+def test_a_successor_does_not_drain_because_its_predecessor_did() -> None:
+    membership = table(prefill())
+    membership.drain("P")
+    again = replace(prefill(), incarnation="2")
+    membership.join(again, {"protocol": str(PROTOCOL_VERSION)})
+    assert membership.serving(Stage.PREFILL) == [again]
+
+
 def test_news_of_an_earlier_incarnation_changes_nothing() -> None:
     """The connection of the predecessor breaks after the successor has joined."""
     membership = table(prefill())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from epd.errors import EpdError
+from epd.errors import EpdError, NotFound
 from epd.gateway import CallSpec
 from epd.types import FinishReason, RequestKey, SamplingParams, TokenLogprobs, TokenRun
 
@@ -103,6 +104,7 @@ class ScriptedService:
     is_ready: bool = True
     specs: list[CallSpec] = field(default_factory=list)
     calls: list[ScriptedCall] = field(default_factory=list)
+    orders: list[tuple[str, float | None]] = field(default_factory=list)
     taken: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -124,3 +126,14 @@ class ScriptedService:
 
     def metrics(self) -> bytes:
         return b"epd_requests_total 3\n"
+
+    def cluster(self) -> dict[str, Any]:
+        return {"workers": [{"name": "P"}]}
+
+    def where(self, request_id: str) -> dict[str, Any]:
+        if not any(call.request_id == request_id for call in self.calls):
+            raise NotFound("no such request")
+        return {"id": request_id}
+
+    def drain(self, name: str, seconds: float | None) -> None:
+        self.orders.append((name, seconds))

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from epd.errors import ConfigError, ProtocolError
-from epd.wire.addresses import ipc_endpoint, leaves_host, parse_listen, tcp_endpoint
+from epd.wire.addresses import (
+    ipc_endpoint,
+    is_name,
+    leaves_host,
+    parse_listen,
+    resolve,
+    tcp_endpoint,
+)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +92,32 @@ def test_socket_folders_are_short_and_ours_alone(short_folder: Path) -> None:
 def test_endpoints_are_written_as_zeromq_reads_them() -> None:
     assert tcp_endpoint("10.0.0.1", 5) == "tcp://10.0.0.1:5"
     assert tcp_endpoint("::1", "*") == "tcp://[::1]:*"
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("tcp://gateways.example:7400", True),
+        ("tcp://localhost:7400", True),
+        ("tcp://10.0.0.1:7400", False),
+        ("tcp://[2001:db8::1]:7400", False),
+        ("ipc:///run/epd/gateway-0.c", False),
+    ],
+)
+def test_which_addresses_have_to_be_looked_up(address: str, *, name: bool) -> None:
+    assert is_name(address) is name
+
+
+def test_a_name_stands_for_all_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, with the port, in an order that does not change from one answer to the next."""
+    hosts = ["10.0.0.2", "10.0.0.1", "2001:db8::1", "10.0.0.2"]
+
+    def found(host: str, port: object, **_: object) -> list[tuple[object, ...]]:
+        assert (host, port) == ("gateways.example", None)
+        return [(None, None, None, "", (one, 0)) for one in hosts]
+
+    monkeypatch.setattr("socket.getaddrinfo", found)
+    expected = ("tcp://10.0.0.1:7400", "tcp://10.0.0.2:7400", "tcp://[2001:db8::1]:7400")
+    assert resolve("tcp://gateways.example:7400") == expected
+    hosts.reverse()
+    assert resolve("tcp://gateways.example:7400") == expected

@@ -316,3 +316,84 @@ def test_an_item_that_was_answered_before_is_held(play: Play) -> None:
         assert [job.hold for job, _ in stage.told(m.EncodeItem)] == [False, True]
 
     play(scene)
+
+
+def registers(stage: Stage, member: Member, *, draining: bool = False, **other: Any) -> None:
+    """As a worker says it, with parts of its fingerprint that differ from the gateway's."""
+    fingerprint = {**stage.checkpoint.fingerprint(), "protocol": str(m.PROTOCOL_VERSION), **other}
+    register = m.Register(member=member, fingerprint=fingerprint, via="", draining=draining)
+    stage.hear(member.name, register)
+
+
+def test_an_idle_worker_that_drains_is_released_at_once_and_shown(play: Play) -> None:
+    async def scene(stage: Stage) -> None:
+        registers(stage, decode(), draining=True)
+        assert len(stage.told(m.Released)) == 1
+        states = {row["name"]: row["state"] for row in stage.node.cluster()["workers"]}
+        assert states == {"D": "draining", "D2": "serving", "E": "serving", "P": "serving"}
+
+    play(scene)
+
+
+def test_a_busy_worker_that_drains_is_released_when_its_request_has_ended(play: Play) -> None:
+    """However often it says that it drains; the table is published once."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call())
+        ((_, _),) = stage.told(m.Reserve)
+        stage.admit(RequestKey(live.request_id, 1))
+        registers(stage, decode(), draining=True)
+        tables = len(stage.told(m.Members))
+        registers(stage, decode(), draining=True)
+        assert stage.told(m.Released) == [] and len(stage.told(m.Members)) == tables
+        assert stage.node.where(live.request_id)["parts"][0]["decode"] == "D"
+        await live.cancel()
+        registers(stage, decode(), draining=True)
+        assert len(stage.told(m.Released)) == 1
+
+    play(scene)
+
+
+def test_an_operators_order_reaches_the_worker(play: Play) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.node.drain("D", None)
+        stage.node.drain("D", 1.5)
+        assert [one.deadline_ms for one, _ in stage.told(m.Drain)] == [7000, 1500]
+        with pytest.raises(EpdError) as caught:
+            stage.node.drain("nobody", 1.0)
+        assert caught.value.status == 404
+
+    play(scene, gateway={"drain_s": 7})
+
+
+def test_another_revision_joins_and_another_vocabulary_does_not(play: Play) -> None:
+    """Its tokens would be wrong; other weights only make another pool."""
+
+    async def scene(stage: Stage) -> None:
+        registers(stage, decode("N", pool="new"), weights="new")
+        assert stage.told(m.RegisterRefused) == []
+        for part in ("architecture", "tokenizer", "vocabulary"):
+            other: dict[str, Any] = {part: "other"}
+            registers(stage, decode("X"), **other)
+            refused, _ = stage.told(m.RegisterRefused)[-1]
+            assert part in refused.reason and "X other" in refused.reason
+        pools = {row["name"]: row["pool"] for row in stage.node.cluster()["workers"]}
+        assert set(pools) == {"D", "D2", "E", "N", "P"} and pools["N"] != pools["D"]
+
+    play(scene)
+
+
+def test_a_revision_that_the_operator_does_not_allow_is_refused(play: Play) -> None:
+    async def scene(stage: Stage) -> None:
+        registers(stage, decode("N"), dtype="float16")
+        ((refused, _),) = stage.told(m.RegisterRefused)
+        assert refused.reason == "dtype: gateway allows float32, bfloat16, N float16"
+
+    async def joined(stage: Stage) -> None:
+        registers(stage, decode("N"), dtype="bfloat16")
+        assert stage.told(m.RegisterRefused) == []
+
+    for one in (scene, joined):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Stage, "join", lambda stage, *members: None)
+            play(one, gateway={"allow": {"dtype": ["float32", "bfloat16"]}})

@@ -9,7 +9,9 @@ from epd.config import WireConfig
 from epd.types import Member, Stage
 from epd.wire import messages as m
 from epd.wire.links import Buffer, Delivery, PeerLost
-from epd.workers.station import Pulse, Station
+from epd.workers.lookup import Lookup
+from epd.workers.pulse import Pulse
+from epd.workers.station import Station
 
 
 def member(name: str, incarnation: str = "1") -> Member:
@@ -84,14 +86,14 @@ class Seat:
         self.station = Station(
             self.links,  # type: ignore[arg-type]
             WireConfig(),
-            ("gateway address",),
+            Lookup(("ipc:///gateway.c",), 1.0),
             register,
             Pulse(),
             wants=lambda other: other.name != "me",
         )
         self.core = Core(self.station)
         self.station.attach(self.core)  # type: ignore[arg-type]
-        self.says("g", m.Welcome(gateway="g", incarnation="1", via="gateway address"))
+        self.says("g", m.Welcome(gateway="g", incarnation="1", via="ipc:///gateway.c"))
         self.table(PEER)
         self.links.sent.clear()
 
@@ -108,6 +110,46 @@ class Seat:
 
     def told(self) -> list[Any]:
         return [message for to, message in self.links.sent if to == "peer"]
+
+
+def registered(seat: Seat) -> list[Any]:
+    return [message for to, message in seat.links.sent if isinstance(message, m.Register)]
+
+
+def test_a_draining_worker_says_so_once_to_those_it_knows_and_is_released() -> None:
+    seat = Seat()
+    seat.station.drain()
+    seat.station.drain()
+    ((to, register),) = seat.links.sent
+    assert (to, register.draining, register.lost) == ("g", True, {})
+    assert not seat.station.drained
+    seat.says("g", m.Released(reason="done"))
+    assert seat.station.drained
+
+
+def test_a_release_that_nobody_asked_for_or_from_a_former_gateway_drains_nothing() -> None:
+    seat = Seat()
+    seat.says("g", m.Released(reason="done"))
+    seat.station.drain()
+    seat.says("g", m.Released(reason="done"), incarnation="0")
+    seat.says("stranger", m.Released(reason="done"))
+    assert not seat.station.drained
+
+
+def test_an_operators_order_is_kept_for_the_process() -> None:
+    seat = Seat()
+    seat.says("g", m.Drain(deadline_ms=1500))
+    assert seat.station.drain_asked_ms == 1500
+    assert registered(seat) == []
+
+
+def test_a_gateway_that_was_taken_for_dead_hears_how_often_when_it_is_met_again() -> None:
+    """By its name, whichever of its addresses is tried: what it had here is gone."""
+    seat = Seat()
+    seat.station.handle(PeerLost(name="g", incarnation="1", reason="connection reset"))
+    assert seat.core.lost == ["g"] and not seat.station.welcome
+    seat.station.tick()
+    assert registered(seat)[-1].lost == {"g": 1}
 
 
 def test_a_peer_that_was_lost_but_is_still_named_is_met_again() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from epd.wire.messages.admission import Admit, Admitted, Refused, Reserve, Reserved, Room
 from epd.wire.messages.cluster import (
+    Drain,
     Forgotten,
     Heartbeat,
     HeartbeatReply,
@@ -17,6 +18,7 @@ from epd.wire.messages.cluster import (
     Members,
     Register,
     RegisterRefused,
+    Released,
     Welcome,
 )
 from epd.wire.messages.encode import DropItem, EncodeItem, ItemFailed, LayoutReady, RunTower
@@ -45,6 +47,7 @@ __all__ = [
     "Admit",
     "Admitted",
     "Cancel",
+    "Drain",
     "DropItem",
     "EmbeddingData",
     "EncodeItem",
@@ -71,6 +74,7 @@ __all__ = [
     "Register",
     "RegisterRefused",
     "ReleaseRows",
+    "Released",
     "RequestFailed",
     "Reserve",
     "Reserved",

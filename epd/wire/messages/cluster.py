@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from epd.types import ItemKey, Member, RequestKey
 from epd.wire.messages.registry import message
@@ -14,13 +14,15 @@ class Register:
     """Worker -> gateway: here I am. Repeated until answered by Welcome or RegisterRefused.
 
     `via` is the address that the worker knows the gateway by; Welcome says it back. `lost` counts
-    how often it took the gateway behind that address for dead: what it held is gone each time.
+    by name how often it took a gateway for dead: what it held for that one is gone each time.
+    `draining`: it takes nothing new, and leaves when it is Released.
     """
 
     member: Member
     fingerprint: dict[str, str]
     via: str
-    lost: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+    draining: bool = False
 
 
 @message("cluster.welcome")
@@ -87,6 +89,22 @@ class Forgotten:
 
     The first message after such a mistake; what follows it counts again.
     """
+
+    reason: str
+
+
+@message("cluster.drain")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Gateway -> worker: an operator wants you to finish and to leave, within this time."""
+
+    deadline_ms: int
+
+
+@message("cluster.released")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """Gateway -> draining worker: no request of mine needs you, and none will."""
 
     reason: str
 

@@ -1,0 +1,76 @@
+"""The workers as an operator sees them: roles, state, pool, load, caches; never addresses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from epd.cluster import Membership
+from epd.types import Member, Stage
+
+VERSION = ("weights", "dtype", "transformers")
+"""Parts of a fingerprint in which pools differ most often."""
+
+
+class Overview:
+    """What workers said of themselves last."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+        self._joined_at: dict[str, float] = {}
+        self._gauges: dict[str, Mapping[str, int]] = {}
+
+    def joined(self, member: Member, now: float) -> None:
+        """It is in the table from now on."""
+        self._joined_at[member.name] = now
+
+    def reported(self, member: Member, gauges: Mapping[str, int]) -> None:
+        """A heartbeat was answered."""
+        self._gauges[member.name] = gauges
+
+    def gone(self, member: Member) -> None:
+        """It died or left, or another has its name now."""
+        self._joined_at.pop(member.name, None)
+        self._gauges.pop(member.name, None)
+
+    def rows(self, now: float) -> list[dict[str, Any]]:
+        """One per worker, by name."""
+        members = sorted(self._membership.members, key=lambda member: member.name)
+        return [self._row(member, now) for member in members]
+
+    def _row(self, member: Member, now: float) -> dict[str, Any]:
+        gauges = self._gauges.get(member.name, {})
+        fingerprint = self._membership.fingerprint(member.name)
+        draining = member in self._membership.draining
+        return {
+            "name": member.name,
+            "stages": [stage.value for stage in member.stages],
+            "state": "draining" if draining else "serving",
+            "modalities": [modality.value for modality in member.modalities],
+            "pool": short(member.pool),
+            "version": {key: fingerprint[key] for key in VERSION if key in fingerprint},
+            **_load(member, gauges),
+            "step_age_ms": gauges.get("step_age_ms", 0),
+            "age_s": round(now - self._joined_at.get(member.name, now), 1),
+            "host": member.host,
+            "pid": member.pid,
+        }
+
+
+def _load(member: Member, gauges: Mapping[str, int]) -> dict[str, Any]:
+    if Stage.ENCODE in member.stages:
+        names = ("items", "queued_items", "rows_bytes", "cache_bytes", "cache_hits", "cache_misses")
+        return {name: gauges.get(name, 0) for name in names}
+    blocks = max(1, gauges.get("kv_blocks", 0))
+    return {
+        "requests": gauges.get("requests", 0),
+        "kv_tokens": member.kv_tokens,
+        "kv_used": round(gauges.get("kv_blocks_used", 0) / blocks, 3),
+        "kv_cached": round(gauges.get("kv_blocks_cached", 0) / blocks, 3),
+    }
+
+
+def short(pool: str) -> str:
+    """A pool's name is its whole fingerprint; people want eight characters."""
+    return hashlib.blake2b(pool.encode(), digest_size=4).hexdigest()

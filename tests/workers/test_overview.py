@@ -1,0 +1,58 @@
+"""The cluster as an operator sees it."""
+
+from __future__ import annotations
+
+from epd.cli.operator import HEAD, overview
+from epd.cluster import Membership
+from epd.wire.messages import PROTOCOL_VERSION
+from epd.workers.overview import Overview, short
+from tests.cluster.samples import decode, encode
+
+FINGERPRINT = {"protocol": str(PROTOCOL_VERSION), "weights": "w1", "dtype": "float32"}
+
+
+def seen() -> Overview:
+    membership = Membership({})
+    found = Overview(membership)
+    for member in (encode(pool="p"), decode(pool="p")):
+        membership.join(member, FINGERPRINT)
+        found.joined(member, 10.0)
+    membership.drain("D")
+    found.reported(decode(), {"kv_blocks": 10, "kv_blocks_used": 3, "requests": 2})
+    found.reported(encode(), {"items": 4, "cache_bytes": 3 << 20, "step_age_ms": 7})
+    return found
+
+
+def test_every_worker_has_its_role_state_version_and_load() -> None:
+    first, second = seen().rows(now=75.0)
+    assert (first["name"], first["stages"], first["state"]) == ("D", ["decode"], "draining")
+    assert (first["requests"], first["kv_used"], first["kv_cached"]) == (2, 0.3, 0.0)
+    assert (second["name"], second["state"], second["modalities"]) == ("E", "serving", ["image"])
+    assert (second["items"], second["step_age_ms"], second["age_s"]) == (4, 7, 65.0)
+    assert second["version"] == {"weights": "w1", "dtype": "float32"}
+    assert first["pool"] == second["pool"] == short("p") != short("q")
+
+
+def test_nothing_that_would_let_a_stranger_in_is_shown() -> None:
+    for row in seen().rows(now=75.0):
+        assert not {"incarnation", "control", "bulk", "segment"} & set(row)
+
+
+def test_the_table_has_a_line_per_worker() -> None:
+    cluster = {"model": "m", "gateway": "g", "ready": True, "requests": 3, "waiting": 1}
+    about, head, decodes, encodes = overview({**cluster, "workers": seen().rows(75.0)}).split("\n")
+    assert about == "m at g: ready, 3 requests, 1 of them waiting"
+    assert head.split() == list(HEAD)
+    assert decodes.split() == ["D", "decode", "draining", "-", short("p"), "2", "30%", "0%", "1m"]
+    assert encodes.split()[:4] == ["E", "encode", "serving", "image"]
+    assert encodes.split()[5:] == ["4", "-", "3", "MiB", "1m"]
+
+
+def test_who_has_gone_is_shown_no_more() -> None:
+    membership = Membership({})
+    found = Overview(membership)
+    membership.join(encode(), FINGERPRINT)
+    found.joined(encode(), 0.0)
+    membership.leave("E", "1")
+    found.gone(encode())
+    assert found.rows(1.0) == []
