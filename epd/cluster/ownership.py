@@ -6,7 +6,7 @@ know their request as a whole; workers know its parts, of which `Attempts` decid
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from epd.cluster.attempts import Attempts, RootOf
@@ -16,7 +16,7 @@ from epd.cluster.membership import Membership
 from epd.cluster.placement import Placement
 from epd.cluster.requests import Item, Phase, Request
 from epd.cluster.submission import Submission
-from epd.errors import BadRequest, InternalError, Overloaded, Unavailable, from_status
+from epd.errors import BadRequest, InternalError, Overloaded, TooLate, Unavailable, from_status
 from epd.prefix import PREFIX_TOKENS
 from epd.types import ItemLayout, Stage, TokenRun
 from epd.wire.messages import (
@@ -24,6 +24,7 @@ from epd.wire.messages import (
     Cancel,
     DropItem,
     Holding,
+    ItemDone,
     ItemFailed,
     ItemMoved,
     LayoutReady,
@@ -105,7 +106,7 @@ class Ownership:
         request, item = found
         if item.encoder != sender or not item.pending:
             return []
-        self._items.arrived(item)
+        item.pending = False
         if item.layout is not None:
             return self._moved(request, item, message.layout)
         if message.layout.replaces_left > request.num_text_before(item):
@@ -120,7 +121,28 @@ class Ownership:
         if found is None or found[1].encoder != sender or found[1].dropped:
             return []
         error = from_status(message.status, message.reason, code=message.code)
+        if isinstance(error, Overloaded):
+            return [*self._encode_elsewhere(*found, message), *self._attempts.admit()]
         return [*self._attempts.fail(found[0], error), *self._attempts.admit()]
+
+    def _encode_elsewhere(
+        self, request: Request, item: Item, message: ItemFailed
+    ) -> list[Instruction]:
+        try:
+            return self._items.refused(request, item, message.reason, message.retry_after_ms)
+        except (Overloaded, Unavailable) as error:
+            return self._attempts.fail(request, error)
+
+    def item_done(self, sender: str, message: ItemDone) -> list[Instruction]:
+        """An item's rows exist."""
+        found = self._attempts.find_item(message.item)
+        if found is not None and found[1].encoder == sender:
+            self._items.done(found[1])
+        return []
+
+    def reported(self, sender: str, gauges: Mapping[str, int]) -> None:
+        """A worker said how much it has to do."""
+        self._placement.encoders.reported(sender, gauges)
 
     def rows_lost(self, sender: str, message: RowsLost) -> list[Instruction]:
         """Prefill waits for rows that their encoder has not got (any more): encode again."""
@@ -287,7 +309,7 @@ class Ownership:
             self._attempts.remember(request)
             return [*self._attempts.withdraw(request, but=sender), *self._attempts.admit()]
         error = from_status(message.status, message.reason, code=message.code)
-        if not isinstance(error, Unavailable):
+        if isinstance(error, TooLate) or not isinstance(error, Unavailable):
             return [*self._attempts.fail(request, error), *self._attempts.admit()]
         # Its partner died, or they cannot reach each other. If it died, the news is still to come.
         request.mourned = next((name for name in request.workers if name != sender), None)

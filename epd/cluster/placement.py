@@ -1,4 +1,4 @@
-"""Which workers serve a request: of those with little load the one that has most of its prompt."""
+"""Which language workers serve a request: of those with little load the one that has most of it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from epd.cluster.encoders import Encoders, Needs
 from epd.cluster.expected import Expected
 from epd.cluster.membership import Membership
 from epd.errors import Unavailable
-from epd.types import Member, Modality, Stage
+from epd.types import Member, Stage
 
 SLACK = 4
 """What a longer prefix is worth: so many requests more, on both workers together."""
 
 Pair = tuple[Member, Member]
-
-Needs = tuple[Modality, ...]
-"""What one encode worker must serve to take an item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,7 @@ class Placement:
 
     def __init__(self, membership: Membership) -> None:
         self.expected = Expected(membership)
+        self.encoders = Encoders(membership)
         self._membership = membership
         self._load: Counter[str] = Counter()
         self._used: dict[str, int] = {}
@@ -42,14 +41,10 @@ class Placement:
         """Pools that serve requests with such items. Unavailable names what nobody serves."""
         found = {prefill.pool for prefill, _ in self._pairs()}
         for needs in items:
-            found &= {member.pool for member in self._encoders(needs)}
+            found &= {member.pool for member in self.encoders.serving(needs)}
         if not found:
             raise Unavailable("no pool of workers serves all stages")
         return found
-
-    def encoder(self, needs: Needs, pools: set[str]) -> Member:
-        """A worker for one item; Unavailable names the modality that nobody serves."""
-        return min(self._encoders(needs, pools), key=self._rank)
 
     def language(
         self,
@@ -87,14 +82,6 @@ class Placement:
         found = (self.expected.tokens(m.name, blocks) for m in members if m.pool in pools)
         return max(found, default=0)
 
-    def _encoders(self, needs: Needs, pools: set[str] | None = None) -> list[Member]:
-        members = self._membership.serving(Stage.ENCODE, needs)
-        found = [m for m in members if pools is None or m.pool in pools]
-        if not found:
-            wanted = " together with ".join(_word(modality) for modality in needs)
-            raise Unavailable(f"no encode worker serves {wanted}")
-        return found
-
     def _pairs(self, pools: set[str] | None = None) -> list[Pair]:
         """Every prefill worker with every decode worker it works with; a fused one with itself."""
         members = self._membership.serving(Stage.PREFILL)
@@ -105,9 +92,6 @@ class Placement:
         if not pairs:
             raise Unavailable("no decode worker is alive")
         return pairs
-
-    def _rank(self, member: Member) -> tuple[int, int]:
-        return self._load[member.name], self._used.get(member.name, 0)
 
     def _pair_load(self, pair: Pair) -> int:
         return sum(self._load[member.name] for member in pair)
@@ -129,7 +113,4 @@ class Placement:
         self._load.pop(name, None)
         self._used.pop(name, None)
         self.expected.forget(name)
-
-
-def _word(modality: Modality) -> str:
-    return modality.value.replace("_", " ")
+        self.encoders.gone(name)

@@ -55,7 +55,8 @@ class Item:
     """One item and the encoder that has it. `pending`: its layout is still to come.
 
     `held`: its tower waits for us. `dropped`: its encoder was told to let go of it. `losses` counts
-    how often this attempt of its request has lost it.
+    how often this attempt of its request has lost it. `refused` has the workers that had no room
+    for it, and after how many milliseconds they expect to have some.
     """
 
     job: ItemJob
@@ -66,6 +67,7 @@ class Item:
     held: bool = False
     dropped: bool = False
     losses: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

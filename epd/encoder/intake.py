@@ -74,6 +74,7 @@ class Intake:
         self._num_jobs = 0
         self._num_bytes = 0
         self._busy_s = 0.0
+        self._work_s = 0.0
         self._inline = self._start("intake", num_threads)
         self._fetched = self._start("fetch", num_fetches)
 
@@ -107,6 +108,11 @@ class Intake:
     def num_bytes(self) -> int:
         """Of files that came with their jobs, until these are done."""
         return self._num_bytes
+
+    @property
+    def work_s(self) -> float:
+        """What decoding and preprocessing took so far, in all threads together."""
+        return self._work_s
 
     @property
     def busy_s(self) -> float:
@@ -177,4 +183,9 @@ class Intake:
         with self._working:
             if not self._wait_for_room(item):
                 return None
-            return self._reader.prepare(reading, key, lambda: self._wanted(item))
+            began = time.perf_counter()
+            try:
+                return self._reader.prepare(reading, key, lambda: self._wanted(item))
+            finally:
+                with self._lock:
+                    self._work_s += time.perf_counter() - began

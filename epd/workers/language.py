@@ -6,11 +6,14 @@ does it. Step thread only.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from epd.deadlines import Deadlines
 from epd.engine import Engine
+from epd.errors import TooLate
 from epd.handoff import EndChoice, Free, Instruction, KvReceiver, KvSender, Send
 from epd.transfer.incoming import Incoming
 from epd.types import Prefix, RequestKey, TokenRun
@@ -94,6 +97,7 @@ class LanguageCore:
         self._held = kv
         self._incoming = Incoming()
         self._admission = Admission(engine, station)
+        self._deadlines: Deadlines[RequestKey] = Deadlines()
         self._handlers: dict[type[Any], Handler] = {
             Cancel: lambda peer, m, _: self._do(kv.ended(m.request)),
             PeerFailed: lambda peer, m, _: self._do(kv.peer_failed(peer, m.request)),
@@ -136,7 +140,13 @@ class LanguageCore:
         for instruction in instructions:
             self._actions[type(instruction)](instruction)
 
+    def _end_late(self) -> None:
+        """Nobody waits for these any more: no step runs for them."""
+        for request in self._deadlines.expire(time.monotonic()):
+            self._do(self._held.failed(request, TooLate("the request's deadline passed")))
+
     def _free(self, request: RequestKey) -> None:
+        self._deadlines.forget(request)
         self._engine.release(request)
         self._admission.given_back()
 

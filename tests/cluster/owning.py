@@ -50,15 +50,16 @@ class Gateway:
         source: bytes = b"",
         salt: str = "",
         job: ItemJob = IMAGE_JOB,
+        jobs: tuple[ItemJob, ...] = (),
     ) -> list[Instruction]:
         """A prompt of `text` tokens (or these) and so many items, images unless `job` says so."""
-        job = replace(job, source=source)
+        jobs = jobs or (replace(job, source=source),) * items
         ids = (1,) * text if isinstance(text, int) else text
         sampling = SamplingParams(max_tokens=max_tokens, n=n, prompt_logprobs=prompt_logprobs)
         submission = Submission(
             request_id=request_id,
-            text=(ids, *[()] * items),
-            items=(job,) * items,
+            text=(ids, *[()] * len(jobs)),
+            items=jobs,
             sampling=sampling,
             cache_salt=salt,
         )

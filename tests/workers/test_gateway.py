@@ -270,16 +270,18 @@ def test_reserve_carries_the_prefix_only_where_the_cache_is_on(play: Play) -> No
     async def scene(stage: Stage) -> None:
         await stage.node.submit(call())
         ((reserve, _),) = stage.told(m.Reserve)
-        assert (reserve.prefix is not None) is stage.node._reuses_kv
+        found.append(reserve.prefix is not None)
         stage.node.end_all()
 
+    found: list[bool] = []
     play(scene)
     play(scene, language={"prefix_cache": False})
+    assert found == [True, False]
 
 
 @pytest.mark.parametrize("size", [10, HASHED_AT_ONCE + 1])
 def test_a_source_is_what_an_item_is_and_how_it_is_read(play: Play, size: int) -> None:
-    """However it is computed; nothing is where no KV is reused."""
+    """However it is computed."""
     data = b"x" * size
     (part,) = call(data).draft.parts
     others = [
@@ -294,13 +296,9 @@ def test_a_source_is_what_an_item_is_and_how_it_is_read(play: Play, size: int) -
         found = await stage.node._sources(Draft(text=(), parts=(part, same, *others)))
         assert len(found) == 6
         assert found[0] == found[1]
-        if stage.node._reuses_kv:
-            assert len(set(found)) == 5 and b"" not in found
-        else:
-            assert set(found) == {b""}
+        assert len(set(found)) == 5 and b"" not in found
 
     play(scene)
-    play(scene, language={"prefix_cache": False})
 
 
 def test_an_item_that_was_answered_before_is_held(play: Play) -> None:
