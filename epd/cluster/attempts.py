@@ -12,6 +12,7 @@ from epd.cluster.expected import continued
 from epd.cluster.instructions import Failed, Instruction, Tell
 from epd.cluster.items import Items
 from epd.cluster.placement import Placement
+from epd.cluster.queue import Queue
 from epd.cluster.requests import Answer, Item, Phase, Request
 from epd.cluster.submission import Submission
 from epd.errors import EpdError, Unavailable
@@ -30,10 +31,13 @@ class Attempts:
     """All requests of one gateway and what their workers are told. `root_of` None: no KV is
     reused."""
 
-    def __init__(self, placement: Placement, items: Items, root_of: RootOf | None) -> None:
+    def __init__(
+        self, placement: Placement, items: Items, root_of: RootOf | None, max_wait_s: float
+    ) -> None:
         self._placement = placement
         self._items = items
         self._root_of = root_of
+        self._queue = Queue(max_wait_s)
         self._answers: dict[str, Answer] = {}
         self._requests: dict[str, Request] = {}
         self._arrivals = 0
@@ -114,7 +118,29 @@ class Attempts:
             trying = request.phase in (Phase.RESERVING, Phase.ADMITTING)
             if self._blocked or (request.aged and trying):
                 break
-        return told
+        return [*told, *self._refuse_newcomers()]
+
+    def pace(self, name: str, interval_ms: int) -> None:
+        """A worker that refused says how often it has room."""
+        self._queue.pace(name, interval_ms)
+
+    def gone(self, name: str) -> None:
+        """A worker died or left."""
+        self._placement.gone(name)
+        self._queue.pace(name, 0)
+
+    def _refuse_newcomers(self) -> list[Instruction]:
+        """Whoever would wait too long is told so at once; who was let in to wait, waits."""
+        if not self._blocked:
+            return []
+        told: list[Instruction] = []
+        waiting = [request for request in self.in_order if request.phase is Phase.WAITING]
+        for ahead, request in enumerate(waiting):
+            late = None if request.queued or request.deaths else self._queue.refusal(ahead)
+            request.queued = True
+            if late is not None:
+                told += self.fail(request, late)
+        return [*told, *self.admit()] if told else []
 
     def _place(self, request: Request) -> list[Instruction]:
         num_tokens = request.needed_tokens(request.prompt())

@@ -6,6 +6,7 @@ know their request as a whole; workers know its parts, of which `Attempts` decid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -40,7 +41,8 @@ from epd.wire.messages import (
 class Ownership:
     """All requests of one gateway. `max_context` bounds prompt + output.
 
-    `root_of` gives the parent of first blocks by cache salt; None: no KV is reused.
+    `root_of` gives the parent of first blocks by cache salt; None: no KV is reused. Who would wait
+    longer than `max_wait_s` for KV is refused.
     """
 
     def __init__(
@@ -49,12 +51,13 @@ class Ownership:
         placement: Placement,
         max_context: int,
         root_of: RootOf | None = None,
+        max_wait_s: float = math.inf,
     ) -> None:
         self._membership = membership
         self._placement = placement
         self._max_context = max_context
         self._items = Items(placement)
-        self._attempts = Attempts(placement, self._items, root_of)
+        self._attempts = Attempts(placement, self._items, root_of, max_wait_s)
 
     # ---- the client's events
 
@@ -229,7 +232,7 @@ class Ownership:
         if request.phase is not Phase.ADMITTING:
             return []
         request.phase = Phase.RUNNING
-        request.aged = False
+        request.aged, request.queued = False, True
         answer = request.answer
         if answer.num_cached_tokens is None:
             answer.num_cached_tokens = message.cached_tokens
@@ -246,6 +249,7 @@ class Ownership:
         if message.never:
             error = BadRequest(f"{sender}: {message.reason}", code="context_length_exceeded")
             return [*self._attempts.fail(request, error), *self._attempts.admit()]
+        self._attempts.pace(sender, message.retry_after_ms)
         request.refused_by.add(sender)
         request.aged = True
         return [*self._attempts.withdraw(request, but=sender), *self._attempts.admit()]
@@ -320,7 +324,7 @@ class Ownership:
 
     def worker_lost(self, name: str) -> list[Instruction]:
         """A worker died or left: what it had goes elsewhere."""
-        self._placement.gone(name)
+        self._attempts.gone(name)
         told: list[Instruction] = []
         for request in self._attempts.in_order:
             if self._attempts.alive(request):  # another part of its answer may have failed

@@ -131,7 +131,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Request:
-    """One request, first job to last token. `aged`: it was refused and is not overtaken.
+    """One request, first job to last token. `aged`: it was refused and is not overtaken. `queued`:
+    it was told to wait, and will not be refused for that.
 
     `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
     whose death was counted on another's word. `resumed` counts the emitted tokens that end the
@@ -152,6 +153,7 @@ class Request:
     handed_over: bool = False
     refused_by: set[str] = field(default_factory=set)
     aged: bool = False
+    queued: bool = False
     deaths: int = 0
     mourned: str | None = None
     _hashed: tuple[int, Prefix] | None = None
@@ -205,6 +207,7 @@ class Request:
             resumed=len(stream.emitted),
             refused_by=set(self.refused_by),
             aged=self.aged,
+            queued=True,
             deaths=self.deaths,
             mourned=self.mourned,
         )

@@ -30,6 +30,9 @@ class GatewayConfig(Section):
     )
     known_sources: int = Field(4096, ge=0, description="items kept under the uuid of a client")
     known_bytes: int = Field(256 * MIB, ge=0, description="memory for them")
+    max_wait_s: float = Field(
+        120.0, gt=0, description="a request that would wait longer for KV is answered with 429"
+    )
     request_timeout_s: float = Field(600.0, gt=0, description="a request ends after this with 503")
 
 

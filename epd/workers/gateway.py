@@ -125,6 +125,7 @@ class Node:
             Placement(self._membership),
             min(limit, checkpoint.max_context),
             partial(prefix_root, fingerprint) if config.language.prefix_cache else None,
+            config.gateway.max_wait_s,
         )
         self.links = ZmqLinks(config.name or "gateway-0", config.listen, config.wire, self)
         self.broken: asyncio.Future[None] = self._loop.create_future()

@@ -27,6 +27,7 @@ from epd.wire.messages import (
     StopChoice,
     Tokens,
 )
+from epd.workers.pace import Pace
 from epd.workers.station import Handler, Station
 
 
@@ -36,6 +37,7 @@ class Admission:
     def __init__(self, engine: Engine, station: Station) -> None:
         self._engine = engine
         self._station = station
+        self._pace = Pace()
         self._owed: set[str] = set()
         self._free_then = 0
         self._preempted_then = False
@@ -52,6 +54,7 @@ class Admission:
         """Tokens whose KV is here already, and the blocks are held; None: the gateway knows why."""
         cached = self._engine.reserve(request, num_tokens, prefix, most_cached=most_cached)
         if cached is not None:
+            self._pace.began(request, time.monotonic())
             return cached
         never = not self._engine.fits(num_tokens)
         capacity = self._engine.num_tokens_capacity
@@ -60,7 +63,10 @@ class Admission:
             self._owed.add(gateway)
             self._free_then = self._engine.free_tokens
             self._preempted_then = self._preempted
-        self._station.send(gateway, Refused(request=request, reason=reason, never=never))
+        refused = Refused(
+            request=request, reason=reason, never=never, retry_after_ms=self._pace.next_ms()
+        )
+        self._station.send(gateway, refused)
         return None
 
     @property
@@ -74,8 +80,13 @@ class Admission:
         if self._preempted_then or self._engine.free_tokens > self._free_then:
             self.given_back()
 
+    def freed(self, request: RequestKey) -> None:
+        """It holds nothing any more."""
+        self._pace.ended(request, time.monotonic())
+        self.given_back()
+
     def given_back(self) -> None:
-        """Something was freed."""
+        """There may be room."""
         owed, self._owed = self._owed, set()
         for gateway in owed:
             self._station.send(gateway, Room(free_tokens=self._engine.free_tokens))
@@ -148,7 +159,7 @@ class LanguageCore:
     def _free(self, request: RequestKey) -> None:
         self._deadlines.forget(request)
         self._engine.release(request)
-        self._admission.given_back()
+        self._admission.freed(request)
 
     def _send_tokens(self, runs: Iterable[TokenRun]) -> None:
         """One message per gateway and step."""

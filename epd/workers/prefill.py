@@ -95,6 +95,7 @@ class PrefillCore(LanguageCore):
             self._engine.start(request)
         except EpdError as error:
             self._engine.release(key)
+            self._admission.freed(key)
             self._station.send(gateway, failure(key, error))
             return
         self._kv.admitted(gateway, key, admit.decode)

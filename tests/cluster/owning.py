@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,11 +33,15 @@ class Gateway:
     """The table, the placement and the ownership of one gateway."""
 
     def __init__(
-        self, *members: Member, max_context: int = 100, root_of: RootOf | None = None
+        self,
+        *members: Member,
+        max_context: int = 100,
+        root_of: RootOf | None = None,
+        max_wait_s: float = math.inf,
     ) -> None:
         self.membership = table(*members)
         self.placement = Placement(self.membership)
-        self.owner = Ownership(self.membership, self.placement, max_context, root_of)
+        self.owner = Ownership(self.membership, self.placement, max_context, root_of, max_wait_s)
 
     def submit(
         self,
