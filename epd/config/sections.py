@@ -42,6 +42,9 @@ class EncodeConfig(Section):
     modalities: tuple[Modality, ...] = Field(
         (), description="what this worker encodes; all that the model takes unless set"
     )
+    policy: Literal["fifo", "short_first"] = Field(
+        "short_first", description="whether cheap items may pass costly ones; none ever starves"
+    )
     max_batch_items: int = Field(8, ge=1, description="items per tower forward")
     max_batch_patches: int = Field(16384, ge=1, description="patches per tower forward")
     rows_bytes: int = Field(512 * MIB, gt=0, description="embedding rows kept for pulling")

@@ -64,7 +64,9 @@ class Encoder:
         )
         self._arrived: list[ItemEncoded] = []  # rows that were known before the item came
         self._batcher: Batcher[PreparedItem] = Batcher(
-            max_items=config.max_batch_items, max_patches=config.max_batch_patches
+            max_items=config.max_batch_items,
+            max_patches=config.max_batch_patches,
+            policy=config.policy,
         )
         self._decoders = Decoders(config.decoders, media)
         self._intake = Intake(
@@ -72,6 +74,7 @@ class Encoder:
             media,
             modalities=towers.modalities,
             num_threads=config.intake_threads,
+            policy=config.policy,
             num_fetches=config.fetch_threads,
             fetch_bytes=config.fetch_bytes,
             wanted=self._expects,

@@ -107,6 +107,8 @@ def image_job(
     options: MediaOptions | None = None,
     wanted: bool = False,
     hold: bool = False,
+    cost: int = 1,
+    deadline_ms: int = 0,
 ) -> EncodeItem:
     """The message that starts an image."""
     return EncodeItem(
@@ -118,6 +120,8 @@ def image_job(
         salt=salt,
         wanted=wanted,
         hold=hold,
+        cost=cost,
+        deadline_ms=deadline_ms,
     )
 
 

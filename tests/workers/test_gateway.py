@@ -279,6 +279,23 @@ def test_reserve_carries_the_prefix_only_where_the_cache_is_on(play: Play) -> No
     assert found == [True, False]
 
 
+def test_whoever_works_for_a_request_knows_how_much_time_it_has(play: Play) -> None:
+    """What is left when the message goes out, of what the client or the operator allows."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call(b"pixels"))
+        ((job, _),) = stage.told(m.EncodeItem)
+        live.ends -= 3.0
+        stage.hear("E", m.LayoutReady(item=job.item, layout=layout()))
+        ((reserve, _),) = stage.told(m.Reserve)
+        stage.admit(RequestKey(live.request_id, 1))
+        ((admit, _),) = stage.told(m.Admit)
+        assert 0 < admit.deadline_ms <= reserve.deadline_ms <= job.deadline_ms - 3000 <= 4000
+        stage.node.end_all()
+
+    play(scene, gateway={"request_timeout_s": 7.0})
+
+
 @pytest.mark.parametrize("size", [10, HASHED_AT_ONCE + 1])
 def test_a_source_is_what_an_item_is_and_how_it_is_read(play: Play, size: int) -> None:
     """However it is computed."""
