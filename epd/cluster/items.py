@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from epd.cluster.costs import cost
 from epd.cluster.instructions import Instruction, Tell
@@ -33,6 +34,8 @@ class Items:
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._admitted: Recent[tuple[str, bytes]] = Recent(SOURCES)
+        self._tested: dict[int, str] = {}  # suspects, by identity, and the encoders that have them
+        self._waiting: dict[int, tuple[Request, Item]] = {}  # suspects without one
 
     def dispatch(self, request: Request, jobs: Iterable[ItemJob]) -> list[Instruction]:
         """Send the items of a new request; all of them to one pool."""
@@ -56,31 +59,64 @@ class Items:
             raise Unavailable(f"{item.name}: could not be encoded, {reason}")
         dropped = Tell(item.encoder, DropItem(item=item.key))
         item.refused.clear()
-        return [dropped, self._elsewhere(request, item)]
+        return [dropped, *self._elsewhere(request, item)]
 
     def refused(
         self, request: Request, item: Item, reason: str, retry_after_ms: int
     ) -> list[Instruction]:
         """Its encoder has no room: another one may have. Overloaded where none has."""
         item.refused[item.encoder] = retry_after_ms
-        return [self._elsewhere(request, item, reason)]
+        return self._elsewhere(request, item, reason)
 
-    def _elsewhere(self, request: Request, item: Item, reason: str = "") -> Instruction:
+    def _elsewhere(self, request: Request, item: Item, reason: str = "") -> list[Instruction]:
+        """Nowhere for now, if it is a suspect and all the others that could have it have one."""
         salt = request.answer.submission.cache_salt
+        self._tested.pop(id(item), None)
         self._placement.encoders.ended(item.encoder, item.key)
         self._placement.encoders.not_there(item.encoder, item.job, salt)
-        encoder = self._placement.encoders.choose(item.job, salt, request.pools, item.refused)
-        if encoder is None:
-            raise Overloaded(reason, retry_after_s=min(item.refused.values()) / 1000)
-        item.key = replace(item.key, attempt=item.key.attempt + 1)
+        choose = partial(self._placement.encoders.choose, item.job, salt, request.pools)
+        encoder = choose({*item.refused, *self._tested.values()})
+        if encoder is None and (not item.suspect or not self._tested):
+            encoder = choose(item.refused)
+            if encoder is None:
+                raise Overloaded(reason, retry_after_s=min(item.refused.values()) / 1000)
         item.pending, item.dropped = True, False
         item.held = item.held and item.layout is None
+        if encoder is None:
+            item.encoder = ""
+            self._waiting[id(item)] = request, item
+            return []
+        item.key = replace(item.key, attempt=item.key.attempt + 1)
         self._goes_to(request, item, encoder)
-        return self._send(request, item)
+        return [self._send(request, item)]
 
     def done(self, item: Item) -> None:
-        """Its rows are there."""
+        """Its rows are there, and its encoder lives."""
+        item.done, item.suspect = True, False
+        self._tested.pop(id(item), None)
         self._placement.encoders.ended(item.encoder, item.key)
+
+    @property
+    def waiting(self) -> list[tuple[Request, Item]]:
+        """Suspects that wait for an encoder where no other one is."""
+        return list(self._waiting.values())
+
+    def resume(self, request: Request, item: Item) -> list[Instruction]:
+        """There may be such an encoder now for one that waits."""
+        if self._waiting.pop(id(item), None) is None:
+            return []
+        return self._elsewhere(request, item)
+
+    def died(self, name: str, items: Iterable[tuple[Request, Item]]) -> tuple[Request, Item] | None:
+        """An encoder died: who was the cause, if that is clear. The others there are suspects."""
+        there = [(r, i) for r, i in items if i.encoder == name and i.at_work]
+        again = [(r, i) for r, i in there if i.suspect]
+        if len(again) == 1:
+            return again[0]
+        for _, item in there:
+            item.suspect = True
+            self._tested.pop(id(item), None)
+        return None
 
     def run_needed(self, request: Request) -> list[Instruction]:
         """All layouts are known: what no worker is expected to have KV of need not wait."""
@@ -119,7 +155,9 @@ class Items:
 
     def _goes_to(self, request: Request, item: Item, encoder: Member) -> None:
         salt = request.answer.submission.cache_salt
-        item.encoder = encoder.name
+        item.encoder, item.done = encoder.name, False
+        if item.suspect:
+            self._tested[id(item)] = encoder.name
         self._placement.encoders.sent(encoder, item.key, item.job, salt)
 
     def _hold_cached(self, request: Request) -> None:
@@ -158,7 +196,9 @@ class Items:
         return [Tell(item.encoder, RunTower(item=item.key))]
 
     def _drop(self, item: Item) -> list[Instruction]:
-        if not item.encoder:  # another one of its request could not be placed
+        self._tested.pop(id(item), None)
+        self._waiting.pop(id(item), None)
+        if not item.encoder:  # it waits, or another one of its request could not be placed
             return []
         self._placement.encoders.ended(item.encoder, item.key)
         item.pending, item.held, item.dropped = False, False, True

@@ -141,7 +141,7 @@ class Ownership:
         found = self._attempts.find_item(message.item)
         if found is not None and found[1].encoder == sender:
             self._items.done(found[1])
-        return []
+        return self._attempts.resume_items()
 
     def reported(self, sender: str, gauges: Mapping[str, int]) -> None:
         """A worker said how much it has to do."""
@@ -296,6 +296,8 @@ class Ownership:
             return [emit, *self._attempts.finish(request), *self._attempts.admit()]
         if sender == request.placed.decode and request.decoded:
             self._hand_over(request, request.placed.prefill)
+        if self._attempts.suspects.proven(request):
+            return [emit, *self._attempts.admit()]
         return [emit]
 
     def _hand_over(self, request: Request, prefill: str) -> None:
@@ -316,29 +318,31 @@ class Ownership:
         if isinstance(error, TooLate) or not isinstance(error, Unavailable):
             return [*self._attempts.fail(request, error), *self._attempts.admit()]
         # Its partner died, or they cannot reach each other. If it died, the news is still to come.
-        request.mourned = next((name for name in request.workers if name != sender), None)
+        partner = next((name for name in request.workers if name != sender), None)
+        self._attempts.suspects.mourn(request, partner)
         again = self._attempts.try_again(request, message.reason)
         return [*again, *self._attempts.admit()]
 
     # ---- membership
 
-    def worker_lost(self, name: str) -> list[Instruction]:
-        """A worker died or left: what it had goes elsewhere."""
+    def worker_lost(self, name: str, *, left: bool = False) -> list[Instruction]:
+        """A worker died, or `left` of its own will: what it had goes elsewhere."""
         self._attempts.gone(name)
-        told: list[Instruction] = []
+        told = [] if left else self._attempts.blame(name)
         for request in self._attempts.in_order:
             if self._attempts.alive(request):  # another part of its answer may have failed
-                told += self._without(request, name)
+                told += self._without(request, name, left=left)
         return [*told, *self.room()]
 
-    def _without(self, request: Request, name: str) -> list[Instruction]:
-        """What one request does without a worker that died."""
+    def _without(self, request: Request, name: str, *, left: bool) -> list[Instruction]:
+        """What one request does without a worker that is gone."""
         told: list[Instruction] = []
         counted = request.mourned == name
         if counted:
             request.mourned = None
         if name in request.workers:
-            told += self._attempts.try_again(request, f"{name} died", counted=counted)
+            reason = f"{name} {'left' if left else 'died'}"
+            told += self._attempts.try_again(request, reason, counted=counted or left)
         for item in request.items:
             lost = item.pending and item.encoder == name
             if lost and self._attempts.alive(request):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from epd.cluster.encoders import Encoders, Needs
@@ -24,6 +24,11 @@ class Placed:
 
     prefill: str
     decode: str | None
+
+    @property
+    def names(self) -> set[str]:
+        """Both of them."""
+        return {self.prefill} if self.decode is None else {self.prefill, self.decode}
 
 
 class Placement:
@@ -52,18 +57,20 @@ class Placement:
         refused_by: set[str],
         pools: set[str] | None = None,
         blocks: Sequence[bytes] = (),
+        shunned: Collection[str] = (),
     ) -> Placed | None:
         """Workers for one prompt with KV for `num_tokens`, or None when all of them have refused.
 
         Too small ones only where all are. `blocks` are the prompt's hashes: among pairs with little
-        load the longest expected prefix wins, prefill's first, for it saves computing. Unavailable
-        names the stage that nobody serves.
+        load the longest expected prefix wins, prefill's first, for it saves computing. Workers that
+        are `shunned` come last. Unavailable names the stage that nobody serves.
         """
         pairs = self._pairs(pools)
         roomy = [pair for pair in pairs if min(m.kv_tokens for m in pair) >= num_tokens] or pairs
         willing = [pair for pair in roomy if refused_by.isdisjoint(m.name for m in pair)]
         if not willing:
             return None
+        willing = [p for p in willing if not any(m.name in shunned for m in p)] or willing
         most = min(self._pair_load(pair) for pair in willing) + SLACK
         light = [pair for pair in willing if self._pair_load(pair) <= most]
         names = {member.name for pair in light for member in pair}

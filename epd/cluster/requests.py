@@ -56,7 +56,9 @@ class Item:
 
     `held`: its tower waits for us. `dropped`: its encoder was told to let go of it. `losses` counts
     how often this attempt of its request has lost it. `refused` has the workers that had no room
-    for it, and after how many milliseconds they expect to have some.
+    for it, and after how many milliseconds they expect to have some. `done`: its rows were made.
+    `suspect`: an encoder died while it had the item to do; `encoder` "": it waits for one where no
+    other suspect is.
     """
 
     job: ItemJob
@@ -68,6 +70,13 @@ class Item:
     dropped: bool = False
     losses: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    done: bool = False
+    suspect: bool = False
+
+    @property
+    def at_work(self) -> bool:
+        """Its encoder may be busy with it."""
+        return not self.done and not self.dropped and (self.pending or not self.held)
 
     @property
     def name(self) -> str:
@@ -135,7 +144,8 @@ class Request:
     it was told to wait, and will not be refused for that.
 
     `pools`: where it may be served; with items, the one that has their rows. `mourned`: a worker
-    whose death was counted on another's word. `resumed` counts the emitted tokens that end the
+    whose death was counted on another's word; `ran_there`: this request may have been the cause,
+    `mourned_again`: and was a suspect before. `resumed` counts the emitted tokens that end the
     current attempt's prompt.
     """
 
@@ -156,6 +166,8 @@ class Request:
     queued: bool = False
     deaths: int = 0
     mourned: str | None = None
+    ran_there: bool = False
+    mourned_again: bool = False
     _hashed: tuple[int, Prefix] | None = None
 
     # ---- its attempts
@@ -210,6 +222,8 @@ class Request:
             queued=True,
             deaths=self.deaths,
             mourned=self.mourned,
+            ran_there=self.ran_there,
+            mourned_again=self.mourned_again,
         )
 
     # ---- its choices
@@ -231,6 +245,11 @@ class Request:
     def decoded(self) -> bool:
         """No choice waits for its first token, which only prefill has."""
         return all(self._stream(choice).emitted for choice in self.live)
+
+    @property
+    def num_new(self) -> int:
+        """Tokens that the current attempt has added, of the choice that is furthest."""
+        return max(len(self._stream(choice).emitted) for choice in self.choices) - self.resumed
 
     def generated(self) -> list[list[int]]:
         """Of each choice the tokens behind the current attempt's prompt that have KV."""

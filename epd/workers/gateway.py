@@ -136,7 +136,7 @@ class Node:
         self._handlers: dict[type[Any], Any] = {
             Register: self._on_register,
             HeartbeatReply: self._on_heartbeat,
-            Leaving: lambda d: self._lost(d.sender, d.incarnation, d.message.reason),
+            Leaving: lambda d: self._lost(d.sender, d.incarnation, d.message.reason, left=True),
         }
 
     # ---- the HTTP side
@@ -280,20 +280,20 @@ class Node:
             self.metrics_registry.worker(member.name, "+".join(member.stages), gauges)
             self._ownership.reported(member.name, delivery.message.gauges)
 
-    def _lost(self, name: str, incarnation: str, reason: str) -> None:
+    def _lost(self, name: str, incarnation: str, reason: str, *, left: bool = False) -> None:
         if name == self.links.name:
             raise InternalError(reason)
         member = self._membership.leave(name, incarnation)
         if member is not None:
             self.links.forget(name)
-            self._gone(member, reason)
+            self._gone(member, reason, left=left)
 
-    def _gone(self, member: Member, reason: str) -> None:
+    def _gone(self, member: Member, reason: str, *, left: bool = False) -> None:
         log.warning("lost worker=%s reason=%s", member.name, reason)
         self._heard.pop(member.name, None)
         self.metrics_registry.worker_gone(member.name)
         self._publish()
-        self._do(self._ownership.worker_lost(member.name))
+        self._do(self._ownership.worker_lost(member.name, left=left))
 
     def _publish(self) -> None:
         table = Members(members=self._membership.members)
