@@ -9,6 +9,7 @@ EpdError
 |- Overloaded        429  no worker has room
 |- Cancelled         499  the client left
 |- Unavailable       503  no worker of a stage, or it died with the request
+|  `- TooLate        503  its deadline passed
 |- InternalError     500  our fault; the text says which stage
 |- ConfigError            a configuration that cannot work; the command exits with 2
 |- UnsupportedModel       an architecture without an adapter
@@ -24,13 +25,24 @@ class EpdError(Exception):
     status = 500
     kind = "server_error"
     code = "internal_error"
+    retry_after_s: float | None = None
+    """When to try again, as far as that is known."""
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         if code is not None:
             self.code = code
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
 class BadRequest(EpdError):
@@ -75,6 +87,7 @@ class Overloaded(EpdError):
     status = 429
     kind = "rate_limit_error"
     code = "overloaded"
+    retry_after_s = 1.0
 
 
 class Cancelled(EpdError):
@@ -89,6 +102,12 @@ class Unavailable(EpdError):
 
     status = 503
     code = "unavailable"
+
+
+class TooLate(Unavailable):
+    """The request's deadline passed before there was an answer."""
+
+    code = "deadline"
 
 
 class InternalError(EpdError):
@@ -132,4 +151,6 @@ _BY_STATUS: dict[int, type[EpdError]] = {
 
 def from_status(status: int, message: str, *, code: str, param: str | None = None) -> EpdError:
     """Rebuild an error that travelled as (status, code, message, param)."""
+    if (status, code) == (TooLate.status, TooLate.code):
+        return TooLate(message, param=param)
     return _BY_STATUS.get(status, InternalError)(message, code=code, param=param)

@@ -12,9 +12,11 @@ from epd.cluster.expected import continued
 from epd.cluster.instructions import Failed, Instruction, Tell
 from epd.cluster.items import Items
 from epd.cluster.placement import Placement
+from epd.cluster.queue import Queue
 from epd.cluster.requests import Answer, Item, Phase, Request
 from epd.cluster.submission import Submission
-from epd.errors import EpdError, Unavailable
+from epd.cluster.suspects import Suspects
+from epd.errors import EpdError, InternalError, Overloaded, Unavailable
 from epd.prefix import PREFIX_TOKENS
 from epd.types import ItemKey, RequestKey
 from epd.wire.messages import Cancel, Reserve
@@ -30,10 +32,14 @@ class Attempts:
     """All requests of one gateway and what their workers are told. `root_of` None: no KV is
     reused."""
 
-    def __init__(self, placement: Placement, items: Items, root_of: RootOf | None) -> None:
+    def __init__(
+        self, placement: Placement, items: Items, root_of: RootOf | None, max_wait_s: float
+    ) -> None:
         self._placement = placement
         self._items = items
         self._root_of = root_of
+        self._queue = Queue(max_wait_s)
+        self.suspects = Suspects()
         self._answers: dict[str, Answer] = {}
         self._requests: dict[str, Request] = {}
         self._arrivals = 0
@@ -93,6 +99,7 @@ class Attempts:
         request.answer.parts[request.request_id] = request
 
     def _remove(self, request: Request) -> None:
+        self.suspects.discard(request)
         del self._requests[request.request_id]
         del request.answer.parts[request.request_id]
 
@@ -105,29 +112,68 @@ class Attempts:
             request.refused_by.clear()
 
     def admit(self) -> list[Instruction]:
-        """Place waiting requests in order of arrival until one has to wait."""
-        told: list[Instruction] = []
-        for request in self.in_order:
+        """Place waiting requests until one has to wait: who lost a worker, then by arrival."""
+        told = self.resume_items()
+        for request in self._in_line:
             waiting = self.alive(request) and request.phase is Phase.WAITING
             if waiting and not self._blocked:
                 told += self._place(request)
             trying = request.phase in (Phase.RESERVING, Phase.ADMITTING)
             if self._blocked or (request.aged and trying):
                 break
+        return [*told, *self._refuse_newcomers()]
+
+    def resume_items(self) -> list[Instruction]:
+        """Items that wait for an encoder try again."""
+        told: list[Instruction] = []
+        for request, item in self._items.waiting:
+            try:
+                told += self._items.resume(request, item)
+            except (Overloaded, Unavailable) as error:
+                told += self.fail(request, error)
         return told
+
+    @property
+    def _in_line(self) -> list[Request]:
+        return sorted(self._requests.values(), key=lambda r: (not r.deaths, r.order))
+
+    def pace(self, name: str, interval_ms: int) -> None:
+        """A worker that refused says how often it has room."""
+        self._queue.pace(name, interval_ms)
+
+    def gone(self, name: str) -> None:
+        """A worker died or left."""
+        self._placement.gone(name)
+        self._queue.pace(name, 0)
+
+    def _refuse_newcomers(self) -> list[Instruction]:
+        """Whoever would wait too long is told so at once; who was let in to wait, waits."""
+        if not self._blocked:
+            return []
+        told: list[Instruction] = []
+        waiting = [request for request in self._in_line if request.phase is Phase.WAITING]
+        for ahead, request in enumerate(waiting):
+            late = None if request.queued or request.deaths else self._queue.refusal(ahead)
+            request.queued = True
+            if late is not None:
+                told += self.fail(request, late)
+        return [*told, *self.admit()] if told else []
 
     def _place(self, request: Request) -> list[Instruction]:
         num_tokens = request.needed_tokens(request.prompt())
         pools = request.pools if request.bound else None
+        suspects = self.suspects.workers(request)
         try:
             placed = self._placement.language(
-                num_tokens, request.refused_by, pools, request.blocks, request.apart
+                num_tokens, request.refused_by, pools, request.blocks, request.apart, suspects
             )
         except Unavailable as error:
             return self.elsewhere(request, error)
         if placed is None:
             self._blocked = True
             return []
+        if request in self.suspects and not suspects.isdisjoint(placed.names):
+            return []  # nobody else waits for that
         request.placed = placed
         request.pools = {self._placement.pool(placed)}
         self._placement.began(placed.prefill)
@@ -156,6 +202,19 @@ class Attempts:
             return self.fail(request, Unavailable(text))
         return self.withdraw(request)
 
+    def blame(self, name: str) -> list[Instruction]:
+        """A worker died. Who was with the second one to die, alone among suspects, has failed."""
+        cause = self.suspects.died(name, self.in_order)
+        if cause is not None:
+            text = f"two workers died with this request, last {name}"
+            return self.fail(cause, InternalError(text))
+        items = [(request, item) for request in self.in_order for item in request.items]
+        found = self._items.died(name, items)
+        if found is None:
+            return []
+        text = f"{found[1].name}: two encode workers died with it, last {name}"
+        return self.fail(found[0], InternalError(text))
+
     def withdraw(self, request: Request, but: str | None = None) -> list[Instruction]:
         """End the attempt everywhere (`but` has ended it itself) and queue the next one."""
         told = self._leave_workers(request, but)
@@ -169,6 +228,8 @@ class Attempts:
         parts = [request.part(choice) for choice in request.live]
         for part in parts:
             self._add(part)
+            if request in self.suspects:
+                self.suspects.add(part)
         told = self._items.end(request)
         self._remove(request)
         try:

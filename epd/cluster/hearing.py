@@ -10,6 +10,7 @@ from epd.cluster.ownership import Ownership
 from epd.wire.messages import (
     Admitted,
     Holding,
+    ItemDone,
     ItemFailed,
     LayoutReady,
     PromptLogprobs,
@@ -26,6 +27,7 @@ Event = Callable[[Ownership, str, Any], list[Instruction]]
 _EVENTS: Final[dict[type[Any], Event]] = {
     Admitted: Ownership.admitted,
     Holding: Ownership.holding,
+    ItemDone: Ownership.item_done,
     ItemFailed: Ownership.item_failed,
     LayoutReady: Ownership.layout,
     PromptLogprobs: lambda owner, sender, message: owner.prompt_logprobs(message),

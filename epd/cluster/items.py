@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
+from epd.cluster.costs import cost
 from epd.cluster.instructions import Instruction, Tell
 from epd.cluster.placement import Placement
 from epd.cluster.recent import Recent
 from epd.cluster.requests import Item, Request
 from epd.cluster.submission import ItemJob
-from epd.errors import Unavailable
-from epd.types import ItemKey
+from epd.errors import Overloaded, Unavailable
+from epd.types import ItemKey, Member
 from epd.wire.messages import DropItem, EncodeItem, RunTower
 
 MAX_LOSSES = 3
@@ -32,18 +34,21 @@ class Items:
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._admitted: Recent[tuple[str, bytes]] = Recent(SOURCES)
+        self._tested: dict[int, str] = {}  # suspects, by identity, and the encoders that have them
+        self._waiting: dict[int, tuple[Request, Item]] = {}  # suspects without one
 
     def dispatch(self, request: Request, jobs: Iterable[ItemJob]) -> list[Instruction]:
         """Send the items of a new request; all of them to one pool."""
-        for job in jobs:
-            item = self._place(request, job)
+        self._place(request, jobs)
+        for item in request.items:
             item.held = request.reuses_kv and self._source(request, item) in self._admitted
         return [self._send(request, item) for item in request.items]
 
     def dispatch_again(self, request: Request, known: list[Item]) -> list[Instruction]:
         """The same for a request that goes on with a prompt whose layouts are `known`."""
-        for old in known:
-            self._place(request, old.job).layout = old.layout
+        self._place(request, [old.job for old in known])
+        for item, old in zip(request.items, known, strict=True):
+            item.layout = old.layout
         self._hold_cached(request)
         return [self._send(request, item) for item in request.items]
 
@@ -52,18 +57,66 @@ class Items:
         item.losses += 1
         if item.losses > MAX_LOSSES:
             raise Unavailable(f"{item.name}: could not be encoded, {reason}")
-        encoder = self._placement.encoder(item.job.needs, request.pools)
         dropped = Tell(item.encoder, DropItem(item=item.key))
-        item.key = replace(item.key, attempt=item.key.attempt + 1)
-        item.encoder, item.pending, item.dropped = encoder.name, True, False
-        item.held = item.held and item.layout is None
-        self._placement.began(item.encoder)
-        return [dropped, self._send(request, item)]
+        item.refused.clear()
+        return [dropped, *self._elsewhere(request, item)]
 
-    def arrived(self, item: Item) -> None:
-        """Its layout is here."""
-        self._placement.ended(item.encoder)
-        item.pending = False
+    def refused(
+        self, request: Request, item: Item, reason: str, retry_after_ms: int
+    ) -> list[Instruction]:
+        """Its encoder has no room: another one may have. Overloaded where none has."""
+        item.refused[item.encoder] = retry_after_ms
+        return self._elsewhere(request, item, reason)
+
+    def _elsewhere(self, request: Request, item: Item, reason: str = "") -> list[Instruction]:
+        """Nowhere for now, if it is a suspect and all the others that could have it have one."""
+        salt = request.answer.submission.cache_salt
+        self._tested.pop(id(item), None)
+        self._placement.encoders.ended(item.encoder, item.key)
+        self._placement.encoders.not_there(item.encoder, item.job, salt)
+        choose = partial(self._placement.encoders.choose, item.job, salt, request.pools)
+        encoder = choose({*item.refused, *self._tested.values()})
+        if encoder is None and (not item.suspect or not self._tested):
+            encoder = choose(item.refused)
+            if encoder is None:
+                raise Overloaded(reason, retry_after_s=min(item.refused.values()) / 1000)
+        item.pending, item.dropped = True, False
+        item.held = item.held and item.layout is None
+        if encoder is None:
+            item.encoder = ""
+            self._waiting[id(item)] = request, item
+            return []
+        item.key = replace(item.key, attempt=item.key.attempt + 1)
+        self._goes_to(request, item, encoder)
+        return [self._send(request, item)]
+
+    def done(self, item: Item) -> None:
+        """Its rows are there, and its encoder lives."""
+        item.done, item.suspect = True, False
+        self._tested.pop(id(item), None)
+        self._placement.encoders.ended(item.encoder, item.key)
+
+    @property
+    def waiting(self) -> list[tuple[Request, Item]]:
+        """Suspects that wait for an encoder where no other one is."""
+        return list(self._waiting.values())
+
+    def resume(self, request: Request, item: Item) -> list[Instruction]:
+        """There may be such an encoder now for one that waits."""
+        if self._waiting.pop(id(item), None) is None:
+            return []
+        return self._elsewhere(request, item)
+
+    def died(self, name: str, items: Iterable[tuple[Request, Item]]) -> tuple[Request, Item] | None:
+        """An encoder died: who was the cause, if that is clear. The others there are suspects."""
+        there = [(r, i) for r, i in items if i.encoder == name and i.at_work]
+        again = [(r, i) for r, i in there if i.suspect]
+        if len(again) == 1:
+            return again[0]
+        for _, item in there:
+            item.suspect = True
+            self._tested.pop(id(item), None)
+        return None
 
     def run_needed(self, request: Request) -> list[Instruction]:
         """All layouts are known: what no worker is expected to have KV of need not wait."""
@@ -88,14 +141,24 @@ class Items:
         """The request needs none of them any more."""
         return [told for item in request.items for told in self._drop(item)]
 
-    def _place(self, request: Request, job: ItemJob) -> Item:
-        key = ItemKey(request.request_id, len(request.items), 1)
-        encoder = self._placement.encoder(job.needs, request.pools)
-        request.pools = {encoder.pool}
-        item = Item(job, key, encoder.name)
-        request.items.append(item)
-        self._placement.began(item.encoder)
-        return item
+    def _place(self, request: Request, jobs: Iterable[ItemJob]) -> None:
+        """The costliest first, for the others to fill what gaps it leaves; sent in their order."""
+        salt = request.answer.submission.cache_salt
+        request.items = [
+            Item(job, ItemKey(request.request_id, index, 1), "") for index, job in enumerate(jobs)
+        ]
+        for item in sorted(request.items, key=lambda item: -cost(item.job)):
+            encoder = self._placement.encoders.choose(item.job, salt, request.pools)
+            assert encoder is not None, "nobody has refused it"
+            request.pools = {encoder.pool}
+            self._goes_to(request, item, encoder)
+
+    def _goes_to(self, request: Request, item: Item, encoder: Member) -> None:
+        salt = request.answer.submission.cache_salt
+        item.encoder, item.done = encoder.name, False
+        if item.suspect:
+            self._tested[id(item)] = encoder.name
+        self._placement.encoders.sent(encoder, item.key, item.job, salt)
 
     def _hold_cached(self, request: Request) -> None:
         cached = self._expected(request)
@@ -121,6 +184,7 @@ class Items:
             salt=request.answer.submission.cache_salt,
             wanted=item.layout is not None,
             hold=item.held,
+            cost=cost(item.job),
         )
         return Tell(item.encoder, job)
 
@@ -132,9 +196,12 @@ class Items:
         return [Tell(item.encoder, RunTower(item=item.key))]
 
     def _drop(self, item: Item) -> list[Instruction]:
-        if item.pending:
-            self.arrived(item)
-        item.held, item.dropped = False, True
+        self._tested.pop(id(item), None)
+        self._waiting.pop(id(item), None)
+        if not item.encoder:  # it waits, or another one of its request could not be placed
+            return []
+        self._placement.encoders.ended(item.encoder, item.key)
+        item.pending, item.held, item.dropped = False, False, True
         return [Tell(item.encoder, DropItem(item=item.key))]
 
     @staticmethod

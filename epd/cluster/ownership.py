@@ -6,7 +6,8 @@ know their request as a whole; workers know its parts, of which `Attempts` decid
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from epd.cluster.placement import Placement
 from epd.cluster.requests import Item, Phase, Request
 from epd.cluster.standing import standing
 from epd.cluster.submission import Submission
-from epd.errors import BadRequest, InternalError, Overloaded, Unavailable, from_status
+from epd.errors import BadRequest, InternalError, Overloaded, TooLate, Unavailable, from_status
 from epd.prefix import PREFIX_TOKENS
 from epd.types import ItemLayout, Member, Stage, TokenRun
 from epd.wire.messages import (
@@ -27,6 +28,7 @@ from epd.wire.messages import (
     Cancel,
     DropItem,
     Holding,
+    ItemDone,
     ItemFailed,
     ItemMoved,
     LayoutReady,
@@ -42,7 +44,8 @@ from epd.wire.messages import (
 class Ownership:
     """All requests of one gateway. `max_context` bounds prompt + output.
 
-    `root_of` gives the parent of first blocks by cache salt; None: no KV is reused.
+    `root_of` gives the parent of first blocks by cache salt; None: no KV is reused. Who would wait
+    longer than `max_wait_s` for KV is refused.
     """
 
     def __init__(
@@ -51,12 +54,13 @@ class Ownership:
         placement: Placement,
         max_context: int,
         root_of: RootOf | None = None,
+        max_wait_s: float = math.inf,
     ) -> None:
         self._membership = membership
         self._placement = placement
         self._max_context = max_context
         self._items = Items(placement)
-        self._attempts = Attempts(placement, self._items, root_of)
+        self._attempts = Attempts(placement, self._items, root_of, max_wait_s)
 
     # ---- the client's events
 
@@ -108,7 +112,7 @@ class Ownership:
         request, item = found
         if item.encoder != sender or not item.pending:
             return []
-        self._items.arrived(item)
+        item.pending = False
         if item.layout is not None:
             return self._moved(request, item, message.layout)
         if message.layout.replaces_left > request.num_text_before(item):
@@ -123,7 +127,28 @@ class Ownership:
         if found is None or found[1].encoder != sender or found[1].dropped:
             return []
         error = from_status(message.status, message.reason, code=message.code)
+        if isinstance(error, Overloaded):
+            return [*self._encode_elsewhere(*found, message), *self._attempts.admit()]
         return [*self._attempts.fail(found[0], error), *self._attempts.admit()]
+
+    def _encode_elsewhere(
+        self, request: Request, item: Item, message: ItemFailed
+    ) -> list[Instruction]:
+        try:
+            return self._items.refused(request, item, message.reason, message.retry_after_ms)
+        except (Overloaded, Unavailable) as error:
+            return self._attempts.fail(request, error)
+
+    def item_done(self, sender: str, message: ItemDone) -> list[Instruction]:
+        """An item's rows exist."""
+        found = self._attempts.find_item(message.item)
+        if found is not None and found[1].encoder == sender:
+            self._items.done(found[1])
+        return self._attempts.resume_items()
+
+    def reported(self, sender: str, gauges: Mapping[str, int]) -> None:
+        """A worker said how much it has to do."""
+        self._placement.encoders.reported(sender, gauges)
 
     def rows_lost(self, sender: str, message: RowsLost) -> list[Instruction]:
         """Prefill waits for rows that their encoder has not got (any more): encode again."""
@@ -210,7 +235,7 @@ class Ownership:
         if request.phase is not Phase.ADMITTING:
             return []
         request.phase = Phase.RUNNING
-        request.aged = False
+        request.aged, request.queued = False, True
         answer = request.answer
         if answer.num_cached_tokens is None:
             answer.num_cached_tokens = message.cached_tokens
@@ -227,6 +252,7 @@ class Ownership:
         if message.never:
             error = BadRequest(f"{sender}: {message.reason}", code="context_length_exceeded")
             return [*self._attempts.fail(request, error), *self._attempts.admit()]
+        self._attempts.pace(sender, message.retry_after_ms)
         request.refused_by.add(sender)
         request.aged = True
         return [*self._attempts.withdraw(request, but=sender), *self._attempts.admit()]
@@ -273,6 +299,8 @@ class Ownership:
             return [emit, *self._attempts.finish(request), *self._attempts.admit()]
         if sender == request.placed.decode and request.decoded:
             self._hand_over(request, request.placed.prefill)
+        if self._attempts.suspects.proven(request):
+            return [emit, *self._attempts.admit()]
         return [emit]
 
     def _hand_over(self, request: Request, prefill: str) -> None:
@@ -290,10 +318,11 @@ class Ownership:
             self._attempts.remember(request)
             return [*self._attempts.withdraw(request, but=sender), *self._attempts.admit()]
         error = from_status(message.status, message.reason, code=message.code)
-        if not isinstance(error, Unavailable):
+        if isinstance(error, TooLate) or not isinstance(error, Unavailable):
             return [*self._attempts.fail(request, error), *self._attempts.admit()]
         # Its partner died, or they cannot reach each other. If it died, the news is still to come.
-        request.mourned = next((name for name in request.workers if name != sender), None)
+        partner = next((name for name in request.workers if name != sender), None)
+        self._attempts.suspects.mourn(request, partner)
         request.apart.add(frozenset(request.workers))
         again = self._attempts.try_again(request, message.reason)
         return [*again, *self._attempts.admit()]
@@ -305,23 +334,24 @@ class Ownership:
         return any(needs(r, member, self._membership) for r in self._attempts.in_order)
 
     def worker_lost(self, name: str, *, left: bool = False) -> list[Instruction]:
-        """A worker died: what it had goes elsewhere. One that `left` is no death of any request."""
-        self._placement.gone(name)
-        told: list[Instruction] = []
+        """A worker died, or `left` of its own will: what it had goes elsewhere."""
+        self._attempts.gone(name)
+        told = [] if left else self._attempts.blame(name)
         for request in self._attempts.in_order:
             if self._attempts.alive(request):  # another part of its answer may have failed
                 told += self._without(request, name, left=left)
         return [*told, *self.room()]
 
     def _without(self, request: Request, name: str, *, left: bool) -> list[Instruction]:
-        """What one request does without a worker that died or left."""
+        """What one request does without a worker that is gone."""
         told: list[Instruction] = []
         counted = request.mourned == name
         if counted:
             request.mourned = None
             request.deaths -= left
         if name in request.workers:
-            told += self._attempts.try_again(request, f"{name} died", counted=counted or left)
+            reason = f"{name} {'left' if left else 'died'}"
+            told += self._attempts.try_again(request, reason, counted=counted or left)
         items = request.items
         for item in items:
             lost = item.pending and item.encoder == name

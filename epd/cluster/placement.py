@@ -1,23 +1,21 @@
-"""Which workers serve a request: of those with little load the one that has most of its prompt."""
+"""Which language workers serve a request: of those with little load the one that has most of it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 
+from epd.cluster.encoders import Encoders, Needs
 from epd.cluster.expected import Expected
 from epd.cluster.membership import Membership
 from epd.errors import Unavailable
-from epd.types import Member, Modality, Stage
+from epd.types import Member, Stage
 
 SLACK = 4
 """What a longer prefix is worth: so many requests more, on both workers together."""
 
 Pair = tuple[Member, Member]
-
-Needs = tuple[Modality, ...]
-"""What one encode worker must serve to take an item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +25,18 @@ class Placed:
     prefill: str
     decode: str | None
 
+    @property
+    def names(self) -> set[str]:
+        """Both of them."""
+        return {self.prefill} if self.decode is None else {self.prefill, self.decode}
+
 
 class Placement:
     """Counts what was sent where and has not ended; ties go to the worker used longest ago."""
 
     def __init__(self, membership: Membership) -> None:
         self.expected = Expected(membership)
+        self.encoders = Encoders(membership)
         self._membership = membership
         self._load: Counter[str] = Counter()
         self._used: dict[str, int] = {}
@@ -42,14 +46,10 @@ class Placement:
         """Pools that serve requests with such items. Unavailable names what nobody serves."""
         found = {prefill.pool for prefill, _ in self._pairs()}
         for needs in items:
-            found &= {member.pool for member in self._encoders(needs)}
+            found &= {member.pool for member in self.encoders.serving(needs)}
         if not found:
             raise Unavailable("no pool of workers serves all stages")
         return found
-
-    def encoder(self, needs: Needs, pools: set[str]) -> Member:
-        """A worker for one item; Unavailable names the modality that nobody serves."""
-        return min(self._encoders(needs, pools), key=self._rank)
 
     def language(
         self,
@@ -58,13 +58,15 @@ class Placement:
         pools: set[str] | None = None,
         blocks: Sequence[bytes] = (),
         apart: Set[frozenset[str]] = frozenset(),
+        shunned: Collection[str] = (),
     ) -> Placed | None:
         """Workers for one prompt with KV for `num_tokens`, or None when all of them have refused.
 
         Too small ones only where all are, and pairs that are `apart`, names of workers that could
         not reach each other, only where there is no other. `blocks` are the prompt's hashes: among
         pairs with little load the longest expected prefix wins, prefill's first, for it saves
-        computing. Unavailable names the stage that nobody serves.
+        computing. Workers that are `shunned` come last. Unavailable names the stage that nobody
+        serves.
         """
         pairs = self._pairs(pools)
         pairs = [p for p in pairs if frozenset(m.name for m in p) not in apart] or pairs
@@ -72,6 +74,7 @@ class Placement:
         willing = [pair for pair in roomy if refused_by.isdisjoint(m.name for m in pair)]
         if not willing:
             return None
+        willing = [p for p in willing if not any(m.name in shunned for m in p)] or willing
         most = min(self._pair_load(pair) for pair in willing) + SLACK
         light = [pair for pair in willing if self._pair_load(pair) <= most]
         names = {member.name for pair in light for member in pair}
@@ -96,13 +99,6 @@ class Placement:
         found = (self.expected.tokens(m.name, blocks) for m in members if m.pool in pools)
         return max(found, default=0)
 
-    def _encoders(self, needs: Needs, pools: set[str] | None = None) -> list[Member]:
-        found = self._membership.serving(Stage.ENCODE, needs, pools)
-        if not found:
-            wanted = " together with ".join(_word(modality) for modality in needs)
-            raise Unavailable(f"no encode worker serves {wanted}")
-        return found
-
     def _pairs(self, pools: set[str] | None = None) -> list[Pair]:
         """Every prefill worker with every decode worker it works with; a fused one with itself."""
         prefills = self._membership.serving(Stage.PREFILL, pools=pools)
@@ -112,9 +108,6 @@ class Placement:
         if not pairs:
             raise Unavailable("no decode worker is alive")
         return pairs
-
-    def _rank(self, member: Member) -> tuple[int, int]:
-        return self._load[member.name], self._used.get(member.name, 0)
 
     def _pair_load(self, pair: Pair) -> int:
         return sum(self._load[member.name] for member in pair)
@@ -136,7 +129,4 @@ class Placement:
         self._load.pop(name, None)
         self._used.pop(name, None)
         self.expected.forget(name)
-
-
-def _word(modality: Modality) -> str:
-    return modality.value.replace("_", " ")
+        self.encoders.gone(name)

@@ -55,7 +55,10 @@ class Item:
     """One item and the encoder that has it. `pending`: its layout is still to come.
 
     `held`: its tower waits for us. `dropped`: its encoder was told to let go of it. `losses` counts
-    how often this attempt of its request has lost it.
+    how often this attempt of its request has lost it. `refused` has the workers that had no room
+    for it, and after how many milliseconds they expect to have some. `done`: its rows were made.
+    `suspect`: an encoder died while it had the item to do; `encoder` "": it waits for one where no
+    other suspect is.
     """
 
     job: ItemJob
@@ -66,6 +69,14 @@ class Item:
     held: bool = False
     dropped: bool = False
     losses: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    done: bool = False
+    suspect: bool = False
+
+    @property
+    def at_work(self) -> bool:
+        """Its encoder may be busy with it."""
+        return not self.done and not self.dropped and (self.pending or not self.held)
 
     @property
     def name(self) -> str:
@@ -129,10 +140,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Request:
-    """One request, first job to last token. `aged`: it was refused and is not overtaken.
+    """One request, first job to last token. `aged`: it was refused and is not overtaken. `queued`:
+    it was told to wait, and will not be refused for that.
 
     `pools`: where it may be served; the one that has rows or made tokens of it. `mourned`: a worker
-    whose death was counted on another's word. `apart` has pairs of workers of which one lost the
+    whose death was counted on another's word; `ran_there`: this request may have been the cause,
+    `mourned_again`: and was a suspect before. `apart` has pairs of workers of which one lost the
     other with this request: the link between them may be cut. `resumed` counts the emitted tokens
     that end the current attempt's prompt.
     """
@@ -151,9 +164,12 @@ class Request:
     handed_over: bool = False
     refused_by: set[str] = field(default_factory=set)
     aged: bool = False
+    queued: bool = False
     deaths: int = 0
     mourned: str | None = None
     apart: set[frozenset[str]] = field(default_factory=set)
+    ran_there: bool = False
+    mourned_again: bool = False
     _hashed: tuple[int, Prefix] | None = None
 
     # ---- its attempts
@@ -228,9 +244,12 @@ class Request:
             resumed=len(stream.emitted),
             refused_by=set(self.refused_by),
             aged=self.aged,
+            queued=True,
             deaths=self.deaths,
             mourned=self.mourned,
             apart=set(self.apart),
+            ran_there=self.ran_there,
+            mourned_again=self.mourned_again,
         )
 
     # ---- its choices
@@ -252,6 +271,11 @@ class Request:
     def decoded(self) -> bool:
         """No choice waits for its first token, which only prefill has."""
         return all(self._stream(choice).emitted for choice in self.live)
+
+    @property
+    def num_new(self) -> int:
+        """Tokens that the current attempt has added, of the choice that is furthest."""
+        return max(len(self._stream(choice).emitted) for choice in self.choices) - self.resumed
 
     def generated(self) -> list[list[int]]:
         """Of each choice the tokens behind the current attempt's prompt that have KV."""

@@ -11,8 +11,9 @@ from epd.types import ItemForm, MediaOptions, Modality, SamplingParams
 class ItemJob:
     """One item of a submission. `url` None: the gateway keeps its bytes.
 
-    `source` is a digest of the bytes, or of the URL; b"" where nobody will ask for it. The rest is
-    as EncodeItem says it.
+    `source` is a digest of the bytes, or of the URL; b"" where nobody will ask for it. `num_bytes`
+    are those of the file, `pixels` those of a picture or of a frame; 0 where that is not known. The
+    rest is as EncodeItem says it.
     """
 
     modality: Modality
@@ -22,6 +23,8 @@ class ItemJob:
     form: ItemForm = ItemForm.FILE
     pieces: tuple[tuple[str, int], ...] = ()
     options: MediaOptions = MediaOptions()
+    num_bytes: int = 0
+    pixels: int = 0
 
     @property
     def needs(self) -> tuple[Modality, ...]:

@@ -30,6 +30,9 @@ class GatewayConfig(Section):
     )
     known_sources: int = Field(4096, ge=0, description="items kept under the uuid of a client")
     known_bytes: int = Field(256 * MIB, ge=0, description="memory for them")
+    max_wait_s: float = Field(
+        120.0, gt=0, description="a request that would wait longer for KV is answered with 429"
+    )
     request_timeout_s: float = Field(600.0, gt=0, description="a request ends after this with 503")
     drain_s: float = Field(
         30.0, ge=0, description="a worker drained over HTTP may finish for so long unless told else"
@@ -47,6 +50,9 @@ class EncodeConfig(Section):
 
     modalities: tuple[Modality, ...] = Field(
         (), description="what this worker encodes; all that the model takes unless set"
+    )
+    policy: Literal["fifo", "short_first"] = Field(
+        "short_first", description="whether cheap items may pass costly ones; none ever starves"
     )
     max_batch_items: int = Field(8, ge=1, description="items per tower forward")
     max_batch_patches: int = Field(16384, ge=1, description="patches per tower forward")

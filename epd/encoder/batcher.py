@@ -1,6 +1,6 @@
 """Which items share a tower forward. Pure: costs in, batches out.
 
-First in, first out, within a count of items and of patches; an item over the patch limit runs
+In the order of a policy, within a count of items and of patches; an item over the patch limit runs
 alone. A batch that failed is taken again in smaller groups before anything new.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
+from epd.encoder.waiting import Policy, Waiting
 from epd.types import ItemKey
 
 T = TypeVar("T")
@@ -44,18 +45,18 @@ class Batch(Generic[T]):
 class Batcher(Generic[T]):
     """The queue before the towers."""
 
-    def __init__(self, *, max_items: int, max_patches: int) -> None:
+    def __init__(self, *, max_items: int, max_patches: int, policy: Policy = "fifo") -> None:
         self._max_items = max_items
         self._max_patches = max_patches
-        self._queue: dict[ItemKey, Queued[T]] = {}
+        self._queue: Waiting[ItemKey, Queued[T]] = Waiting(policy)
         self._again: deque[Batch[T]] = deque()
 
     def __len__(self) -> int:
         return len(self._queue) + sum(len(batch.items) for batch in self._again)
 
     def add(self, item: ItemKey, patches: int, prepared: T) -> None:
-        """Queue an item at the end."""
-        self._queue[item] = Queued(item, patches, prepared)
+        """Queue an item."""
+        self._queue.add(item, patches, Queued(item, patches, prepared))
 
     def take(self) -> Batch[T] | None:
         """The next batch, which leaves the queue; None when nothing waits."""
@@ -63,13 +64,12 @@ class Batcher(Generic[T]):
             return self._again.popleft()
         chosen: list[Queued[T]] = []
         patches = 0
-        for queued in self._queue.values():
+        while (queued := self._queue.peek()) is not None:
             patches += queued.patches
             if chosen and (len(chosen) == self._max_items or patches > self._max_patches):
                 break
+            self._queue.take()
             chosen.append(queued)
-        for queued in chosen:
-            del self._queue[queued.item]
         return Batch(tuple(chosen)) if chosen else None
 
     def halve(self, batch: Batch[T]) -> bool:
@@ -89,7 +89,7 @@ class Batcher(Generic[T]):
 
     def drop(self, item: ItemKey) -> None:
         """The item leaves the queue, wherever in it it is."""
-        self._queue.pop(item, None)
+        self._queue.drop(item)
         if self._again:
             rest = (
                 Batch(tuple(q for q in batch.items if q.item != item), batch.attempt)

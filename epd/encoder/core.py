@@ -24,9 +24,9 @@ from epd.encoder.events import (
     named,
 )
 from epd.encoder.intake import Intake
-from epd.encoder.ledger import Known, Ledger
+from epd.encoder.ledger import Known, Ledger, Work
 from epd.encoder.reading import Reader, Reading
-from epd.errors import BadRequest, EpdError, InternalError, Overloaded
+from epd.errors import BadRequest, EpdError, InternalError, Overloaded, TooLate
 from epd.media.decoders import Decoders
 from epd.types import ItemKey, ItemLayout
 from epd.wire.messages import EncodeItem
@@ -64,7 +64,9 @@ class Encoder:
         )
         self._arrived: list[ItemEncoded] = []  # rows that were known before the item came
         self._batcher: Batcher[PreparedItem] = Batcher(
-            max_items=config.max_batch_items, max_patches=config.max_batch_patches
+            max_items=config.max_batch_items,
+            max_patches=config.max_batch_patches,
+            policy=config.policy,
         )
         self._decoders = Decoders(config.decoders, media)
         self._intake = Intake(
@@ -72,6 +74,7 @@ class Encoder:
             media,
             modalities=towers.modalities,
             num_threads=config.intake_threads,
+            policy=config.policy,
             num_fetches=config.fetch_threads,
             fetch_bytes=config.fetch_bytes,
             wanted=self._expects,
@@ -87,8 +90,10 @@ class Encoder:
         A repeat, and an item that was dropped, are ignored.
         """
         with self._lock:
-            if not self._ledger.expect(job.item, pinned=job.wanted, hold=job.hold):
+            work = Work(job.modality, job.cost)
+            if not self._ledger.expect(job.item, work, pinned=job.wanted, hold=job.hold):
                 return
+            self._ledger.ends(job.item, job.deadline_ms, time.monotonic())
             busy = self._overload(data)
             if busy is not None:
                 self._ledger.fail(job.item)
@@ -100,11 +105,24 @@ class Encoder:
     def _overload(self, data: bytes | None) -> Overloaded | None:
         most_items, most_bytes = self._config.max_queued_items, self._config.queued_bytes
         if self._ledger.store.num_expected > most_items:
-            return Overloaded(f"{most_items} items are queued for encoding")
+            reason = f"{most_items} items are queued for encoding"
+            return Overloaded(reason, retry_after_s=self._busy_for_s)
         queued = self._intake.num_bytes
         if data is not None and queued and queued + len(data) > most_bytes:
-            return Overloaded(f"files of {queued} bytes are queued for encoding")
+            reason = f"files of {queued} bytes are queued for encoding"
+            return Overloaded(reason, retry_after_s=self._busy_for_s)
         return None
+
+    @property
+    def _busy_for_s(self) -> float | None:
+        """What is queued takes so long, if it goes on as it did; under the lock."""
+        done = self._ledger.work_done
+        return self._work_s * self._ledger.queued_cost / done if done else None
+
+    @property
+    def _work_s(self) -> float:
+        """What the work took so far: a thread's share of preparing, and the towers."""
+        return self._intake.work_s / self._config.intake_threads + self._tower_s
 
     def prepared(self, event: ItemPrepared) -> bool:
         """Queue for the towers, or hold, what an intake thread prepared. False: it was dropped."""
@@ -192,6 +210,15 @@ class Encoder:
         if leader is not None:
             self._batcher.drop(leader)
 
+    def expire(self, now: float) -> list[ItemBroken]:
+        """Drop what nobody waits for any more, and say so."""
+        with self._lock:
+            late = self._ledger.expire(now)
+        for item, _ in late:
+            self.drop(item)
+        error = TooLate("the request's deadline passed before it was encoded")
+        return [ItemBroken(item, named(error, modality, item)) for item, modality in late]
+
     def gauges(self) -> dict[str, int]:
         """What is held; any thread."""
         with self._lock:
@@ -201,6 +228,8 @@ class Encoder:
                 "intake_ms": int(self._intake.busy_s * 1000),
                 "tower_ms": int(self._tower_s * 1000),
                 "encoded": self._num_encoded,
+                "work_cost": self._ledger.work_done,
+                "work_ms": int(self._work_s * 1000),
             }
 
     def close(self) -> None:
@@ -225,7 +254,7 @@ class Encoder:
 
     def _wants(self, item: ItemKey) -> bool:
         """Under the lock."""
-        return not self._closed and self._ledger.wants(item)
+        return not self._closed and self._ledger.wants(item, time.monotonic())
 
     def _leads(self, reading: Reading, content_key: bytes) -> bool:
         """Whether this thread must prepare the item: it is not known, nor on its way already."""

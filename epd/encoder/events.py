@@ -102,4 +102,9 @@ class ItemEncoded:
 def named(error: EpdError, modality: Modality, item: ItemKey) -> EpdError:
     """The same error, its message starting with the item as the client counts it, from 0."""
     name = modality.value.replace("_", " ")
-    return type(error)(f"{name} {item.index}: {error.message}", param=error.param, code=error.code)
+    return type(error)(
+        f"{name} {item.index}: {error.message}",
+        param=error.param,
+        code=error.code,
+        retry_after_s=error.retry_after_s,
+    )

@@ -2,12 +2,12 @@
 
 Items behind URLs have threads of their own, most of which wait for a server: slow servers hold up
 neither inline items nor each other. How many items are decoded and preprocessed at once is limited
-over all threads. Threads are daemons, so a fetch does not hold up the end of the process.
+over all threads; which go first, their cost and a policy decide. Threads are daemons, so a fetch
+does not hold up the end of the process.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -17,13 +17,14 @@ from epd.config import MediaConfig
 from epd.encoder.events import ItemBroken, PreparedItem, named
 from epd.encoder.fetched import FetchedBytes, FetchRoom
 from epd.encoder.reading import Reader, Reading, fault_of
+from epd.encoder.turns import Jobs, Turns
+from epd.encoder.waiting import Policy
 from epd.errors import BadRequest, Cancelled, EpdError, InternalError
 from epd.media import Fetcher
 from epd.types import ItemKey, Modality
 from epd.wire.messages import EncodeItem
 
 _Job = tuple[EncodeItem, bytes | None]
-_Jobs = queue.SimpleQueue[_Job | None]
 _CLOSE_S = 1.0
 
 
@@ -31,7 +32,7 @@ _CLOSE_S = 1.0
 class _Pool:
     """Threads that share a queue of jobs."""
 
-    jobs: _Jobs
+    jobs: Jobs[_Job]
     threads: list[threading.Thread]
 
 
@@ -50,6 +51,7 @@ class Intake:
         *,
         modalities: tuple[Modality, ...],
         num_threads: int,
+        policy: Policy,
         num_fetches: int,
         fetch_bytes: int,
         wanted: Callable[[ItemKey], bool],
@@ -69,16 +71,18 @@ class Intake:
         self._media = media
         self._fetched_bytes = FetchedBytes(media.request_bytes)
         self._fetch_room = FetchRoom(fetch_bytes)
-        self._working = threading.BoundedSemaphore(num_threads)
+        self._working = Turns(num_threads, policy)
+        self._policy: Policy = policy
         self._lock = threading.Lock()
         self._num_jobs = 0
         self._num_bytes = 0
         self._busy_s = 0.0
+        self._work_s = 0.0
         self._inline = self._start("intake", num_threads)
         self._fetched = self._start("fetch", num_fetches)
 
     def _start(self, name: str, count: int) -> _Pool:
-        jobs: _Jobs = queue.SimpleQueue()
+        jobs: Jobs[_Job] = Jobs(self._policy)
         threads = [
             threading.Thread(target=self._run, args=(jobs,), name=f"{name}-{n}", daemon=True)
             for n in range(count)
@@ -96,7 +100,7 @@ class Intake:
             self._num_jobs += 1
             self._num_bytes += len(data or b"")
         pool = self._inline if job.url is None or data is not None else self._fetched
-        pool.jobs.put((job, data))
+        pool.jobs.put((job, data), job.cost)
 
     @property
     def num_jobs(self) -> int:
@@ -109,6 +113,11 @@ class Intake:
         return self._num_bytes
 
     @property
+    def work_s(self) -> float:
+        """What decoding and preprocessing took so far, in all threads together."""
+        return self._work_s
+
+    @property
     def busy_s(self) -> float:
         """What jobs took so far, from their start to their event, in all threads together."""
         return self._busy_s
@@ -117,14 +126,13 @@ class Intake:
         """Stop the threads; one that is inside a fetch is left behind after a second."""
         pools = (self._inline, self._fetched)
         for pool in pools:
-            for _ in pool.threads:
-                pool.jobs.put(None)
+            pool.jobs.close()
         deadline = time.monotonic() + _CLOSE_S
         for thread in [thread for pool in pools for thread in pool.threads]:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _run(self, jobs: _Jobs) -> None:
-        while (job := jobs.get()) is not None:
+    def _run(self, jobs: Jobs[_Job]) -> None:
+        while (job := jobs.take()) is not None:
             began = time.perf_counter()
             self._handle(*job)
             with self._lock:
@@ -174,7 +182,12 @@ class Intake:
         key = self._reader.key(reading)
         if not self._leads(reading, key):
             return None
-        with self._working:
+        with self._working.turn(reading.job.cost):
             if not self._wait_for_room(item):
                 return None
-            return self._reader.prepare(reading, key, lambda: self._wanted(item))
+            began = time.perf_counter()
+            try:
+                return self._reader.prepare(reading, key, lambda: self._wanted(item))
+            finally:
+                with self._lock:
+                    self._work_s += time.perf_counter() - began

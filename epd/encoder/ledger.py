@@ -6,14 +6,15 @@ preprocessing and towers, so that their rules meet in one place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from epd.deadlines import Deadlines
 from epd.encoder.cache import Cache
 from epd.encoder.flights import Flights
 from epd.encoder.prepared import PreparedItems
 from epd.encoder.rows import RowStore
-from epd.types import ItemKey, ItemLayout
+from epd.types import ItemKey, ItemLayout, Modality
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -35,6 +36,14 @@ class Known(Generic[R]):
     nbytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an item is, and what it may take."""
+
+    modality: Modality
+    cost: int
+
+
 class Ledger(Generic[P, R, J]):
     """P: a prepared item, R: rows, J: what an item came with. Sizes are told."""
 
@@ -44,32 +53,58 @@ class Ledger(Generic[P, R, J]):
         self._flights: Flights[Key, J, P] = Flights()
         self._prepared: PreparedItems[P] = PreparedItems(prepared_bytes)
         self._early: dict[ItemKey, Known[R]] = {}
+        self._work: dict[ItemKey, Work] = {}  # of those whose rows are still to come
+        self._deadlines: Deadlines[ItemKey] = Deadlines()
+        self.work_done = 0
 
     # ---- items come and go
 
-    def expect(self, item: ItemKey, *, pinned: bool, hold: bool) -> bool:
+    def expect(self, item: ItemKey, work: Work, *, pinned: bool, hold: bool) -> bool:
         """Announce an item. False for one that was dropped, is expected or has its rows."""
         if not self.store.expect(item, pinned=pinned):
             return False
+        self._work[item] = work
         if hold:
             self._prepared.hold(item)
         return True
 
-    def wants(self, item: ItemKey) -> bool:
+    def ends(self, item: ItemKey, remaining_ms: int, now: float) -> None:
+        """Nobody waits for an expected item after this; 0: it may take for ever."""
+        self._deadlines.set(item, remaining_ms, now)
+
+    def wants(self, item: ItemKey, now: float) -> bool:
         """Whether work under its name is of use: for itself, or for those that follow it."""
-        return self._flights.led_by(item) is not None or self.store.expects(item)
+        flight = self._flights.led_by(item)
+        of_use = (item,) if flight is None else tuple(flight.members)
+        return any(self.store.expects(i) and not self._deadlines.passed(i, now) for i in of_use)
+
+    def expire(self, now: float) -> list[tuple[ItemKey, Modality]]:
+        """Items that nobody waits for any more. They are to be dropped."""
+        return [(item, self._work[item].modality) for item in self._deadlines.expire(now)]
+
+    @property
+    def queued_cost(self) -> int:
+        """Of all that is still to be encoded."""
+        return sum(work.cost for work in self._work.values())
 
     def fail(self, item: ItemKey) -> None:
         """An item that is on no way gets no rows."""
         self.store.fail(item)
         self._early.pop(item, None)
         self._prepared.unhold(item)
+        self._settle(item)
+
+    def _settle(self, item: ItemKey) -> Work | None:
+        """It takes nothing more."""
+        self._deadlines.forget(item)
+        return self._work.pop(item, None)
 
     def drop(self, item: ItemKey) -> ItemKey | None:
         """Its consumer is gone. The leader of a way that nobody goes any more: end that work."""
         self.store.drop(item)
         self._early.pop(item, None)
         self._prepared.unhold(item)
+        self._settle(item)
         over = self._flights.leave(item)
         if over is None:
             return None
@@ -90,6 +125,8 @@ class Ledger(Generic[P, R, J]):
     def join(self, item: ItemKey, key: Key, job: J) -> tuple[bool, P | None]:
         """Whether the item leads; a follower may find that its leader is prepared already."""
         flight = self._flights.join(item, key, job)
+        if flight.leader != item and item in self._work:
+            self._work[item] = replace(self._work[item], cost=0)
         return flight.leader == item, flight.prepared
 
     def prepared(self, leader: ItemKey, prepared: P, size: int) -> tuple[ItemKey, ...]:
@@ -143,6 +180,7 @@ class Ledger(Generic[P, R, J]):
         if flight is None:
             return []
         self.cache.put(flight.key, known, known.nbytes)
+        self.work_done += self._work[leader].cost if leader in self._work else 0
         landed = [item for item in flight.members if item in flight.on_record]
         for item in landed:
             self.keep(item, known)
@@ -152,6 +190,7 @@ class Ledger(Generic[P, R, J]):
     def keep(self, item: ItemKey, known: Known[R]) -> None:
         """An item has its rows."""
         self._prepared.unhold(item)
+        self._settle(item)
         self.store.put(item, known.rows, known.nbytes)
 
     def crash(self, leader: ItemKey) -> tuple[ItemKey, ...]:
@@ -180,6 +219,7 @@ class Ledger(Generic[P, R, J]):
             "prepared_bytes": self._prepared.num_bytes,
             "followers": self._flights.num_followers,
             "early_items": len(self._early),
+            "queued_cost": self.queued_cost,
             "cache_bytes": self.cache.num_bytes,
             "cache_hits": self.cache.hits,
             "cache_misses": self.cache.misses,
@@ -191,3 +231,5 @@ class Ledger(Generic[P, R, J]):
         self.cache.check()
         self._flights.check()
         assert all(self.store.expects(item) for item in self._early)
+        assert all(self.store.expects(item) for item in self._work)
+        assert len(self._deadlines) <= len(self._work)

@@ -9,6 +9,7 @@ anything else         500, logged with its traceback, which never reaches a body
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,10 @@ def error_body(error: EpdError) -> dict[str, Any]:
 
 
 def error_response(error: EpdError, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The body with its status."""
+    """The body with its status, and Retry-After where that is known."""
+    headers = dict(headers or {})
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from epd.engine import Engine, EngineRequest, Role, StepResult
@@ -48,6 +50,7 @@ class DecodeCore(LanguageCore):
         if cached is None:
             return
         self._kv.reserved(gateway, key, reserve.prefill, reserve.num_tokens, cached)
+        self._deadlines.set(key, reserve.deadline_ms, time.monotonic())
         self._station.send(gateway, Reserved(request=key, cached_tokens=cached))
 
     def _on_chunk(self, prefill: str, chunk: KvChunk, frame: memoryview | None) -> None:
@@ -78,6 +81,7 @@ class DecodeCore(LanguageCore):
 
     def step(self) -> None:
         """One forward."""
+        self._end_late()
         if self._engine.has_work:
             self._complete(self._engine.step())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from epd.wire.messages import (
     EmbeddingData,
     EncodeItem,
     Holding,
+    ItemDone,
     ItemFailed,
     LayoutReady,
     Payload,
@@ -108,6 +110,7 @@ class EncodeCore:
                 status=event.error.status,
                 code=event.error.code,
                 reason=event.error.message,
+                retry_after_ms=int(1000 * (event.error.retry_after_s or 0)),
             )
             self._station.send(owner, failed)
 
@@ -126,6 +129,8 @@ class EncodeCore:
     def step(self) -> None:
         """Send what can be sent, then one tower batch."""
         self._bulk.pump()
+        for late in self._encoder.expire(time.monotonic()):
+            self._on_broken(late)
         if not self._encoder.has_work:
             return
         for result in self._encoder.step():
@@ -141,6 +146,8 @@ class EncodeCore:
             self._evicted(item)
         else:
             self._do(self._sender.encoded(item, rows.shape[0]))
+            if item in self._owners:
+                self._station.send(self._owners[item], ItemDone(item=item))
 
     def _do(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:

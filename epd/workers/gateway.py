@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,13 +33,15 @@ from epd.cluster.membership import Rejected
 from epd.config import Config
 from epd.errors import Cancelled, EpdError, InternalError, NotFound, Overloaded, Unavailable
 from epd.gateway.service import CallSpec
+from epd.media.sizes import picture_pixels
 from epd.models.spec import SHAPES_TOKENS, Checkpoint
 from epd.observe import Metrics
 from epd.prefix import prefix_root
 from epd.prompt import Draft, MediaPart
-from epd.types import Member, TokenLogprobs, TokenRun
+from epd.types import ItemForm, Member, Modality, TokenLogprobs, TokenRun
 from epd.wire.links import Delivery, PeerLost
 from epd.wire.messages import (
+    Admit,
     Drain,
     EncodeItem,
     Heartbeat,
@@ -48,6 +51,7 @@ from epd.wire.messages import (
     Register,
     RegisterRefused,
     Released,
+    Reserve,
     Welcome,
 )
 from epd.wire.zmq_links import ZmqLinks
@@ -77,6 +81,7 @@ class LiveCall:
     prompt_token_ids: tuple[int, ...] = ()
     events: asyncio.Queue[TokenRun | EpdError | None] = field(default_factory=asyncio.Queue)
     began: float = field(default_factory=time.monotonic)
+    ends: float = math.inf
     timer: asyncio.TimerHandle | None = None
 
     @property
@@ -121,12 +126,12 @@ class Node:
         self._membership = Membership(same, config.gateway.allow)
         self.overview = Overview(self._membership)
         limit = config.language.max_context or checkpoint.max_context
-        self._reuses_kv = config.language.prefix_cache
         self._ownership = Ownership(
             self._membership,
             Placement(self._membership),
             min(limit, checkpoint.max_context),
-            partial(prefix_root, fingerprint) if self._reuses_kv else None,
+            partial(prefix_root, fingerprint) if config.language.prefix_cache else None,
+            config.gateway.max_wait_s,
         )
         self.links = ZmqLinks(config.name or "gateway-0", config.listen, config.wire, self)
         self.broken: asyncio.Future[None] = self._loop.create_future()
@@ -154,6 +159,7 @@ class Node:
         self._check_media(live)
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
+        live.ends = live.began + timeout
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
         for part in call.draft.parts:
             self.metrics_registry.item(part.modality)
@@ -162,8 +168,6 @@ class Node:
 
     async def _sources(self, draft: Draft) -> list[bytes]:
         """A digest per item; of large files away from the loop."""
-        if not self._reuses_kv:
-            return [b""] * len(draft.parts)
         if sum(part.source.num_bytes for part in draft.parts) <= HASHED_AT_ONCE:
             return _digests(draft.parts)
         return await asyncio.to_thread(_digests, draft.parts)
@@ -322,6 +326,7 @@ class Node:
             gauges = {**delivery.message.gauges, "step_age_ms": delivery.message.step_age_ms}
             self.overview.reported(member, gauges)
             self.metrics_registry.worker(member.name, "+".join(member.stages), gauges)
+            self._ownership.reported(member.name, delivery.message.gauges)
 
     def _lost(self, name: str, incarnation: str, reason: str, *, left: bool = False) -> None:
         if name == self.links.name:
@@ -387,11 +392,19 @@ class Node:
         frame: bytes | None = None
         if isinstance(message, EncodeItem) and message.url is None:
             frame = self._calls[asked_as(message.item.request_id)].media[message.item.index]
+        if isinstance(message, EncodeItem | Reserve | Admit):
+            message = replace(message, deadline_ms=self._remaining_ms(message))
         if not self.links.send(to, message, frame):
             member = self._membership.get(to)
             if member is not None:
                 reason = "cannot be reached"
                 self._loop.call_soon(self._lost, to, member.incarnation, reason)
+
+    def _remaining_ms(self, message: EncodeItem | Reserve | Admit) -> int:
+        """Of its request's time; at least 1, for the end has an event of its own."""
+        key = message.item if isinstance(message, EncodeItem) else message.request
+        left = self._calls[asked_as(key.request_id)].ends - time.monotonic()
+        return max(1, int(left * 1000))
 
     def _emit(self, emit: Emit) -> None:
         call = self._calls[emit.request_id]
@@ -432,6 +445,8 @@ def _submission(request_id: str, call: CallSpec, sources: list[bytes]) -> Submis
             form=part.source.form,
             pieces=part.source.pieces,
             options=part.options,
+            num_bytes=part.source.num_bytes,
+            pixels=_pixels(part),
         )
         for part, source in zip(call.draft.parts, sources, strict=True)
     )
@@ -442,6 +457,14 @@ def _submission(request_id: str, call: CallSpec, sources: list[bytes]) -> Submis
         sampling=call.sampling,
         cache_salt=call.cache_salt,
     )
+
+
+def _pixels(part: MediaPart) -> int:
+    """Of an inline picture, or of a video's first frame; 0 where that cannot be seen."""
+    pictures = part.modality is Modality.IMAGE or part.source.form is ItemForm.FRAMES
+    if part.source.data is None or part.source.form is ItemForm.EMBEDS or not pictures:
+        return 0
+    return picture_pixels(part.source.data) or 0
 
 
 def _digests(parts: Iterable[MediaPart]) -> list[bytes]:

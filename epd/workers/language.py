@@ -6,11 +6,14 @@ does it. Step thread only.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from epd.deadlines import Deadlines
 from epd.engine import Engine
+from epd.errors import TooLate
 from epd.handoff import EndChoice, Free, Instruction, KvReceiver, KvSender, Send
 from epd.transfer.incoming import Incoming
 from epd.types import Prefix, RequestKey, TokenRun
@@ -24,6 +27,7 @@ from epd.wire.messages import (
     StopChoice,
     Tokens,
 )
+from epd.workers.pace import Pace
 from epd.workers.station import Handler, Station
 
 
@@ -33,6 +37,7 @@ class Admission:
     def __init__(self, engine: Engine, station: Station) -> None:
         self._engine = engine
         self._station = station
+        self._pace = Pace()
         self._owed: set[str] = set()
         self._free_then = 0
         self._preempted_then = False
@@ -49,6 +54,7 @@ class Admission:
         """Tokens whose KV is here already, and the blocks are held; None: the gateway knows why."""
         cached = self._engine.reserve(request, num_tokens, prefix, most_cached=most_cached)
         if cached is not None:
+            self._pace.began(request, time.monotonic())
             return cached
         never = not self._engine.fits(num_tokens)
         capacity = self._engine.num_tokens_capacity
@@ -57,7 +63,10 @@ class Admission:
             self._owed.add(gateway)
             self._free_then = self._engine.free_tokens
             self._preempted_then = self._preempted
-        self._station.send(gateway, Refused(request=request, reason=reason, never=never))
+        refused = Refused(
+            request=request, reason=reason, never=never, retry_after_ms=self._pace.next_ms()
+        )
+        self._station.send(gateway, refused)
         return None
 
     @property
@@ -71,8 +80,13 @@ class Admission:
         if self._preempted_then or self._engine.free_tokens > self._free_then:
             self.given_back()
 
+    def freed(self, request: RequestKey) -> None:
+        """It holds nothing any more."""
+        self._pace.ended(request, time.monotonic())
+        self.given_back()
+
     def given_back(self) -> None:
-        """Something was freed."""
+        """There may be room."""
         owed, self._owed = self._owed, set()
         for gateway in owed:
             self._station.send(gateway, Room(free_tokens=self._engine.free_tokens))
@@ -94,6 +108,7 @@ class LanguageCore:
         self._held = kv
         self._incoming = Incoming()
         self._admission = Admission(engine, station)
+        self._deadlines: Deadlines[RequestKey] = Deadlines()
         self._handlers: dict[type[Any], Handler] = {
             Cancel: lambda peer, m, _: self._do(kv.ended(m.request)),
             PeerFailed: lambda peer, m, _: self._do(kv.peer_failed(peer, m.request)),
@@ -136,9 +151,15 @@ class LanguageCore:
         for instruction in instructions:
             self._actions[type(instruction)](instruction)
 
+    def _end_late(self) -> None:
+        """Nobody waits for these any more: no step runs for them."""
+        for request in self._deadlines.expire(time.monotonic()):
+            self._do(self._held.failed(request, TooLate("the request's deadline passed")))
+
     def _free(self, request: RequestKey) -> None:
+        self._deadlines.forget(request)
         self._engine.release(request)
-        self._admission.given_back()
+        self._admission.freed(request)
 
     def _send_tokens(self, runs: Iterable[TokenRun]) -> None:
         """One message per gateway and step."""

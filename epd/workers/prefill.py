@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -94,9 +95,11 @@ class PrefillCore(LanguageCore):
             self._engine.start(request)
         except EpdError as error:
             self._engine.release(key)
+            self._admission.freed(key)
             self._station.send(gateway, failure(key, error))
             return
         self._kv.admitted(gateway, key, admit.decode)
+        self._deadlines.set(key, admit.deadline_ms, time.monotonic())
         self._admits[key] = admit
         self._deltas[key] = request.position_delta
         self._station.send(gateway, Admitted(request=key, cached_tokens=cached))
@@ -148,6 +151,7 @@ class PrefillCore(LanguageCore):
     def step(self) -> None:
         """Send what can be sent, then one forward."""
         self._bulk.pump()
+        self._end_late()
         if self._engine.has_work:
             self._complete(self._engine.step())
             self._bulk.pump()

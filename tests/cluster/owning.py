@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,11 +33,15 @@ class Gateway:
     """The table, the placement and the ownership of one gateway."""
 
     def __init__(
-        self, *members: Member, max_context: int = 100, root_of: RootOf | None = None
+        self,
+        *members: Member,
+        max_context: int = 100,
+        root_of: RootOf | None = None,
+        max_wait_s: float = math.inf,
     ) -> None:
         self.membership = table(*members)
         self.placement = Placement(self.membership)
-        self.owner = Ownership(self.membership, self.placement, max_context, root_of)
+        self.owner = Ownership(self.membership, self.placement, max_context, root_of, max_wait_s)
 
     def submit(
         self,
@@ -50,15 +55,16 @@ class Gateway:
         source: bytes = b"",
         salt: str = "",
         job: ItemJob = IMAGE_JOB,
+        jobs: tuple[ItemJob, ...] = (),
     ) -> list[Instruction]:
         """A prompt of `text` tokens (or these) and so many items, images unless `job` says so."""
-        job = replace(job, source=source)
+        jobs = jobs or (replace(job, source=source),) * items
         ids = (1,) * text if isinstance(text, int) else text
         sampling = SamplingParams(max_tokens=max_tokens, n=n, prompt_logprobs=prompt_logprobs)
         submission = Submission(
             request_id=request_id,
-            text=(ids, *[()] * items),
-            items=(job,) * items,
+            text=(ids, *[()] * len(jobs)),
+            items=jobs,
             sampling=sampling,
             cache_salt=salt,
         )

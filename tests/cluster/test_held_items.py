@@ -143,10 +143,7 @@ def test_an_item_that_is_encoded_again_and_cached_by_then_is_dropped() -> None:
     gateway.reserved(request=again)
     assert gateway.admitted(request=again, cached=48) == [Tell("E", m.DropItem(item=AGAIN))]
     assert gateway.laid_out(attempt=2, found=BIG) == []
-    gateway.joins(encode("E2"))
-    jobs = [job(gateway.submit(f"s{k}", items=1)) for k in range(2)]
-    assert len(jobs) == 2
-    assert gateway.placement.encoder((jobs[0].modality,), {""}).name in ("E", "E2")
+    assert gateway.placement.encoders.load("E") == 0
 
 
 def test_a_dropped_item_can_fail_nobody() -> None:

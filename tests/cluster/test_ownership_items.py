@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from epd.cluster import ItemJob, Tell
+from epd.cluster.costs import cost
 from epd.types import ItemForm, ItemKey, MediaOptions, Member, Modality, RequestKey
 from epd.wire import messages as m
 from tests.cluster.owning import Gateway, R, error, receivers, split, told
@@ -171,6 +172,7 @@ def test_a_job_says_what_was_asked_of_the_item_and_for_whom() -> None:
         pieces=(("file", 3),),
         options=MediaOptions(use_audio_in_video=True, fps=2.0),
         salt="tenant",
+        cost=cost(SOUNDING),
     )
 
 

@@ -35,13 +35,15 @@ def test_the_least_loaded_worker_is_chosen() -> None:
 
 def test_ties_go_to_the_worker_used_longest_ago() -> None:
     """Short requests one after the other are spread all the same."""
-    place = placement(encode("E1"), encode("E2"), prefill(), decode())
+    place = placement(prefill("P1"), prefill("P2"), decode())
     chosen = []
     for _ in range(4):
-        chosen.append(place.encoder(IMAGE, {""}).name)
+        placed = place.language(1, set())
+        assert placed is not None
+        chosen.append(placed.prefill)
         place.began(chosen[-1])
         place.ended(chosen[-1])
-    assert chosen == ["E1", "E2", "E1", "E2"]
+    assert chosen == ["P1", "P2", "P1", "P2"]
 
 
 def test_a_successor_starts_without_its_predecessors_load() -> None:
@@ -97,7 +99,7 @@ def test_no_decode_worker_is_said_so() -> None:
 def test_no_encode_worker_is_said_so() -> None:
     """The modality is named."""
     with pytest.raises(Unavailable, match="no encode worker serves audio"):
-        placement(encode()).encoder(AUDIO, {""})
+        placement(encode()).encoders.serving(AUDIO)
     with pytest.raises(Unavailable, match="no encode worker serves image"):
         placement(prefill(), decode()).pools([IMAGE])
 
@@ -142,7 +144,7 @@ def test_items_and_prompt_stay_in_one_pool() -> None:
     )
     assert place.pools([IMAGE]) == {"b"}
     assert place.pools(()) == {"b", "c"}
-    assert place.encoder(IMAGE, {"b"}).name == "E2"
+    assert [member.name for member in place.encoders.serving(IMAGE, {"b"})] == ["E2"]
     assert place.language(1, set(), {"b"}) == Placed("P2", "D2")
 
 
@@ -170,23 +172,8 @@ def specialists() -> Placement:
     )
 
 
-def test_an_item_goes_to_a_worker_that_serves_its_modality() -> None:
-    """However idle the others are."""
-    place = specialists()
-    place.began("E3")
-    for _ in range(4):
-        place.began("EA")
-    assert place.encoder(VIDEO, {""}).name == "EV"
-    assert place.encoder(AUDIO, {""}).name == "E3"
-
-
-def test_a_video_with_sound_goes_to_a_worker_that_serves_both() -> None:
+def test_a_video_with_sound_needs_a_worker_that_serves_both() -> None:
     """One worker for pictures and one for sound are not enough: it is one job."""
-    place = specialists()
-    for _ in range(9):
-        place.began("E3")
-    assert place.encoder(SOUNDING, {""}).name == "E3"
-    place.gone("E3")
     apart = placement(encode("EV", modalities=VIDEO), encode("EA", modalities=AUDIO), fused())
     assert apart.pools([VIDEO, AUDIO]) == {""}
     with pytest.raises(Unavailable, match="no encode worker serves video together with audio"):

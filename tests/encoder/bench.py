@@ -80,7 +80,7 @@ class Bench:
     def held(self) -> dict[str, int]:
         """The gauges of what is held that no thread changes behind the test's back."""
         gauges = self.encoder.gauges().items()
-        others = {"intake_jobs", "encoded"}
+        others = {"intake_jobs", "encoded", "work_cost"}
         others |= {"cache_bytes", "cache_hits", "cache_misses"}
         return {k: v for k, v in gauges if k not in others and not k.endswith("_ms")}
 
@@ -107,6 +107,8 @@ def image_job(
     options: MediaOptions | None = None,
     wanted: bool = False,
     hold: bool = False,
+    cost: int = 1,
+    deadline_ms: int = 0,
 ) -> EncodeItem:
     """The message that starts an image."""
     return EncodeItem(
@@ -118,6 +120,8 @@ def image_job(
         salt=salt,
         wanted=wanted,
         hold=hold,
+        cost=cost,
+        deadline_ms=deadline_ms,
     )
 
 

@@ -112,3 +112,11 @@ def test_every_item_is_taken_once_in_order_within_the_limits(
     for batch in batches:
         assert len(batch) <= max_items
         assert len(batch) == 1 or sum(patches[index] for index in batch) <= max_patches
+
+
+def test_cheap_items_may_share_a_forward_before_a_costly_one() -> None:
+    """Where the policy says so; a batch is as full as ever."""
+    batcher: Batcher[str] = Batcher(max_items=3, max_patches=10, policy="short_first")
+    for index, cost in enumerate((9, 1, 2, 8)):
+        batcher.add(key(index), cost, f"p{index}")
+    assert drained(batcher) == [[1, 2], [3], [0]]

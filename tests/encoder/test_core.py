@@ -194,8 +194,34 @@ def test_a_full_queue_refuses_until_something_leaves(benches: list[Bench]) -> No
     found = bench.broken(key(2), picture(2))
     assert type(found) is Overloaded
     assert found.message == "image 2: 2 items are queued for encoding"
+    assert found.retry_after_s == 1.0, "nothing was measured yet"
     bench.run()
     bench.prepare(key(2), picture(2))
+
+
+def test_a_refusal_says_when_there_may_be_room(benches: list[Bench]) -> None:
+    """What is queued takes as long as what was done took."""
+    bench = Bench(max_queued_items=1)
+    benches.append(bench)
+    bench.prepare(key(0), picture(2), cost=1000)
+    assert bench.encoder.gauges()["queued_cost"] == 1000
+    bench.run()
+    assert bench.encoder.gauges()["work_cost"] == 1000
+    bench.prepare(key(1), picture(3), cost=10_000_000)
+    found = bench.broken(key(2), picture(4))
+    assert found.retry_after_s is not None and found.retry_after_s > 1.0
+
+
+def test_equal_items_are_one_piece_of_work(bench: Bench) -> None:
+    """They share a way, or the rows are there."""
+    for index in range(2):
+        bench.prepare(key(index), picture(2), cost=1000)
+    assert bench.encoder.gauges()["queued_cost"] == 1000
+    bench.run()
+    bench.prepare(key(2), picture(2), cost=1000)
+    bench.run()
+    gauges = bench.encoder.gauges()
+    assert (gauges["queued_cost"], gauges["work_cost"]) == (0, 1000)
 
 
 def test_a_repeated_job_is_ignored(bench: Bench) -> None:
@@ -287,6 +313,7 @@ def test_unpinned_rows_make_room_and_pinned_ones_stay(benches: list[Bench]) -> N
         "prepared_bytes": 0,
         "followers": 0,
         "early_items": 0,
+        "queued_cost": 0,
     }
     assert bench.encoder.unpin(key(0))
     assert bench.encoder.rows(key(0)) is not None

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from epd.errors import BadMedia, InternalError, Overloaded, Unavailable
+from epd.errors import BadMedia, EpdError, InternalError, Overloaded, Unavailable
 from epd.types import FinishReason
 from tests.gateway.conftest import Serve
 from tests.gateway.scripted import NUM_CACHED, Last, ScriptedService, Step
@@ -203,6 +203,25 @@ async def test_an_error_before_the_first_token_has_its_own_status(
                 "code": error.code,
             }
         }
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (Overloaded("no room"), "1"),
+        (Overloaded("no room", retry_after_s=0.2), "1"),
+        (Overloaded("no room", retry_after_s=6.5), "7"),
+        (InternalError("prefill: broken"), None),
+    ],
+)
+async def test_a_refusal_says_when_to_try_again(
+    serve: Serve, error: EpdError, after: str | None
+) -> None:
+    """In whole seconds, never too early; of other errors nothing is known."""
+    for service in (ScriptedService(refusal=error), ScriptedService([error])):
+        async with serve(service) as client:
+            response = await client.post("/v1/chat/completions", json=chat())
+        assert response.headers.get("retry-after") == after
 
 
 async def test_an_error_after_the_first_token_is_an_event(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,6 +72,7 @@ class Stage:
             self.engines["decode"] = _engine(config)
             self.cores["decode"] = self._decode(self.engines["decode"])
         self.num = 0
+        self.deadline_ms = 0
 
     def _prefill(self, engine: Engine) -> PrefillCore:
         rows = RowReceiver(1 << 20, 1 << 12)
@@ -85,9 +87,15 @@ class Stage:
     # ---- what a test does
 
     def ask(
-        self, case: Case, sampling: SamplingParams, *, reuse_at: Sequence[str] = EVERYWHERE
+        self,
+        case: Case,
+        sampling: SamplingParams,
+        *,
+        reuse_at: Sequence[str] = EVERYWHERE,
+        deadline_ms: int = 0,
     ) -> RequestKey:
         """As the gateway has it: blocks at decode first, then the prompt for prefill."""
+        self.deadline_ms = deadline_ms
         self.num += 1
         key, self.rows = RequestKey(f"q{self.num}", 1), case.rows
         prompt = case.prompt
@@ -99,7 +107,7 @@ class Stage:
             return key
         there = known if "decode" in reuse_at else None
         reserve = m.Reserve(request=key, num_tokens=whole, prefill="prefill", prefix=there)
-        self.say("decode", reserve)
+        self.say("decode", replace(reserve, deadline_ms=deadline_ms))
         cached = self.answers(m.Reserved)[-1].cached_tokens
         self._admit(key, case, sampling, prefix, "decode", prompt.num_tokens, cached)
         return key
@@ -122,6 +130,7 @@ class Stage:
             num_tokens=num_tokens,
             cached_tokens=cached,
             prefix=prefix,
+            deadline_ms=self.deadline_ms,
         )
         self.say("prefill", admit)
 

@@ -90,3 +90,14 @@ def test_while_preempted_requests_wait_there_is_no_room_for_new_ones() -> None:
     house.admission.stepped()
     assert house.rooms == 1
     assert house.ask(20) == 0
+
+
+def test_a_refusal_says_how_often_there_is_room() -> None:
+    """As soon as one request has ended."""
+    house = House(free=20)
+    for k in range(3):
+        house.admission.reserve("g", RequestKey("r", k), 5, None, most_cached=0)
+    house.admission.freed(RequestKey("r", 0))
+    assert house.ask(100) is None
+    ((_, refused),) = house.told
+    assert refused.retry_after_ms >= 1

@@ -270,16 +270,35 @@ def test_reserve_carries_the_prefix_only_where_the_cache_is_on(play: Play) -> No
     async def scene(stage: Stage) -> None:
         await stage.node.submit(call())
         ((reserve, _),) = stage.told(m.Reserve)
-        assert (reserve.prefix is not None) is stage.node._reuses_kv
+        found.append(reserve.prefix is not None)
         stage.node.end_all()
 
+    found: list[bool] = []
     play(scene)
     play(scene, language={"prefix_cache": False})
+    assert found == [True, False]
+
+
+def test_whoever_works_for_a_request_knows_how_much_time_it_has(play: Play) -> None:
+    """What is left when the message goes out, of what the client or the operator allows."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call(b"pixels"))
+        ((job, _),) = stage.told(m.EncodeItem)
+        live.ends -= 3.0
+        stage.hear("E", m.LayoutReady(item=job.item, layout=layout()))
+        ((reserve, _),) = stage.told(m.Reserve)
+        stage.admit(RequestKey(live.request_id, 1))
+        ((admit, _),) = stage.told(m.Admit)
+        assert 0 < admit.deadline_ms <= reserve.deadline_ms <= job.deadline_ms - 3000 <= 4000
+        stage.node.end_all()
+
+    play(scene, gateway={"request_timeout_s": 7.0})
 
 
 @pytest.mark.parametrize("size", [10, HASHED_AT_ONCE + 1])
 def test_a_source_is_what_an_item_is_and_how_it_is_read(play: Play, size: int) -> None:
-    """However it is computed; nothing is where no KV is reused."""
+    """However it is computed."""
     data = b"x" * size
     (part,) = call(data).draft.parts
     others = [
@@ -294,13 +313,9 @@ def test_a_source_is_what_an_item_is_and_how_it_is_read(play: Play, size: int) -
         found = await stage.node._sources(Draft(text=(), parts=(part, same, *others)))
         assert len(found) == 6
         assert found[0] == found[1]
-        if stage.node._reuses_kv:
-            assert len(set(found)) == 5 and b"" not in found
-        else:
-            assert set(found) == {b""}
+        assert len(set(found)) == 5 and b"" not in found
 
     play(scene)
-    play(scene, language={"prefix_cache": False})
 
 
 def test_an_item_that_was_answered_before_is_held(play: Play) -> None:

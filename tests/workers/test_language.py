@@ -160,3 +160,27 @@ def test_where_the_time_goes_is_told_in_milliseconds(stage: Stage) -> None:
     phases = {name for name in gauges if name.startswith("engine_") and name.endswith("_ms")}
     assert {"engine_forward_ms", "engine_schedule_ms"} <= phases
     assert gauges["engine_forward_ms"] > 0
+
+
+# ---- deadlines
+
+
+@pytest.mark.parametrize("late", EVERYWHERE)
+def test_a_request_whose_deadline_passed_ends_on_both_sides(split: Stage, late: str) -> None:
+    """Whoever sees it first: no step runs for it any more, and the gateway is told why."""
+    key = split.ask(PICTURES, greedy(60), deadline_ms=600_000)
+    split.run(until=lambda: len(split.tokens(key)) >= 2 or late == "prefill")
+    split.cores[late]._deadlines.set(key, 1, now=0.0)
+    split.run()
+    (failed,) = split.answers(m.RequestFailed)
+    assert (failed.request, failed.status, failed.code) == (key, 503, "deadline")
+    assert len(split.tokens(key)) < 60
+
+
+def test_a_request_that_ends_in_time_is_not_late(stage: Stage) -> None:
+    """Nothing is kept of its deadline."""
+    key = stage.ask(PICTURES, greedy(3), deadline_ms=600_000)
+    assert sum(len(core._deadlines) for core in stage.cores.values()) == len(stage.cores)
+    stage.run()
+    assert len(stage.tokens(key)) == 3
+    assert not any(len(core._deadlines) for core in stage.cores.values())

@@ -21,7 +21,14 @@ from epd.wire.messages.cluster import (
     Released,
     Welcome,
 )
-from epd.wire.messages.encode import DropItem, EncodeItem, ItemFailed, LayoutReady, RunTower
+from epd.wire.messages.encode import (
+    DropItem,
+    EncodeItem,
+    ItemDone,
+    ItemFailed,
+    LayoutReady,
+    RunTower,
+)
 from epd.wire.messages.kv import HandedOver, HandOff, KvChunk, KvReady, KvTaken, PullKv
 from epd.wire.messages.registry import PROTOCOL_VERSION, REGISTRY, Payload, message
 from epd.wire.messages.rows import (
@@ -57,6 +64,7 @@ __all__ = [
     "Heartbeat",
     "HeartbeatReply",
     "Holding",
+    "ItemDone",
     "ItemFailed",
     "ItemMoved",
     "KvChunk",

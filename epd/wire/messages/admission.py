@@ -14,13 +14,15 @@ class Reserve:
     """Gateway -> decode: hold KV for `num_tokens` tokens; `prefill` will have the prompt's KV.
 
     Answered at once by Reserved or Refused; nobody waits for blocks while holding others.
-    `prefix` None: neither use nor keep cached KV for this request.
+    `prefix` None: neither use nor keep cached KV for this request. Nobody waits for it after
+    `deadline_ms` from now; 0: for ever.
     """
 
     request: RequestKey
     num_tokens: int
     prefill: str
     prefix: Prefix | None = None
+    deadline_ms: int = 0
 
 
 @message("decode.reserved")
@@ -41,6 +43,7 @@ class Admit:
     itself. `num_tokens` is what to hold KV for here. `first_index` is the index of the first token
     to sample: 0, or the number of tokens emitted by earlier attempts, which end the prompt.
     `cached_tokens` are at the decode worker already. `prefix` None: neither use nor keep cached KV.
+    Nobody waits for it after `deadline_ms` from now; 0: for ever.
     """
 
     request: RequestKey
@@ -51,6 +54,7 @@ class Admit:
     first_index: int = 0
     cached_tokens: int = 0
     prefix: Prefix | None = None
+    deadline_ms: int = 0
 
 
 @message("prefill.admitted")
@@ -68,12 +72,14 @@ class Admitted:
 class Refused:
     """Decode or prefill -> gateway: nothing is held. `never`: it cannot fit even when idle.
 
-    Otherwise the worker owes the gateway one Room when something has been given back.
+    Otherwise the worker owes the gateway one Room when something has been given back, which it
+    expects after `retry_after_ms`.
     """
 
     request: RequestKey
     reason: str
     never: bool
+    retry_after_ms: int = 0
 
 
 @message("cluster.room")

@@ -17,7 +17,8 @@ class EncodeItem:
     behind the other, of which `pieces` has (name, bytes). `text_before` is the prompt's text since
     its last special token. `salt` is the tenant's and goes into the content key. `wanted`: its
     consumer already waits, so the rows are kept until pulled or dropped. `hold`: its KV may be
-    cached, so the tower waits for RunTower or the first pull.
+    cached, so the tower waits for RunTower or the first pull. `cost` is what it may take, in the
+    gateway's unit. Nobody waits for it after `deadline_ms` from now; 0: for ever.
     """
 
     item: ItemKey
@@ -30,6 +31,8 @@ class EncodeItem:
     salt: str = ""
     wanted: bool = False
     hold: bool = False
+    cost: int = 1
+    deadline_ms: int = 0
 
 
 @message("encode.layout")
@@ -39,6 +42,14 @@ class LayoutReady:
 
     item: ItemKey
     layout: ItemLayout
+
+
+@message("encode.done")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemDone:
+    """Encode -> gateway: the item's rows exist. It takes nothing more here but memory."""
+
+    item: ItemKey
 
 
 @message("encode.run")
@@ -52,12 +63,17 @@ class RunTower:
 @message("encode.failed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFailed:
-    """Encode -> gateway: the item cannot be encoded; fields of an EpdError."""
+    """Encode -> gateway: the item cannot be encoded; fields of an EpdError.
+
+    With the code `overloaded` it was refused and may go to another worker; this one expects to have
+    room after `retry_after_ms`.
+    """
 
     item: ItemKey
     status: int
     code: str
     reason: str
+    retry_after_ms: int = 0
 
 
 @message("encode.drop")
