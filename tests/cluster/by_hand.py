@@ -65,6 +65,7 @@ class Roles:
         self._settings = settings
         self._gateways: list[Role] = []
         self._roles: list[Role] = []
+        self._http = httpx.Client(timeout=30, verify=False)  # it would load certificates first
 
     def gateway(self, name: str, *settings: str) -> Role:
         """One more, on free ports. Workers that are started later register with all of them."""
@@ -87,8 +88,11 @@ class Roles:
 
     def states(self, url: str | None = None) -> dict[str, str]:
         """Of every worker that a gateway knows."""
-        rows = httpx.get(f"{url or self.url}/cluster", timeout=30).json()["workers"]
-        return {row["name"]: row["state"] for row in rows}
+        return {row["name"]: row["state"] for row in self.rows(url)}
+
+    def rows(self, url: str | None = None) -> list[dict[str, Any]]:
+        """What a gateway shows of its workers."""
+        return list(self._http.get(f"{url or self.url}/cluster").json()["workers"])
 
     def wait_for(self, *names: str, url: str | None = None) -> None:
         """Exactly these workers serve."""
@@ -98,8 +102,9 @@ class Roles:
     def drain(self, name: str, seconds: float) -> httpx.Response:
         """An operator's order."""
         order = {"worker": name, "seconds": seconds}
-        return httpx.post(f"{self.url}/cluster/drain", json=order, timeout=30)
+        return self._http.post(f"{self.url}/cluster/drain", json=order)
 
     def close(self) -> None:
         for role in reversed(self._roles):
             role.kill()
+        self._http.close()
