@@ -31,8 +31,11 @@ def two_hosts(network: str) -> Iterator[tuple[Host, Host]]:
     try:
         for name in (first, second):
             _ip("netns", "add", name)
-        _ip(*"link add name veth-a netns".split(), first, *PEER.split(), second)
-        for name, device, address in ((first, "veth-a", "10.99.0.1"), (second, "veth-b", "10.99.0.2")):
+        _ip(*["link", "add", "name", "veth-a", "netns"], first, *PEER.split(), second)
+        for name, device, address in (
+            (first, "veth-a", "10.99.0.1"),
+            (second, "veth-b", "10.99.0.2"),
+        ):
             _ip("-n", name, "addr", "add", f"{address}/24", "dev", device)
             for each in ("lo", device):
                 _ip("-n", name, "link", "set", each, "up")
