@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from epd.config import MediaConfig
@@ -40,7 +41,7 @@ class Intake:
 
     `leads` hears an item's content key as soon as its bytes are here; False: others see to it, or
     nobody wants it. `wait_for_room` returns when one more item may be prepared; False as `wanted`
-    says it.
+    says it. `turn` is held while an item is decoded and preprocessed.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Intake:
         media: MediaConfig,
         *,
         modalities: tuple[Modality, ...],
+        turn: AbstractContextManager[object],
         num_threads: int,
         num_fetches: int,
         fetch_bytes: int,
@@ -69,6 +71,7 @@ class Intake:
         self._media = media
         self._fetched_bytes = FetchedBytes(media.request_bytes)
         self._fetch_room = FetchRoom(fetch_bytes)
+        self._turn = turn
         self._working = threading.BoundedSemaphore(num_threads)
         self._lock = threading.Lock()
         self._num_jobs = 0
@@ -177,4 +180,5 @@ class Intake:
         with self._working:
             if not self._wait_for_room(item):
                 return None
-            return self._reader.prepare(reading, key, lambda: self._wanted(item))
+            with self._turn:
+                return self._reader.prepare(reading, key, lambda: self._wanted(item))
