@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +34,6 @@ from bench.towers import FAMILY, delayed
 from epd.errors import EpdError
 
 SETTINGS = ("wire.dead_after_s=60", "encode.cache_bytes=0")
-PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--topology", action="append", default=[], help="may be repeated")
     add("--tower-s", type=float, default=0.2, help="a delay per picture; 0: the tower itself")
     add("--streams", type=int, default=4)
-    add("--max-tokens", type=int, default=600, help="of each stream")
+    add("--max-tokens", type=int, default=400, help="of each stream")
+    add("--before-s", type=float, default=5.0, help="the streams run alone")
     add("--burst", type=int, default=6, help="requests with pictures, at once")
     add("--images", type=int, default=2, help="per request of the burst")
     add("--picture", type=int, nargs=2, default=[448, 448], metavar=("WIDTH", "HEIGHT"))
@@ -156,26 +158,29 @@ async def _run(
     burst: list[dict[str, Any]],
 ) -> Run:
     await run_load(url, warm, concurrency=1, timeout_s=args.timeout_s)
-    alone = await run_load(
-        url,
-        [{**streams[0], "max_tokens": 16}],
-        concurrency=1,
-        timeout_s=args.timeout_s,
-    )
+    over = asyncio.Event()
     clock = time.perf_counter()
     running = asyncio.create_task(
-        run_load(url, streams, concurrency=len(streams), timeout_s=args.timeout_s)
+        run_load(url, _until(over, streams), concurrency=len(streams), timeout_s=args.timeout_s)
     )
-    # By then all have begun, and have run undisturbed for as long again.
-    await asyncio.sleep(PAUSE_S + 2 * len(streams) * (alone[0].ended - alone[0].sent))
+    await asyncio.sleep(args.before_s)
     began = time.perf_counter() - clock
     asked = await run_load(url, burst, concurrency=len(burst), timeout_s=args.timeout_s)
     ended = time.perf_counter() - clock
+    over.set()
     records = await running
     for record in [*asked, *records]:
         if record.error:
             raise NotMeasured(f"a request failed: {record.error}")
     return Run(topology=topology, streams=records, burst=asked, began=began, ended=ended)
+
+
+def _until(over: asyncio.Event, streams: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A stream that ends is followed by another one, as long as the burst lasts."""
+    for body in itertools.cycle(streams):
+        if over.is_set():
+            return
+        yield body
 
 
 def table(runs: list[Run]) -> str:
