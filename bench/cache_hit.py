@@ -131,10 +131,12 @@ def _pictures(folder: Path, site: str, args: argparse.Namespace) -> list[str]:
 
 
 def _measure(args: argparse.Namespace, urls: list[str]) -> list[Group]:
-    shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    shown: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     # No two begin alike, so that KV is found only where it should be.
-    texts = [{"type": "text", "text": f"Number {n}."} for n in range(len(urls))]
-    groups = {
+    texts: list[dict[str, Any]] = [
+        {"type": "text", "text": f"Number {n}."} for n in range(len(urls))
+    ]
+    groups: dict[str, list[list[dict[str, Any]]]] = {
         "cold": [[text, image, QUESTION] for text, image in zip(texts, shown, strict=True)],
         "rows": [[BEFORE, text, image] for text, image in zip(texts, shown, strict=True)],
         "KV": [[text, image, OTHER] for text, image in zip(texts, shown, strict=True)],
