@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ def chat_body(model: str, messages: Sequence[Any], max_tokens: int) -> dict[str,
 
 async def run_load(
     url: str,
-    bodies: Sequence[dict[str, Any]],
+    bodies: Iterable[dict[str, Any]],
     *,
     concurrency: int,
     timeout_s: float,

@@ -61,6 +61,7 @@ class EncodeConfig(Section):
         512 * MIB, gt=0, description="preprocessed items kept before their towers"
     )
     intake_threads: int = Field(2, ge=1, description="items decoded and preprocessed at once")
+    overlap: bool = Field(True, description="decode and preprocess items while the towers run")
     decoders: int = Field(2, ge=1, description="processes that decode media")
     cache_bytes: int = Field(
         256 * MIB, ge=0, description="rows kept for items that come again; 0 keeps none"
@@ -87,6 +88,8 @@ class LanguageConfig(Section):
     max_running: int = Field(64, ge=1, description="requests decoded together")
     rows_bytes: int = Field(256 * MIB, gt=0, description="embedding rows pulled but not prefilled")
     prefix_cache: bool = Field(True, description="reuse KV of prompts that begin alike")
+    overlap: bool = Field(True, description="prefill what has landed while later items are encoded")
+    overlap_handoff: bool = Field(True, description="send KV to decode while prefill still runs")
     host_bytes: int = Field(
         1024 * MIB, ge=0, description="host memory for KV of preempted requests"
     )

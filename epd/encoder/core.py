@@ -1,7 +1,8 @@
 """The encoder: from jobs to rows. Everything but `gauges` is called by the step thread alone.
 
 One lock guards what is known about items. Intake threads take it to ask whether an item is still
-wanted and to report that it failed; nobody holds it while fetching, decoding or encoding.
+wanted and to report that it failed; nobody holds it while fetching, decoding or encoding. Where
+nothing is to overlap, decoding and encoding take turns under a lock of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -69,9 +71,13 @@ class Encoder:
             policy=config.policy,
         )
         self._decoders = Decoders(config.decoders, media)
+        self._turn: AbstractContextManager[object] = (
+            nullcontext() if config.overlap else threading.Lock()
+        )
         self._intake = Intake(
             Reader(towers, self._decoders, media, settings),
             media,
+            turn=self._turn,
             modalities=towers.modalities,
             num_threads=config.intake_threads,
             policy=config.policy,
@@ -164,9 +170,10 @@ class Encoder:
 
     def _forward(self, batch: Batch[PreparedItem]) -> list[ItemEncoded | ItemBroken]:
         rows: list[torch.Tensor] | None
-        began = time.perf_counter()
         try:
-            rows = self._encode(batch)
+            with self._turn:
+                began = time.perf_counter()
+                rows = self._encode(batch)
         except torch.AcceleratorError:
             raise
         except torch.OutOfMemoryError:

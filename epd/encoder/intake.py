@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from epd.config import MediaConfig
@@ -41,7 +42,7 @@ class Intake:
 
     `leads` hears an item's content key as soon as its bytes are here; False: others see to it, or
     nobody wants it. `wait_for_room` returns when one more item may be prepared; False as `wanted`
-    says it.
+    says it. `turn` is held while an item is decoded and preprocessed.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Intake:
         media: MediaConfig,
         *,
         modalities: tuple[Modality, ...],
+        turn: AbstractContextManager[object],
         num_threads: int,
         policy: Policy,
         num_fetches: int,
@@ -71,6 +73,7 @@ class Intake:
         self._media = media
         self._fetched_bytes = FetchedBytes(media.request_bytes)
         self._fetch_room = FetchRoom(fetch_bytes)
+        self._turn = turn
         self._working = Turns(num_threads, policy)
         self._policy: Policy = policy
         self._lock = threading.Lock()
@@ -185,9 +188,10 @@ class Intake:
         with self._working.turn(reading.job.cost):
             if not self._wait_for_room(item):
                 return None
-            began = time.perf_counter()
-            try:
-                return self._reader.prepare(reading, key, lambda: self._wanted(item))
-            finally:
-                with self._lock:
-                    self._work_s += time.perf_counter() - began
+            with self._turn:
+                began = time.perf_counter()
+                try:
+                    return self._reader.prepare(reading, key, lambda: self._wanted(item))
+                finally:
+                    with self._lock:
+                        self._work_s += time.perf_counter() - began

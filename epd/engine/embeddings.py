@@ -16,10 +16,14 @@ from epd.types import Prompt, PromptItem
 
 
 class MultiModalEmbeddingData:
-    """Rows of all items of one prompt, held from landing until their tokens have KV."""
+    """Rows of all items of one prompt, held from landing until their tokens have KV.
 
-    def __init__(self, prompt: Prompt) -> None:
+    `whole`: no token counts as ready before the last row has landed.
+    """
+
+    def __init__(self, prompt: Prompt, *, whole: bool = False) -> None:
         self._num_tokens = prompt.num_tokens
+        self._whole = whole
         self._closed = False
         self._items = [
             _ItemRows(index, item, offset)
@@ -31,7 +35,7 @@ class MultiModalEmbeddingData:
         """Prompt tokens before the first row that has not landed."""
         for item in self._items:
             if not item.complete:
-                return item.token_of(item.num_landed)
+                return 0 if self._whole else item.token_of(item.num_landed)
         return self._num_tokens
 
     @property

@@ -186,6 +186,10 @@ class RowReceiver:
         state = self._requests.get(request)
         return state.items[index] if state and 0 <= index < len(state.items) else None
 
+    def holds(self, num_bytes: int) -> bool:
+        """Could so many bytes of one request be here at once? Else none may be waited for."""
+        return num_bytes <= self._quota
+
     @property
     def held_bytes(self) -> int:
         """Bytes of quota in use."""

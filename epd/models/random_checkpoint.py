@@ -113,7 +113,16 @@ HALF_BILLION = Sizes(
 )
 """The language half has the shape of Qwen2.5-0.5B."""
 
-SIZES = {"tiny": TINY, "half-billion": HALF_BILLION}
+THIRTY_MILLION = Sizes(
+    hidden=512,
+    intermediate=2048,
+    layers=8,
+    heads=8,
+    initializer_range=0.02,
+)
+"""Large enough that what a prefill takes is mostly products of matrices."""
+
+SIZES = {"tiny": TINY, "thirty-million": THIRTY_MILLION, "half-billion": HALF_BILLION}
 
 
 def build_random_checkpoint(

@@ -1,4 +1,4 @@
-"""The receiver's side: an owned copy of each payload, checked before a byte is read.
+"""The receiver's side: a tensor of each payload, checked before a byte is read.
 
 A segment is read through its file, never mapped: whatever its owner does to it, a short read is an
 error here and not a crash. An owner that takes us for dead may write over what we read, so the
@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 
 from epd.errors import ProtocolError, Unavailable
@@ -40,7 +41,9 @@ class Incoming:
         self._attached: dict[str, _Attached] = {}
 
     def take(self, member: Member, payload: Payload, frame: memoryview | None) -> torch.Tensor:
-        """An owned CPU copy with the payload's dtype and shape.
+        """On the CPU, with the payload's dtype and shape, for reading only.
+
+        It lives as long as the caller keeps it: in memory of its own, or in the frame's.
 
         ProtocolError if payload, frame and the member's segment disagree. Unavailable if the member
         took its memory back.
@@ -51,8 +54,7 @@ class Incoming:
         if payload.slot < 0:
             if frame is None or frame.nbytes != payload.nbytes:
                 raise ProtocolError("payload", f"the frame is not {payload.nbytes} bytes long")
-            flat = torch.empty(payload.nbytes, dtype=torch.uint8)
-            flat.numpy().data[:] = frame.cast("B") if payload.nbytes else b""
+            flat = torch.from_numpy(np.asarray(_Received(frame)))
         else:
             if frame is not None:
                 raise ProtocolError("payload", "both a slot and a frame")
@@ -93,6 +95,15 @@ class Incoming:
         opened = _Attached(member.incarnation, member.segment, file, num_bytes)
         self._attached[member.name] = opened
         return opened
+
+
+class _Received:
+    """Shows a frame to numpy as writable, because torch has no tensors for reading only."""
+
+    def __init__(self, frame: memoryview) -> None:
+        shown = np.frombuffer(frame, np.uint8).__array_interface__
+        self.__array_interface__ = {**shown, "data": (shown["data"][0], False)}
+        self.frame = frame  # its memory lives as long as this
 
 
 def _fill(target: memoryview, source: _Attached, start: int) -> None:

@@ -1,4 +1,4 @@
-"""The sender's side: a copy of each tensor waits in shared memory, or goes along as a frame.
+"""The sender's side: a copy of each tensor waits in shared memory, or it goes along as a frame.
 
 Memory that is lent is reused only when its receiver gave it back or is lost. It may have been lost
 by mistake and still read: before the bytes of a slot stands a stamp, which is wiped first and which
@@ -53,7 +53,7 @@ class Outgoing:
         return sum(s.num_bytes for s in self._arena.slots if s.number in self._quarantined)
 
     def stage(self, tensor: torch.Tensor, *, to: str, same_host: bool) -> Staged | None:
-        """Copy a tensor, contiguous, to where its receiver reads it; the caller's may change then.
+        """Put a tensor, contiguous, where its receiver reads it. Nobody may write to it again.
 
         None: the arena is full now, try again after a give_back or a peer_lost.
         """
@@ -114,7 +114,7 @@ class Outgoing:
 
 
 def _as_frame(tensor: torch.Tensor, num_bytes: int) -> Staged:
-    flat = torch.empty(num_bytes, dtype=torch.uint8)
-    flat.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+    """Not copied where that can be helped: the frame keeps its memory alive until it is sent."""
     payload = Payload(dtype=name_of(tensor.dtype), shape=tuple(tensor.shape), nbytes=num_bytes)
+    flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
     return Staged(payload=payload, frame=flat.numpy().data)

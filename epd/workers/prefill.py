@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from epd.config import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
@@ -46,6 +47,7 @@ class PrefillCore(LanguageCore):
         rows: RowReceiver,
         outgoing: Outgoing,
         chunk_bytes: int,
+        config: LanguageConfig,
     ) -> None:
         self._kv = KvSender()
         super().__init__(station, engine, self._kv)
@@ -53,6 +55,7 @@ class PrefillCore(LanguageCore):
         self._rows = rows
         self._outgoing = outgoing
         self._chunk_bytes = chunk_bytes
+        self._config = config
         self._bulk = BulkSender(station.links, outgoing, station.same_host)
         self._admits: dict[RequestKey, Admit] = {}
         self._deltas: dict[RequestKey, float] = {}
@@ -103,12 +106,19 @@ class PrefillCore(LanguageCore):
         self._admits[key] = admit
         self._deltas[key] = request.position_delta
         self._station.send(gateway, Admitted(request=key, cached_tokens=cached))
-        self._do(self._kv.computed(key, cached))
+        self._computed(key, cached)
         if request.embeddings is not None:
             self._merged[key] = request.embeddings
-            sizes = [row_bytes(admit.prompt, k) for k in range(len(admit.prompt.items))]
             needed = first_rows(admit.prompt, cached)
-            self._do(self._rows.admitted(gateway, key, admit.prompt, sizes, needed))
+            self._do(
+                self._rows.admitted(gateway, key, admit.prompt, row_sizes(admit.prompt), needed)
+            )
+
+    def _computed(self, request: RequestKey, num_tokens: int) -> None:
+        """Offer the KV: at once, or when all of the prompt has some."""
+        whole = self._admits[request].prompt.num_tokens
+        if self._config.overlap_handoff or num_tokens == whole:
+            self._do(self._kv.computed(request, num_tokens))
 
     def _engine_request(self, admit: Admit) -> EngineRequest:
         positions, delta = self._model.positions(admit.prompt)
@@ -119,9 +129,16 @@ class PrefillCore(LanguageCore):
             position_delta=delta,
             sampling=admit.sampling,
             first_index=admit.first_index,
-            embeddings=MultiModalEmbeddingData(admit.prompt) if admit.prompt.items else None,
+            embeddings=self._embeddings(admit.prompt) if admit.prompt.items else None,
             role=Role.FULL if admit.decode is None else Role.PREFILL,
         )
+
+    def _embeddings(self, prompt: Prompt) -> MultiModalEmbeddingData:
+        """Rows that do not fit in here together have to be used as they land."""
+        rows = zip(prompt.items, row_sizes(prompt), strict=True)
+        total = sum(item.layout.num_rows * size for item, size in rows)
+        whole = not self._config.overlap and self._rows.holds(total)
+        return MultiModalEmbeddingData(prompt, whole=whole)
 
     def _on_rows(self, encoder: str, part: EmbeddingData, frame: memoryview | None) -> None:
         member = self._station.members.get(encoder)
@@ -158,7 +175,7 @@ class PrefillCore(LanguageCore):
 
     def _complete(self, result: StepResult) -> None:
         for key, num_tokens in result.computed:
-            self._do(self._kv.computed(key, num_tokens))
+            self._computed(key, num_tokens)
             if key in self._merged:
                 done = self._admits[key].prompt.rows_before(num_tokens)
                 self._do(self._rows.consumed(key, done))
@@ -244,12 +261,9 @@ class PrefillCore(LanguageCore):
         self._outgoing.close()
 
 
-def row_bytes(prompt: Prompt, index: int) -> int:
-    """Bytes of one row of the index-th item."""
-    layout = prompt.items[index].layout
-    dtype = getattr(torch, layout.dtype)
-    assert isinstance(dtype, torch.dtype)
-    return layout.width * dtype.itemsize
+def row_sizes(prompt: Prompt) -> list[int]:
+    """Bytes of one row of each item."""
+    return [item.layout.width * getattr(torch, item.layout.dtype).itemsize for item in prompt.items]
 
 
 def _chunk(

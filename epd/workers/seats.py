@@ -205,7 +205,8 @@ def _core(
         return lambda station: DecodeCore(station, engine, kv), facts
     rows = RowReceiver(build.config.language.rows_bytes, PULL_BYTES)
     chunk = build.config.wire.chunk_bytes
-    return lambda s: PrefillCore(s, model, engine, rows, outgoing, chunk), facts
+    language = build.config.language
+    return lambda s: PrefillCore(s, model, engine, rows, outgoing, chunk, language), facts
 
 
 def _cache(config: Config) -> Path | None:

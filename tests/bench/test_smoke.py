@@ -55,6 +55,57 @@ def test_the_second_turn_is_measured_with_and_without_the_prefix_cache(tmp_path:
     assert "KV bytes sent" in said
 
 
+def test_rows_are_sent_through_every_way() -> None:
+    """Two processes, no cluster."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "bench.transfer",
+            "--mib",
+            "1",
+            "--rounds",
+            "2",
+            "--ways",
+            "tcp",
+            "shm",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout.splitlines()[-1])["points"]
+    assert [(point["way"], point["mib"]) for point in points] == [("tcp", 1), ("shm", 1)]
+    assert all(point["rows_bytes_per_s"] > 0 < point["share"] for point in points)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "bench.overlap --images 2 --tower-s 0.05 --requests 1 --cases all_on all_off",
+        "bench.parallel_encode --encoders 1 2 --images 2 --tower-s 0.05 --requests 1",
+        "bench.cache_hit --pictures 1 --set threads=1",
+        "bench.isolation --tower-s 0.05 --before-s 1 --streams 1 --burst 1 --max-tokens 20",
+    ],
+)
+def test_every_benchmark_of_a_cluster_ends_with_one_json_object(
+    tmp_path: Path, arguments: str
+) -> None:
+    module, *rest = arguments.split()
+    rest = [{"all_on": "all on", "all_off": "all off"}.get(word, word) for word in rest]
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--model", "tiny", *rest],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"question", "hardware", "workload"} <= set(json.loads(done.stdout.splitlines()[-1]))
+
+
 def test_a_cluster_that_cannot_start_is_no_result(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.serving", "--model", str(tmp_path)],

@@ -247,6 +247,28 @@ def test_a_drop_while_preprocessing_discards_the_result(bench: Bench) -> None:
     assert bench.encoder.gauges()["queued_items"] == 0
 
 
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_tower_runs_while_the_next_item_is_preprocessed_if_it_may(
+    benches: list[Bench], *, overlap: bool
+) -> None:
+    """The second item is inside the processor; without overlap the towers wait for it."""
+    bench = Bench(overlap=overlap)
+    benches.append(bench)
+    bench.prepare(key(0), picture(2))
+    bench.hold_intake()
+    bench.towers.entered.clear()
+    bench.submit(key(1), picture(3))
+    assert bench.towers.entered.wait(30)
+    step = threading.Thread(target=bench.run)
+    step.start()
+    if overlap:
+        step.join(30)
+    assert bool(bench.towers.batches) is overlap
+    bench.release_intake()
+    step.join(30)
+    assert bench.towers.batches == [[4]]
+
+
 def test_a_drop_before_the_thread_begins_spares_the_work(bench: Bench) -> None:
     """With one thread busy, the second job waits; dropped, it is never preprocessed."""
     bench.towers.gate = threading.Event()

@@ -56,29 +56,38 @@ class Desk:
 
 
 class Stage:
-    """`told` are the messages to the gateway; `pulled` counts rows that the encoder gave."""
+    """`told` are the messages to the gateway; `pulled` counts rows that the encoder gave.
+
+    An encoder that is `late` keeps what it is asked for until it is said to go on.
+    """
 
     def __init__(self, *, fused: bool = False, **config: Any) -> None:
         self.mail: deque[tuple[str, str, Any, Buffer | None]] = deque()
         self.told: list[Any] = []
         self.pulled: list[m.PullRows] = []
         self.released: list[m.ReleaseRows] = []
+        self.offered: list[m.KvReady] = []
+        self.late: list[m.PullRows] | None = None
         self.rows: tuple[torch.Tensor, ...] = ()
         self.cores: dict[str, LanguageCore] = {}
-        self.engines = {"prefill": _engine(config)}
+        self._language = LanguageConfig(
+            **{"kv_tokens": 1024, "max_step_tokens": 48, "rows_bytes": 1 << 20, **config}
+        )
+        self.engines = {"prefill": _engine(self._language)}
         self.prefill = self._prefill(self.engines["prefill"])
         self.cores["prefill"] = self.prefill
         if not fused:
-            self.engines["decode"] = _engine(config)
+            self.engines["decode"] = _engine(self._language)
             self.cores["decode"] = self._decode(self.engines["decode"])
         self.num = 0
         self.deadline_ms = 0
 
     def _prefill(self, engine: Engine) -> PrefillCore:
-        rows = RowReceiver(1 << 20, 1 << 12)
+        rows = RowReceiver(self._language.rows_bytes, 1 << 12)
         desk: Any = Desk("prefill", self)
         model: Any = engine._model
-        return PrefillCore(desk, model, engine, rows, Outgoing(arena_bytes=0), 1 << 12)
+        outgoing = Outgoing(arena_bytes=0)
+        return PrefillCore(desk, model, engine, rows, outgoing, 1 << 12, self._language)
 
     def _decode(self, engine: Engine) -> DecodeCore:
         desk: Any = Desk("decode", self)
@@ -157,10 +166,18 @@ class Stage:
         elif to == "encode-0":
             self._encode(sender, message)
         else:
+            if isinstance(message, m.KvReady):
+                self.offered.append(message)
             view = None if frame is None else memoryview(frame)
             self._core(to).receive(
                 Delivery(sender=sender, incarnation="1", message=message, frame=view)
             )
+
+    def go_on(self) -> None:
+        """The encoder sends what it was late with."""
+        asked, self.late = self.late or [], None
+        for pull in asked:
+            self._encode("prefill", pull)
 
     def _core(self, name: str) -> LanguageCore:
         return self.cores[name]
@@ -170,6 +187,9 @@ class Stage:
             self.released.append(message)
             return
         assert isinstance(message, m.PullRows)
+        if self.late is not None and message.item.index > 0:
+            self.late.append(message)
+            return
         self.pulled.append(message)
         end = message.first_row + message.num_rows
         rows = self.rows[message.item.index][message.first_row : end]
@@ -213,8 +233,8 @@ class Stage:
             core.close()
 
 
-def _engine(config: dict[str, Any]) -> Engine:
-    return Engine(Model(), LanguageConfig(**{"kv_tokens": 1024, "max_step_tokens": 48, **config}))
+def _engine(config: LanguageConfig) -> Engine:
+    return Engine(Model(), config)
 
 
 def _member(name: str) -> Member:
