@@ -15,7 +15,7 @@ from tests.cluster.front import Front
 from tests.hosts import Hosts
 
 START_S = 240.0
-STOP_S = 30.0
+STOP_S = 120.0
 LOCALHOST = "127.0.0.1"
 
 
