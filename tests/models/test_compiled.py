@@ -315,7 +315,7 @@ def test_what_is_not_finite_has_no_likeliest_token(kernels: Kernels) -> None:
 def test_a_head_with_a_bias_or_of_another_kind_is_not_screened(kernels: Kernels) -> None:
     linear = nn.Linear(64, 96).bfloat16().requires_grad_(False)
     assert screened(PackedLinear([linear], kernels=kernels)) is None
-    linear.bias = None
+    linear = nn.Linear(64, 96, bias=False).bfloat16().requires_grad_(False)
     assert screened(PackedLinear([linear], kernels=kernels)) is not None
     assert screened(PackedLinear([linear])) is None
     assert screened(linear) is None
