@@ -67,8 +67,10 @@ class Encoder:
             max_items=config.max_batch_items, max_patches=config.max_batch_patches
         )
         self._decoders = Decoders(config.decoders, media)
+        reader = Reader(towers, self._decoders, media, settings)
+        self.times = reader.times
         self._intake = Intake(
-            Reader(towers, self._decoders, media, settings),
+            reader,
             media,
             modalities=towers.modalities,
             num_threads=config.intake_threads,
@@ -92,6 +94,7 @@ class Encoder:
             busy = self._overload(data)
             if busy is not None:
                 self._ledger.fail(job.item)
+        self.times.came(job.item)
         if busy is not None:
             self._on_event(ItemBroken(job.item, named(busy, job.modality, job.item)))
         else:
@@ -114,6 +117,7 @@ class Encoder:
             given = self._ledger.early(event.item) or event.prepared
             if isinstance(given, Known):
                 self._ledger.keep(event.item, given)
+                self.times.known(event.item)
                 self._arrived.append(ItemEncoded(event.item, given.layout.num_rows))
                 return True
             ready = self._ledger.take_off(event.item, given)
@@ -164,6 +168,7 @@ class Encoder:
             for queued, tensor in zip(batch.items, rows, strict=True):
                 known = Known(queued.prepared.layout, tensor, tensor.nbytes)
                 landed = self._ledger.land(queued.item, known)
+                self.times.encoded(queued.item, landed, began, len(rows))
                 encoded += [ItemEncoded(item, len(tensor)) for item in landed]
             self._room.notify_all()
         return encoded
@@ -187,6 +192,7 @@ class Encoder:
         """The consumer is gone: forget the item wherever it is, and ignore it from now on."""
         with self._lock:
             leader = self._ledger.drop(item)
+            self.times.end(item)
             self._room.notify_all()
         self._arrived = [encoded for encoded in self._arrived if encoded.item != item]
         if leader is not None:

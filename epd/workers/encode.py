@@ -19,6 +19,7 @@ from epd.wire.messages import (
     EncodeItem,
     Holding,
     ItemFailed,
+    ItemSpans,
     LayoutReady,
     Payload,
     PullRows,
@@ -64,6 +65,7 @@ class EncodeCore:
             owner = self._owners.get(event.item)
             if owner is not None and self._encoder.prepared(event):
                 layout = LayoutReady(item=event.item, layout=event.prepared.layout)
+                self._tell(owner, self._encoder.times.so_far(event.item))
                 self._station.send(owner, layout)
         elif isinstance(event, ItemBroken):
             self._on_broken(event)
@@ -135,7 +137,12 @@ class EncodeCore:
                 self._on_broken(result)
         self._bulk.pump()
 
+    def _tell(self, owner: str | None, spans: ItemSpans | None) -> None:
+        if owner is not None and spans is not None:
+            self._station.send(owner, spans)
+
     def _on_encoded(self, item: ItemKey) -> None:
+        self._tell(self._owners.get(item), self._encoder.times.end(item))
         rows = self._encoder.rows(item)
         if rows is None:
             self._evicted(item)

@@ -20,11 +20,13 @@ from epd.wire.messages import (
     Holding,
     PeerFailed,
     Refused,
+    RequestSpans,
     Room,
     StopChoice,
     Tokens,
 )
 from epd.workers.station import Handler, Station
+from epd.workers.timing import RequestTimes
 
 
 class Admission:
@@ -94,6 +96,7 @@ class LanguageCore:
         self._held = kv
         self._incoming = Incoming()
         self._admission = Admission(engine, station)
+        self._times = RequestTimes()
         self._handlers: dict[type[Any], Handler] = {
             Cancel: lambda peer, m, _: self._do(kv.ended(m.request)),
             PeerFailed: lambda peer, m, _: self._do(kv.peer_failed(peer, m.request)),
@@ -138,7 +141,14 @@ class LanguageCore:
 
     def _free(self, request: RequestKey) -> None:
         self._engine.release(request)
+        self._times.forget(request)
         self._admission.given_back()
+
+    def _tell(self, spans: RequestSpans | None) -> None:
+        """What a request took here, to its gateway."""
+        gateway = None if spans is None else self._held.gateway_of(spans.request)
+        if gateway is not None:
+            self._station.send(gateway, spans)
 
     def _send_tokens(self, runs: Iterable[TokenRun]) -> None:
         """One message per gateway and step."""
@@ -157,6 +167,8 @@ class LanguageCore:
             "kv_blocks_cached": self._engine.cached_blocks,
             "host_blocks_used": self._engine.host_blocks_used,
             "preempted": self._engine.num_preempted,
+            "kv_tokens": self._engine.num_tokens_capacity,
+            "kv_tokens_free": self._engine.free_tokens,
             "requests": self._held.num_requests,
             **{f"engine_{k}_ms": int(1000 * s) for k, s in self._engine.seconds.items()},
         }

@@ -96,6 +96,7 @@ class PrefillCore(LanguageCore):
             self._engine.release(key)
             self._station.send(gateway, failure(key, error))
             return
+        self._times.began(key, cached)
         self._kv.admitted(gateway, key, admit.decode)
         self._admits[key] = admit
         self._deltas[key] = request.position_delta
@@ -105,6 +106,7 @@ class PrefillCore(LanguageCore):
             self._merged[key] = request.embeddings
             sizes = [row_bytes(admit.prompt, k) for k in range(len(admit.prompt.items))]
             needed = first_rows(admit.prompt, cached)
+            self._times.ready(key, request.embeddings.ready_tokens)
             self._do(self._rows.admitted(gateway, key, admit.prompt, sizes, needed))
 
     def _engine_request(self, admit: Admit) -> EngineRequest:
@@ -121,7 +123,7 @@ class PrefillCore(LanguageCore):
         )
 
     def _on_rows(self, encoder: str, part: EmbeddingData, frame: memoryview | None) -> None:
-        member = self._station.members.get(encoder)
+        member, since = self._station.members.get(encoder), self._times.now()
         try:
             if member is None or not self._rows.landed(encoder, part):
                 return
@@ -133,6 +135,8 @@ class PrefillCore(LanguageCore):
             blamed = InternalError(f"{encoder} sent bad rows for item {part.item.index}: {error}")
             self._do(self._kv.failed(part.request, blamed))
         else:
+            self._times.landed(part, since)
+            self._times.ready(part.request, self._merged[part.request].ready_tokens)
             self._do(self._rows.settled(part))
         finally:
             if part.payload.slot >= 0:
@@ -149,15 +153,20 @@ class PrefillCore(LanguageCore):
         """Send what can be sent, then one forward."""
         self._bulk.pump()
         if self._engine.has_work:
-            self._complete(self._engine.step())
+            began = self._times.now()
+            self._complete(self._engine.step(), began)
             self._bulk.pump()
 
-    def _complete(self, result: StepResult) -> None:
+    def _complete(self, result: StepResult, began: float) -> None:
         for key, num_tokens in result.computed:
+            self._computed(key, num_tokens, began)
             self._do(self._kv.computed(key, num_tokens))
             if key in self._merged:
                 done = self._admits[key].prompt.rows_before(num_tokens)
                 self._do(self._rows.consumed(key, done))
+        for key in result.ended:
+            if key in self._admits and self._admits[key].decode is None:
+                self._tell(self._times.ended(key))
         self._send_prompt_logprobs(result)
         self._send_tokens(result.tokens)
         for key, choices in self._going_on(result.tokens).items():
@@ -167,6 +176,15 @@ class PrefillCore(LanguageCore):
         for key, error in result.failed:
             self._do(self._kv.failed(key, error))
         self._admission.stepped()
+
+    def _computed(self, key: RequestKey, num_tokens: int, began: float) -> None:
+        """What it takes is told before its first token goes."""
+        self._times.computed(key, num_tokens, began)
+        rows = self._merged.get(key)
+        if num_tokens == self._admits[key].prompt.num_tokens:
+            self._tell(self._times.prefilled(key, 0.0 if rows is None else rows.merge_seconds))
+        elif rows is not None:
+            self._times.ready(key, rows.ready_tokens)
 
     def _send_prompt_logprobs(self, result: StepResult) -> None:
         for key, first_token, logprobs in result.prompt_logprobs:

@@ -30,6 +30,7 @@ from epd.wire.messages.rows import (
     RowsLost,
     RowsTaken,
 )
+from epd.wire.messages.spans import ItemSpans, RequestSpans, RowsIn
 from epd.wire.messages.tokens import (
     Cancel,
     PeerFailed,
@@ -56,6 +57,7 @@ __all__ = [
     "Holding",
     "ItemFailed",
     "ItemMoved",
+    "ItemSpans",
     "KvChunk",
     "KvReady",
     "KvTaken",
@@ -72,9 +74,11 @@ __all__ = [
     "RegisterRefused",
     "ReleaseRows",
     "RequestFailed",
+    "RequestSpans",
     "Reserve",
     "Reserved",
     "Room",
+    "RowsIn",
     "RowsLost",
     "RowsTaken",
     "RunTower",
