@@ -31,6 +31,9 @@ class GatewayConfig(Section):
     known_sources: int = Field(4096, ge=0, description="items kept under the uuid of a client")
     known_bytes: int = Field(256 * MIB, ge=0, description="memory for them")
     request_timeout_s: float = Field(600.0, gt=0, description="a request ends after this with 503")
+    otlp_endpoint: str | None = Field(
+        None, description="OTLP/HTTP URL that traces go to; needs the extra otel"
+    )
 
 
 class EncodeConfig(Section):
@@ -118,6 +121,9 @@ class Config(Section):
     )
     cache_dir: str = Field("", description="keeps what is compiled; XDG's cache folder unless set")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["line", "json"] = Field(
+        "line", description="key=value, or one JSON object per line"
+    )
     name: str = Field("", description="this process; its role and a number unless set")
     listen: str = Field("", description="tcp://HOST or ipc://DIR that this process binds in")
     gateways: tuple[str, ...] = Field((), description="control addresses workers register with")

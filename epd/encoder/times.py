@@ -1,4 +1,4 @@
-"""Where the time of items goes, from their jobs to their rows. Any thread; never decides anything."""
+"""Where the time of items goes, from their jobs to their rows. Any thread; decides nothing."""
 
 from __future__ import annotations
 

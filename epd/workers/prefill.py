@@ -247,6 +247,7 @@ class PrefillCore(LanguageCore):
             **super().gauges(),
             "bulk_sends": self._bulk.num_sends,
             "row_bytes_held": self._rows.held_bytes,
+            "credit_bytes": self._rows.quota_bytes,
             "rows_merged_bytes": sum(m.held_bytes for m in self._merged.values()),
             "shm_bytes": self._outgoing.in_use,
             "kv_bytes_sent": self._bulk.bytes_sent,

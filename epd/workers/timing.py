@@ -149,9 +149,7 @@ class RequestTimes:
             _span(Activity.TRANSFER, kv, now - kv, now),
             _span(Activity.HANDOFF, state, now - state, now),
         )
-        return RequestSpans(
-            request=key, stage=Stage.DECODE, spans=spans, num_bytes=times.kv_bytes
-        )
+        return RequestSpans(request=key, stage=Stage.DECODE, spans=spans, num_bytes=times.kv_bytes)
 
     def ended(self, key: RequestKey) -> RequestSpans | None:
         """Its last token is there."""
