@@ -25,7 +25,7 @@ from epd.encoder.events import (
 )
 from epd.encoder.intake import Intake
 from epd.encoder.ledger import Known, Ledger
-from epd.encoder.reading import Reader, Reading
+from epd.encoder.reading import Reader, Reading, whose
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded
 from epd.media.decoders import Decoders
 from epd.types import ItemKey, ItemLayout
@@ -307,7 +307,7 @@ class Encoder:
             log.warning("batch failed, trying its items one by one", exc_info=error)
             return []
         if not isinstance(error, BadRequest):
-            log.error("encode failed", extra={"item": batch.items[0].item}, exc_info=error)
+            log.error("encode failed", extra=whose(batch.items[0].item), exc_info=error)
         if not isinstance(error, EpdError):
             error = InternalError("internal error in encode")
         return self._break(batch.items, error)

@@ -21,7 +21,7 @@ from epd.media.sampling import capped
 from epd.media.tensors import read_tensors
 from epd.media.versions import decoding
 from epd.models.adapter import Asked
-from epd.types import Activity, ItemForm, MediaOptions, Modality
+from epd.types import Activity, ItemForm, ItemKey, MediaOptions, Modality
 from epd.wire.messages import EncodeItem
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,11 @@ class Reader:
             raise BadMedia(f"becomes {num_tokens} tokens, more than the limit of {most}")
 
 
+def whose(item: ItemKey) -> dict[str, str | int]:
+    """For log lines that are about one item."""
+    return {"request": item.request_id, "item": item.index}
+
+
 @contextmanager
 def fault_of(job: EncodeItem, stage: str) -> Iterator[None]:
     """What is nobody's fault but ours says where it happened, and the log has the traceback."""
@@ -175,5 +180,5 @@ def fault_of(job: EncodeItem, stage: str) -> Iterator[None]:
     except EpdError:
         raise
     except Exception as error:
-        log.exception("intake failed", extra={"item": job.item, "stage": stage})
+        log.exception("intake failed", extra={**whose(job.item), "doing": stage})
         raise InternalError(f"internal error in {stage}") from error

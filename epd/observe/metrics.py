@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import Metric
 
 from epd.observe.path import ItemPath, Path
-from epd.observe.reported import LinkCounters, WorkerGauges
+from epd.observe.reported import LABELS, LinkCounters, WorkerGauges
 from epd.types import Modality
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,10 +38,14 @@ _SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 class Metrics:
-    """What one gateway counts. Labels have few values: never a request, URL or client's word."""
+    """What one gateway counts. Labels have few values: never a request, URL or client's word.
+
+    `labels` has the names of each family's labels.
+    """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self.labels = dict(LABELS)
         self._requests = self._counter("requests", "requests ended, by HTTP status", "status")
         self._items = self._counter("items", "items that clients sent", "modality")
         self._prompt_tokens = self._counter("prompt_tokens", "tokens of prompts, expanded")
@@ -49,25 +53,25 @@ class Metrics:
             "prompt_tokens_cached", "tokens of prompts whose KV was there already"
         )
         self._tokens = self._counter("tokens", "tokens generated and sent on to clients")
-        self._first_token = self._seconds(
-            "first_token_seconds", "from the request's arrival to its first token"
+        self._first_token = self._histogram(
+            "first_token_seconds", "from the request's arrival to its first token", _SECONDS
         )
-        self._queue = self._seconds(
-            "request_queue_seconds", "from all layouts being known to the prompt's admission"
+        self._queue = self._histogram(
+            "request_queue_seconds",
+            "from all layouts being known to the prompt's admission",
+            _SECONDS,
         )
-        self._activities = Histogram(
-            "epd_activity_seconds",
+        self._activities = self._histogram(
+            "activity_seconds",
             "what workers did for requests that ended; modality is text for those without items",
-            ("stage", "activity", "modality"),
-            buckets=_ACTIVITY_SECONDS,
-            registry=self._registry,
+            _ACTIVITY_SECONDS,
+            *("stage", "activity", "modality"),
         )
-        self._batches = Histogram(
-            "epd_batch_items",
+        self._batches = self._histogram(
+            "batch_items",
             "items in the tower forward that an item was part of",
-            ("modality",),
-            buckets=_BATCHES,
-            registry=self._registry,
+            _BATCHES,
+            "modality",
         )
         self._origins = self._counter(
             "item_rows",
@@ -189,10 +193,17 @@ class Metrics:
         return generate_latest(self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"epd_{name}", text, labels, registry=self._registry)
+        return Counter(self._named(name, labels), text, labels, registry=self._registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"epd_{name}", text, labels, registry=self._registry)
+        return Gauge(self._named(name, labels), text, labels, registry=self._registry)
 
-    def _seconds(self, name: str, text: str) -> Histogram:
-        return Histogram(f"epd_{name}", text, buckets=_SECONDS, registry=self._registry)
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        full = self._named(name, labels)
+        return Histogram(full, text, labels, buckets=buckets, registry=self._registry)
+
+    def _named(self, name: str, labels: tuple[str, ...]) -> str:
+        self.labels[f"epd_{name}"] = labels
+        return f"epd_{name}"

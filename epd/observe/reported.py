@@ -52,6 +52,14 @@ KV_USAGE = "share of the KV cache that requests hold, 1 for all of it; cached bl
 
 _OTHER = "reported by the worker"
 _LABELS = ("worker", "stage")
+LABELS = {
+    "epd_dropped_messages": ("reason",),
+    "epd_kv_cache_usage_perc": _LABELS,
+    "epd_message_bytes": ("way",),
+    "epd_messages": ("way",),
+}
+"""Of the families that have names of their own."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MAX_GAUGES = 64
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -29,6 +30,9 @@ from epd.wire.messages import (
 )
 from epd.workers.bulk import BulkSender, Chunk
 from epd.workers.station import Handler, Station
+from epd.workers.timing import log_spans
+
+log = logging.getLogger(__name__)
 
 
 class EncodeCore:
@@ -102,6 +106,8 @@ class EncodeCore:
         self._encoder.drop(item)
 
     def _on_broken(self, event: ItemBroken) -> None:
+        what = {"request": event.item.request_id, "item": event.item.index}
+        log.info("item failed: %s", event.error.message, extra=what)
         owner = self._owners.pop(event.item, None)
         self._do(self._sender.gone(event.item, event.error.message))
         if owner is not None:
@@ -139,6 +145,7 @@ class EncodeCore:
 
     def _tell(self, owner: str | None, spans: ItemSpans | None) -> None:
         if owner is not None and spans is not None:
+            log_spans(spans)
             self._station.send(owner, spans)
 
     def _on_encoded(self, item: ItemKey) -> None:

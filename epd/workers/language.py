@@ -6,6 +6,7 @@ does it. Step thread only.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,13 +21,16 @@ from epd.wire.messages import (
     Holding,
     PeerFailed,
     Refused,
+    RequestFailed,
     RequestSpans,
     Room,
     StopChoice,
     Tokens,
 )
 from epd.workers.station import Handler, Station
-from epd.workers.timing import RequestTimes
+from epd.workers.timing import RequestTimes, log_spans
+
+log = logging.getLogger(__name__)
 
 
 class Admission:
@@ -103,7 +107,7 @@ class LanguageCore:
             StopChoice: lambda peer, m, _: self._do(kv.stop_choice(m)),
         }
         self._actions: dict[type[Any], Callable[[Any], None]] = {
-            Send: lambda send: station.send(send.to, send.message),
+            Send: self._send,
             Free: lambda free: self._free(free.request),
             EndChoice: lambda end: engine.end_choice(end.request, end.choice),
         }
@@ -139,6 +143,12 @@ class LanguageCore:
         for instruction in instructions:
             self._actions[type(instruction)](instruction)
 
+    def _send(self, send: Send) -> None:
+        if isinstance(send.message, RequestFailed):
+            what = {"request": send.message.request.request_id, "code": send.message.code}
+            log.info("request failed: %s", send.message.reason, extra=what)
+        self._station.send(send.to, send.message)
+
     def _free(self, request: RequestKey) -> None:
         self._engine.release(request)
         self._times.forget(request)
@@ -147,7 +157,8 @@ class LanguageCore:
     def _tell(self, spans: RequestSpans | None) -> None:
         """What a request took here, to its gateway."""
         gateway = None if spans is None else self._held.gateway_of(spans.request)
-        if gateway is not None:
+        if gateway is not None and spans is not None:
+            log_spans(spans)
             self._station.send(gateway, spans)
 
     def _send_tokens(self, runs: Iterable[TokenRun]) -> None:

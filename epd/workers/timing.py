@@ -5,12 +5,15 @@ Reads the clock once or twice per prompt chunk and per transfer, never for a dec
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
 from epd.types import Activity, RequestKey, Span, Stage
-from epd.wire.messages import EmbeddingData, RequestSpans, RowsIn
+from epd.wire.messages import EmbeddingData, ItemSpans, RequestSpans, RowsIn
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -159,6 +162,17 @@ class RequestTimes:
         now, since = self._clock(), times.decoding_since
         spans = (_span(Activity.DECODE, since, now - since, now),)
         return RequestSpans(request=key, stage=Stage.DECODE, spans=spans)
+
+
+def log_spans(told: ItemSpans | RequestSpans) -> None:
+    """At level debug, what the gateway is told."""
+    if log.isEnabledFor(logging.DEBUG):
+        if isinstance(told, ItemSpans):
+            whose = {"request": told.item.request_id, "item": told.item.index}
+        else:
+            whose = {"request": told.request.request_id, "stage": told.stage.value}
+        taken = {f"{span.activity}_ms": round(span.ms, 3) for span in told.spans}
+        log.debug("worked", extra={**whose, **taken})
 
 
 def _rows_in(index: int, rows: _Rows, now: float) -> RowsIn:
