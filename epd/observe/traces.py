@@ -15,6 +15,9 @@ from epd.errors import ConfigError
 from epd.observe.path import ItemPath, Path
 from epd.types import Activity, Stage
 
+_EXPORT_S = 2
+"""A collector that does not answer holds up the end of the process for so long at most."""
+
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
@@ -65,7 +68,8 @@ def open_traces(endpoint: str | None, name: str) -> Traces:
         raise ConfigError(
             "gateway.otlp_endpoint needs OpenTelemetry: pip install 'epd[otel]'"
         ) from error
-    return OpenTelemetry(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)), name)
+    exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S)
+    return OpenTelemetry(BatchSpanProcessor(exporter), name)
 
 
 class OpenTelemetry:

@@ -6,7 +6,6 @@ from typing import Any
 
 from epd.cluster import asked_as
 from epd.observe.path import Path
-from epd.types import ItemKey, RequestKey
 from epd.wire.messages import (
     Admit,
     EncodeItem,
@@ -16,18 +15,16 @@ from epd.wire.messages import (
     RequestSpans,
 )
 
-Message = EncodeItem | Admit | LayoutReady | Refused | ItemSpans | RequestSpans
+_OF_ITEMS = frozenset({EncodeItem, LayoutReady, ItemSpans})
+_OF_REQUESTS = frozenset({Admit, Refused, RequestSpans})
 
 
-def request_of(message: object) -> str | None:
-    """The client's request that a message is a step of; None where it is none."""
-    if not isinstance(message, Message):
-        return None
-    if isinstance(message, EncodeItem | LayoutReady | ItemSpans):
-        key: ItemKey | RequestKey = message.item
-    else:
-        key = message.request
-    return asked_as(key.request_id)
+def request_of(message: Any) -> str | None:
+    """The client's request that a message is a step of; None for all others, tokens first."""
+    kind = type(message)
+    if kind in _OF_ITEMS:
+        return asked_as(message.item.request_id)
+    return asked_as(message.request.request_id) if kind in _OF_REQUESTS else None
 
 
 def told(path: Path, to: str, message: Any) -> None:

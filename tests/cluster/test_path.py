@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import closing
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
@@ -16,6 +15,7 @@ import pytest
 from epd.observe.reported import GAUGES
 from tests.cluster.given import audio, image, video
 from tests.cluster.running import Cluster, encoded, image_part, picture
+from tests.media.site import Site, body
 
 NO_REFERENCE: Any = None
 KINDS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ def cluster(path_of: Callable[[str], Path]) -> Iterator[Cluster]:
 
 def ask(cluster: Cluster, *parts: dict[str, Any], **fields: Any) -> httpx.Response:
     content = [*parts, {"type": "text", "text": "What is it? " * 8}]
-    body = {
+    asked = {
         "model": cluster.model,
         "messages": [{"role": "user", "content": content}],
         "max_tokens": 6,
@@ -47,7 +47,7 @@ def ask(cluster: Cluster, *parts: dict[str, Any], **fields: Any) -> httpx.Respon
         "return_path": True,
         **fields,
     }
-    response = cluster.post(body)
+    response = cluster.post(asked)
     assert response.status_code == 200, response.text
     return response
 
@@ -123,10 +123,13 @@ def test_items_that_come_at_once_share_one_tower(cluster: Cluster) -> None:
 
 
 def test_a_fetched_item_says_how_long_that_took(cluster: Cluster) -> None:
-    with site(encoded(picture(84, 84, 9))) as url:
-        path = path_of_answer(ask(cluster, {"type": "image_url", "image_url": {"url": url}}))
+    data = encoded(picture(84, 84, 9))
+    with closing(Site()) as site:
+        site.pages["/one.png"] = body(data)
+        part = {"type": "image_url", "image_url": {"url": f"{site.url}/one.png"}}
+        path = path_of_answer(ask(cluster, part))
     (item,) = path["items"]
-    assert item["ms"]["fetch"] > 0 and item["bytes"] == len(encoded(picture(84, 84, 9)))
+    assert item["ms"]["fetch"] > 0 and item["bytes"] == len(data)
 
 
 def test_a_stop_string_does_not_hide_the_time_of_decoding(cluster: Cluster) -> None:
@@ -146,8 +149,8 @@ def test_nothing_that_a_client_wrote_becomes_a_label(cluster: Cluster) -> None:
     wrong = {"model": word, "messages": [{"role": "user", "content": word}]}
     assert cluster.post(wrong).status_code == 404
     url = {"type": "image_url", "image_url": {"url": f"http://{word}.invalid/x.png"}}
-    body = {"model": cluster.model, "messages": [{"role": "user", "content": [url]}]}
-    assert cluster.post(body, headers={"traceparent": word}).status_code >= 400
+    unknown = {"model": cluster.model, "messages": [{"role": "user", "content": [url]}]}
+    assert cluster.post(unknown, headers={"traceparent": word}).status_code >= 400
     page = httpx.get(f"{cluster.url}/metrics", timeout=30).text
     assert word not in page and SALT not in page
     assert response.headers["x-epd-request-id"] not in page
@@ -186,31 +189,3 @@ def test_one_engine_process_says_the_same(path_of: Callable[[str], Path]) -> Non
 
 def _worker_samples(cluster: Cluster) -> list[str]:
     return [name for name in cluster.metrics() if name.startswith("epd_worker_")]
-
-
-class site:
-    """A server with one file; what is entered is its URL."""
-
-    def __init__(self, data: bytes) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "image/png")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._server.serve_forever)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        return f"http://127.0.0.1:{self._server.server_address[1]}/one.png"
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
