@@ -2,7 +2,8 @@
 #
 # Both make .venv once, from Python 3.11 or later and constraints.txt, and install again only when
 # pyproject.toml or constraints.txt change. On a machine without an NVIDIA GPU torch comes as a CPU
-# build; where pip's index has none, TORCH_INDEX=URL names one that does.
+# build; where pip's index has none, TORCH_INDEX=URL names one that does. Tests run in JOBS processes,
+# each of which may have a whole cluster up (5 GiB).
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +17,8 @@ PIP_LOUD := $(BIN)/python -m pip --disable-pip-version-check install -c constrai
 PIP := $(PIP_LOUD) -qq
 MODEL ?=
 ARGS ?=
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -q --numprocesses $(JOBS) --dist loadfile
 
 .PHONY: help venv serve test test-slow lint gpu-check clean
 
@@ -26,10 +29,10 @@ serve: $(VENV)/.core ## a whole cluster on this machine; MODEL=folder for a mode
 	@$(BIN)/epd serve $(MODEL) $(ARGS)
 
 test: lint ## lint, types, rooms, and every test that is neither slow nor for a GPU
-	@$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
-	@$(BIN)/python -m pytest -q -m "slow and not gpu" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTEST) -m "slow and not gpu" $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(BIN)/ruff check --quiet .

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from tests.corpus import (
     broken_pictures,
@@ -15,9 +16,14 @@ from tests.corpus import (
 )
 from tests.corpus.entry import Entry
 
-
-def corpus(width: int) -> Iterator[Entry]:
-    """All entries; `width` is that of the model's rows."""
-    for room in (pictures, broken_pictures, videos, broken_videos, sounds, parts):
-        yield from room.entries()
-    yield from embeds.entries(width)
+ROOMS: Final[dict[str, Callable[[int], Iterator[Entry]]]] = {
+    "pictures": lambda width: pictures.entries(),
+    "broken pictures": lambda width: broken_pictures.entries(),
+    "videos": lambda width: videos.entries(),
+    "broken videos": lambda width: broken_videos.entries(),
+    "sounds": lambda width: sounds.entries(),
+    "parts": lambda width: parts.entries(),
+    "embeds": embeds.entries,
+}
+"""Entries by what they are about, made when they are asked for; `width` is that of the model's
+rows."""

@@ -69,7 +69,9 @@ def test_sound_at_another_rate_is_our_own_fault(towers: Towers) -> None:
 # ---- ready-made
 
 
-@pytest.mark.parametrize("media", [shown(100, 60), CLIPS["odd"], SOUNDS["odd"]], ids=str)
+@pytest.mark.parametrize(
+    "media", [shown(100, 60), CLIPS["odd"], SOUNDS["odd"]], ids=["image", "video", "audio"]
+)
 def test_rows_that_the_client_sends_are_those_of_the_tower(
     media: Picture | Clip | Sound, thinker: Thinker, towers: Towers
 ) -> None:
