@@ -182,7 +182,7 @@ class PrefillCore(LanguageCore):
         self._times.computed(key, num_tokens, began)
         rows = self._merged.get(key)
         if num_tokens == self._admits[key].prompt.num_tokens:
-            self._tell(self._times.prefilled(key, 0.0 if rows is None else rows.merge_seconds))
+            self._tell(self._times.prefilled(key, None if rows is None else rows.merge_seconds))
         elif rows is not None:
             self._times.ready(key, rows.ready_tokens)
 

@@ -98,8 +98,8 @@ class RequestTimes:
             times.wait_s += self._clock() - times.waiting_since
             times.waiting_since = None
 
-    def prefilled(self, key: RequestKey, merge_s: float) -> RequestSpans | None:
-        """The whole prompt has KV. Here queueing is what is left of the time."""
+    def prefilled(self, key: RequestKey, merge_s: float | None) -> RequestSpans | None:
+        """The whole prompt has KV; None: it has no items. Queueing is what is left of the time."""
         times = self._requests.get(key)
         if times is None:
             return None
@@ -110,9 +110,9 @@ class RequestTimes:
             _span(Activity.QUEUE, times.began, queue_s, now),
             _span(Activity.PREFILL, computing, times.prefill_s, now),
         ]
-        if times.waited_first is not None:
-            spans.append(_span(Activity.WAIT, times.waited_first, times.wait_s, now))
-        if times.rows:
+        if merge_s is not None:
+            waiting = times.began if times.waited_first is None else times.waited_first
+            spans.append(_span(Activity.WAIT, waiting, times.wait_s, now))
             spans.append(_span(Activity.MERGE, computing, merge_s, now))
         return RequestSpans(
             request=key,

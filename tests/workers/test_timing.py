@@ -78,7 +78,14 @@ def test_a_prompt_whose_beginning_is_cached_waits_from_there(
     clock.now += 1
     times.ready(KEY, 30)
     step(times, clock, 30, 1)
-    assert ms(times.prefilled(KEY, 0.0)) == {"queue": 0, "prefill": 1000, "wait": 1000}
+    told = times.prefilled(KEY, 0.0)
+    assert ms(told) == {"queue": 0, "prefill": 1000, "wait": 1000, "merge": 0}
+
+
+def test_text_waits_for_no_rows(times: RequestTimes, clock: Clock) -> None:
+    times.began(KEY)
+    step(times, clock, 30, 1)
+    assert ms(times.prefilled(KEY, None)) == {"queue": 0, "prefill": 1000}
 
 
 def test_parts_of_an_item_are_one_transfer_from_the_first_to_the_last(
