@@ -3,7 +3,7 @@
 # Both make .venv once, from Python 3.11 or later and constraints.txt, and install again only when
 # pyproject.toml or constraints.txt change. On a machine without an NVIDIA GPU torch comes as a CPU
 # build; where pip's index has none, TORCH_INDEX=URL names one that does. Tests run in JOBS processes,
-# each of which may have a whole cluster up (5 GiB).
+# each of which may have a whole cluster up (5 GiB); those marked `alone` run one by one after them.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,10 @@ PIP := $(PIP_LOUD) -qq
 MODEL ?=
 ARGS ?=
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -q --numprocesses $(JOBS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+TOGETHER := $(PYTEST) --numprocesses $(JOBS) --dist loadfile
+# What pytest says where no test was chosen.
+NONE := 5
 
 .PHONY: help venv serve test test-slow lint gpu-check clean
 
@@ -29,10 +32,12 @@ serve: $(VENV)/.core ## a whole cluster on this machine; MODEL=folder for a mode
 	@$(BIN)/epd serve $(MODEL) $(ARGS)
 
 test: lint ## lint, types, rooms, and every test that is neither slow nor for a GPU
-	@OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" $(ARGS)
+	@$(TOGETHER) -m "not slow and not gpu and not alone" $(ARGS) || [ $$? = $(NONE) ]
+	@$(PYTEST) -m "alone and not slow and not gpu" $(ARGS) || [ $$? = $(NONE) ]
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
-	@OMP_NUM_THREADS=1 $(PYTEST) -m "slow and not gpu" $(ARGS)
+	@$(TOGETHER) -m "slow and not gpu and not alone" $(ARGS) || [ $$? = $(NONE) ]
+	@$(PYTEST) -m "alone and slow and not gpu" $(ARGS) || [ $$? = $(NONE) ]
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(BIN)/ruff check --quiet .

@@ -4,9 +4,11 @@ One thread, one decoder process, and the CPU time of both together: what a core 
 however busy the machine is. *plain* is PIL, PyAV or soundfile in this process, doing the same to
 the same bytes: an upright RGB picture, the chosen frames as one array, one channel of samples at
 16 kHz. *ours* is `epd.media.decoders` as the encoder's intake calls it, limits and checks included.
-The two take turns in one run. Files are made by this program.
+The two take turns in one run. What the decoder does after its answer, until it sleeps, is its too.
+Pictures come as PIL pictures and, in cases of their own, as arrays, as processors take them: so
+reading memory that another core has written is on the bill as well. Files are made by this program.
 
-    python bench/intake.py --rounds 15
+    python bench/intake.py --rounds 41
 
 A table of medians goes to stderr; the last line of stdout is one JSON object with every time.
 """
@@ -40,6 +42,7 @@ from epd.media.decoders import Decoders
 RATE = 16_000
 FRAMES = 32
 SECONDS = 60
+SETTLE_S = 0.0005
 SIZES = {"448p": (448, 448), "1080p": (1920, 1080), "4k": (3840, 2160)}
 LIBRARIES = ("pillow", "av", "soundfile", "soxr", "numpy")
 
@@ -55,16 +58,27 @@ class Case:
     ours: Callable[[], object]
 
 
-class CpuClock:
-    """CPU seconds of this process and the decoder's."""
+class CpuMeter:
+    """CPU seconds of this process and the decoder's, until the latter has nothing left to do."""
 
     def __init__(self, decoders: Decoders) -> None:
         (pid,) = decoders.pids
         self._theirs = ~pid << 3 | 2  # as clock_getcpuclockid() gives it
 
-    def __call__(self) -> float:
-        """So far."""
-        return time.process_time() + time.clock_gettime(self._theirs)
+    def __call__(self, work: Callable[[], object]) -> float:
+        """What this takes."""
+        theirs, ours = self._idle(), time.process_time()
+        work()
+        ours = time.process_time() - ours
+        return ours + self._idle() - theirs
+
+    def _idle(self) -> float:
+        """The decoder's time when it sleeps."""
+        now, before = time.clock_gettime(self._theirs), -1.0
+        while now != before:
+            time.sleep(SETTLE_S)
+            now, before = time.clock_gettime(self._theirs), now
+        return now
 
 
 def main() -> None:
@@ -76,8 +90,8 @@ def main() -> None:
     try:
         every = cases(decoders)
         decoders.series(b"1")  # it is up
-        clock = CpuClock(decoders)
-        results = [measure(case, args.rounds, clock) for case in every]
+        meter = CpuMeter(decoders)
+        results = [measure(case, args.rounds, meter) for case in every]
     finally:
         decoders.close()
     print(
@@ -100,6 +114,8 @@ def cases(decoders: Decoders) -> list[Case]:
         jpeg = jpeg_file(*size)
         sides = partial(plain_picture, jpeg), partial(decoders.image, jpeg)
         found.append(Case(f"JPEG {name}", "images/s", 1, *sides))
+        arrays = partial(plain_array, jpeg), partial(our_array, decoders, jpeg)
+        found.append(Case(f"JPEG {name} to array", "images/s", 1, *arrays))
     h264 = video_file(*SIZES["1080p"])
     indices = range(FRAMES)
     found.append(
@@ -118,15 +134,13 @@ def cases(decoders: Decoders) -> list[Case]:
     return found
 
 
-def measure(case: Case, rounds: int, clock: CpuClock) -> dict[str, Any]:
+def measure(case: Case, rounds: int, meter: CpuMeter) -> dict[str, Any]:
     """Both sides in turn, after one unmeasured round each."""
     case.plain(), case.ours()
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     for _ in range(rounds):
         for side in times:
-            begin = clock()
-            getattr(case, side)()
-            times[side].append(clock() - begin)
+            times[side].append(meter(getattr(case, side)))
     medians = {side: statistics.median(values) for side, values in times.items()}
     ratio = statistics.median(
         ours / plain for ours, plain in zip(times["ours"], times["plain"], strict=True)
@@ -155,6 +169,16 @@ def plain_picture(data: bytes) -> Image.Image:
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def plain_array(data: bytes) -> NDArray[np.uint8]:
+    """The same, as processors take it."""
+    return np.asarray(plain_picture(data))
+
+
+def our_array(decoders: Decoders, data: bytes) -> NDArray[np.uint8]:
+    """What processors get of our pictures."""
+    return np.asarray(decoders.image(data).image)
 
 
 def plain_frames(data: bytes, count: int) -> NDArray[np.uint8]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 
 from PIL import (
     BmpImagePlugin,
@@ -26,6 +25,7 @@ from epd.errors import BadMedia, TooLarge
 from epd.media.decoded import Picture
 from epd.media.headers import refuse_costly, webp_size
 from epd.media.io import MediaIO
+from epd.media.jpeg import Room, plain_jpeg
 from epd.media.versions import decoding
 from epd.types import ItemForm, Modality
 
@@ -41,9 +41,6 @@ FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 
 # Ours is the only limit on pixels, and it is an error, never a warning.
 Image.MAX_IMAGE_PIXELS = None
-
-Room = Callable[[tuple[int, int]], Image.Image | None]
-"""For a width and height: an RGB picture to put pixels into, or None."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -86,6 +83,8 @@ def load_image(data: bytes, config: ImageLimits, room: Room | None = None) -> Im
         raise BadMedia("0 bytes")
     if len(data) > config.max_bytes:
         raise TooLarge(f"file larger than {config.max_bytes} bytes")
+    if room is not None and (plain := plain_jpeg(data, config.max_pixels, room)) is not None:
+        return plain
     refuse_costly(data)
     if canvas := webp_size(data):
         _refuse_size(canvas, config)

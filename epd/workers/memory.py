@@ -131,7 +131,8 @@ class _Sizes:
         largest = max(media.limits(modality).max_bytes for modality in Modality)
         files = encode.fetch_bytes + encode.queued_bytes + largest
         decoding = encode.decoders * (budget.BASE_BYTES + budget.work_bytes(media))
-        # An item's decoder is idle while its result, which is shared, is preprocessed.
+        # A decoder is idle, or has another thread's item, while a result is preprocessed. Pictures
+        # are on its desks then, which are part of its base, or copies where these are all lent.
         waiting = max(0, encode.intake_threads - encode.decoders) * budget.result_bytes(media)
         return [
             self._weights("tower weights", self._tower_weights, single_rows=False),

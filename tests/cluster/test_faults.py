@@ -21,6 +21,8 @@ from tests.cluster.running import Cluster, eventually
 from tests.cluster.slow_site import slow_site
 from tests.cluster.traces import Traces, children_of, runtime_base, segments_of
 
+pytestmark = pytest.mark.alone
+
 DEAD_AFTER_S = 2.0
 SECONDS = 10.0  # "within seconds", on a machine that is busy starting a worker again
 RESTART_S = 120.0

@@ -22,6 +22,8 @@ from tests.cluster.ends import check_orphans_end, check_stops_while_requests_run
 from tests.cluster.running import Cluster, eventually
 from tests.cluster.traces import Traces, children_of, dead_segments, runtime_base
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 60.0
 """A start is mostly imports; the machine may be busy with other things."""
 

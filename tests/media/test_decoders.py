@@ -26,7 +26,8 @@ from epd.errors import BadMedia, BadRequest, ConfigError, EpdError, Unavailable
 from epd.media.audio import AudioIO
 from epd.media.backends import MODULES
 from epd.media.decoded import VideoInfo
-from epd.media.decoders import Decoders, budget, messages
+from epd.media.decoders import Decoders, budget
+from epd.media.decoders.desks import DESK_BYTES
 from epd.media.image import ImageIO
 from epd.media.series import TimeSeriesIO
 from epd.media.video import VideoIO
@@ -83,12 +84,12 @@ def test_a_picture_is_the_same_as_decoded_here(shared: Decoders) -> None:
 
 
 def test_files_and_pictures_that_are_too_large_for_the_desk_come_whole(opener: Open) -> None:
-    limits = ImageLimits(max_bytes=2 * messages.DESK_BYTES, max_pixels=25_000_000)
+    limits = ImageLimits(max_bytes=2 * DESK_BYTES, max_pixels=25_000_000)
     config = MediaConfig(image=limits)
     noise = np.random.default_rng(0).integers(0, 256, (5000, 5000, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "BMP")
-    assert file.tell() > messages.DESK_BYTES
+    assert file.tell() > DESK_BYTES
     decoders = opener(1, config)
     found = decoders.image(file.getvalue()).image
     assert np.array_equal(np.asarray(found), noise)

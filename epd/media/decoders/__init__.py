@@ -16,10 +16,11 @@ from epd.config.media import MediaConfig
 from epd.errors import BadMedia, EpdError, InternalError, Unavailable
 from epd.media.backends import check_backend
 from epd.media.decoded import Clip, Picture, Series, Sound, VideoInfo
-from epd.media.decoders import answers, messages
+from epd.media.decoders import answers
 from epd.media.decoders.answers import Expected
-from epd.media.decoders.messages import Array
+from epd.media.decoders.link import Malformed
 from epd.media.decoders.process import Lost, Process, StartFailed
+from epd.media.decoders.sealed import Array
 from epd.media.frames import check_pixels
 
 __all__ = ["Decoders"]
@@ -40,6 +41,7 @@ class Decoders:
         check_backend(config.video.backend)
         self._num = num
         self._config = config
+        self._picture = Expected("uint8", 3, 4 * config.image.max_pixels)
         self._changed = threading.Condition()
         self._closed = False
         self._all = {Process(config) for _ in range(num)}
@@ -54,10 +56,10 @@ class Decoders:
             return sorted(process.pid for process in self._all)
 
     def image(self, data: bytes) -> Picture:
-        """A picture, upright, RGB."""
+        """A picture, upright, RGB. As long as it lives it may occupy a desk of its process."""
         with self._process() as process:
             process.start("image", [data])
-            image = answers.picture(process.answer(), process.desk, self._pixels(3))
+            image = answers.picture(process.answer(), process.desks, self._picture)
         return Picture(image=image)
 
     def video(self, data: bytes, choose: Choose, *, sound_rate: int | None = None) -> Clip:
@@ -72,7 +74,7 @@ class Decoders:
                 process.tell()  # no frames are wanted
                 raise
             process.tell(indices=indices, rate=sound_rate)
-            expected = (self._pixels(4), self._samples(sound_rate or 0))
+            expected = (self._frames(), self._samples(sound_rate or 0))
             _, (frames, *sounds) = answers.arrays(process.answer(), *expected)
             answers.check_count(frames, len(indices))
         return Clip(
@@ -86,7 +88,7 @@ class Decoders:
         """Pictures of one size: uint8 [frames, height, width, 3]."""
         with self._process() as process:
             process.start("frames", pieces)
-            _, (frames,) = answers.arrays(process.answer(), self._pixels(4))
+            _, (frames,) = answers.arrays(process.answer(), self._frames())
             answers.check_count(frames, len(pieces))
         return frames
 
@@ -120,9 +122,8 @@ class Decoders:
 
     # ---- what may come back
 
-    def _pixels(self, dimensions: int) -> Expected:
-        image, video = self._config.image.max_pixels, self._config.video.max_decoded_pixels
-        return Expected("uint8", dimensions, 4 * image if dimensions == 3 else 3 * video)
+    def _frames(self) -> Expected:
+        return Expected("uint8", 4, 3 * self._config.video.max_decoded_pixels)
 
     def _samples(self, rate: int) -> Expected:
         return Expected("float32", 1, int((self._config.audio.max_seconds + 1) * rate))
@@ -138,7 +139,7 @@ class Decoders:
             process.wait_ready()
             yield process
             healthy = True
-        except (Lost, messages.Malformed) as error:
+        except (Lost, Malformed) as error:
             log.warning("decoder lost: %s", error, extra={"pid": process.pid})
             with self._changed:
                 self._check_open()
@@ -155,7 +156,8 @@ class Decoders:
     def _borrow(self) -> Process:
         """An idle one, or one in place of those that were lost."""
         with self._changed:
-            self._changed.wait_for(lambda: self._idle or len(self._all) < self._num or self._closed)
+            while not (self._idle or len(self._all) < self._num or self._closed):
+                self._changed.wait()
             self._check_open()
             while self._idle:
                 process = self._idle.pop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +10,10 @@ from PIL import Image
 
 from epd.config.media import VideoLimits
 from epd.media.decoded import VideoInfo
-from epd.media.decoders import messages
-from epd.media.decoders.messages import Array, Malformed
+from epd.media.decoders import link, sealed
+from epd.media.decoders.desks import MOST_PIXELS, Desks, picture_on
+from epd.media.decoders.link import Malformed
+from epd.media.decoders.sealed import Array
 
 MOST_FPS = 1000
 
@@ -36,27 +37,27 @@ def arrays(answer: Answer, *expected: Expected) -> tuple[dict[str, Any], list[Ar
         if not isinstance(described, list) or not 0 < len(described) == len(fds) <= len(expected):
             raise Malformed("arrays")
         return said, [
-            messages.mapped(fd, one, dtype=each.dtype, dimensions=each.dimensions, most=each.most)
+            sealed.mapped(fd, one, dtype=each.dtype, dimensions=each.dimensions, most=each.most)
             for fd, one, each in zip(fds, described, expected, strict=False)
         ]
     finally:
-        messages.close(fds)
+        link.close(fds)
 
 
-def picture(answer: Answer, desk: mmap.mmap, expected: Expected) -> Image.Image:
-    """An RGB picture of its own: copied from the desk, or in the memory that came."""
-    said, _ = answer
+def picture(answer: Answer, desks: Desks, expected: Expected) -> Image.Image:
+    """An RGB picture: on its desk, or in the memory that came."""
+    said, fds = answer
     if "desk" in said:
-        messages.close(answer[1])
-        width, height = messages.checked_shape(said["desk"], 2)
-        if not 0 < width * height <= messages.MOST_PIXELS:
+        link.close(fds)
+        width, height = sealed.checked_shape(said["desk"], 2)
+        if not 0 < width * height <= MOST_PIXELS:
             raise Malformed("picture")
-        return messages.picture_on(desk, (width, height)).copy()
+        return desks.picture((width, height))
     (array,) = arrays(answer, expected)[1]
     height, width, channels = array.shape
     if channels != 4 or not array.size:
         raise Malformed("picture")
-    return messages.picture_on(array, (width, height))
+    return picture_on(array, (width, height))
 
 
 def check_count(frames: Array, count: int) -> None:
@@ -68,7 +69,7 @@ def check_count(frames: Array, count: int) -> None:
 def info(answer: Answer, limits: VideoLimits) -> VideoInfo:
     """What a container says."""
     said, fds = answer
-    messages.close(fds)
+    link.close(fds)
     found = said.get("info")
     if not isinstance(found, dict):
         raise Malformed("info")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from epd.config.media import MediaConfig
 from epd.config.section import MIB
-from epd.media.decoders import messages
+from epd.media.decoders import desks
 
-BASE_BYTES = 160 * MIB + messages.DESK_BYTES
-"""Python, the libraries and the desk, as resident memory."""
+BASE_BYTES = 160 * MIB + desks.ALL_BYTES
+"""Python, the libraries and the desks, as resident memory."""
 
 SLACK_BYTES = 256 * MIB
 _PICTURE = 12  # as it is in the file, as RGBA, and over its background: bytes of a pixel

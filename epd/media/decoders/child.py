@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ from epd.config.media import MediaConfig
 from epd.errors import BadRequest, ConfigError
 from epd.media.audio import load_sound, load_sound_track
 from epd.media.backends import Backend, load_backend
-from epd.media.decoders import messages
+from epd.media.decoders import link, sealed
+from epd.media.decoders.desks import ALL_BYTES, DESK_BYTES, MOST_PIXELS, picture_on
+from epd.media.decoders.link import Link
 from epd.media.frames import each_frame
 from epd.media.image import load_image
 from epd.media.series import load_series
@@ -41,22 +44,22 @@ Result = tuple[int, tuple[int, ...]]
 def main() -> None:
     """Until the parent is gone."""
     setproctitle.setproctitle("epd: decoder")
-    link = socket.socket(fileno=int(sys.argv[1]))
+    parent = Link(socket.socket(fileno=int(sys.argv[1])))
     try:
-        settings, fds = messages.receive(link)
+        settings, fds = parent.receive()
     except EOFError:
         return
     config = MediaConfig.model_validate(settings["media"])
     try:
         backend = load_backend(config.video.backend)
     except ConfigError as error:
-        messages.send(link, {"error": "config", "message": error.message})
+        parent.send({"error": "config", "message": error.message})
         return
-    desk = mmap.mmap(fds[0], messages.DESK_BYTES)
-    messages.close(fds)
+    desks = mmap.mmap(fds[0], ALL_BYTES)
+    link.close(fds)
     _limit_memory(settings["memory"])
-    messages.send(link, {"ready": True})
-    server = Server(link, desk, config, backend)
+    parent.send({"ready": True})
+    server = Server(parent, desks, config, backend)
     while server.serve(settings["timeout"]):
         pass
 
@@ -78,10 +81,11 @@ class Server:
     """One item at a time."""
 
     def __init__(
-        self, link: socket.socket, desk: mmap.mmap, config: MediaConfig, backend: Backend
+        self, parent: Link, desks: mmap.mmap, config: MediaConfig, backend: Backend
     ) -> None:
-        self._link = link
-        self._desk = desk
+        self._parent = parent
+        self._desks = desks
+        self._at = 0  # where the desk of the item in hand begins
         self._config = config
         self._backend = backend
         self._open: list[int] = []  # descriptors of the item in hand
@@ -96,13 +100,13 @@ class Server:
     def serve(self, timeout: float) -> bool:
         """Answer one item. False when the parent is gone."""
         try:
-            message, self._open = messages.receive(self._link)
+            message, self._open = self._parent.receive()
         except EOFError:
             return False
         signal.setitimer(signal.ITIMER_REAL, timeout)  # nobody catches it: it ends the process
         try:
-            pieces = messages.taken(self._open[0] if self._open else self._desk, message["sizes"])
-            self._kinds[message["do"]](pieces, message)
+            self._at = message["desk"] * DESK_BYTES
+            self._kinds[message["do"]](self._pieces(message["sizes"]), message)
         except BadRequest as error:
             self._refuse(type(error).__name__, error.message)
         except MemoryError:
@@ -112,15 +116,21 @@ class Server:
         except Exception as error:  # noqa: BLE001  the barrier of this item, which gets an answer
             self._refuse("InternalError", f"{type(error).__name__}: {error}"[:1000])
         finally:
-            messages.close(self._open)
+            link.close(self._open)
             signal.setitimer(signal.ITIMER_REAL, 0)
         return True
 
     def _refuse(self, error: str, text: str) -> None:
-        messages.send(self._link, {"error": error, "message": text})
+        self._parent.send({"error": error, "message": text})
+
+    def _pieces(self, sizes: Sequence[int]) -> list[bytes]:
+        if self._open:
+            return sealed.taken(self._open[0], sizes)
+        ends = accumulate(sizes, initial=self._at)
+        return [self._desks[start:end] for start, end in pairwise(ends)]
 
     def _memory(self) -> int:
-        self._open.append(messages.memory())
+        self._open.append(sealed.memory())
         return self._open[-1]
 
     # ---- one method per kind of item
@@ -128,19 +138,19 @@ class Server:
     def _image(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
         image = load_image(pieces[0], self._config.image, self._room)
         width, height = image.size
-        if width * height <= messages.MOST_PIXELS:
-            messages.send(self._link, {"desk": [width, height]})
+        if width * height <= MOST_PIXELS:
+            self._parent.send({"desk": [width, height]})
             return
         del image  # what is written to cannot be sealed
         self._give({}, [(self._open[-1], (height, width, 4))])
 
     def _room(self, size: tuple[int, int]) -> Image.Image:
         num_bytes = 4 * size[0] * size[1]
-        if num_bytes <= 4 * messages.MOST_PIXELS:
-            return messages.picture_on(self._desk, size)
+        if num_bytes <= 4 * MOST_PIXELS:
+            return picture_on(self._desks, size, self._at)
         fd = self._memory()
         os.ftruncate(fd, num_bytes)
-        return messages.picture_on(mmap.mmap(fd, num_bytes), size)
+        return picture_on(mmap.mmap(fd, num_bytes), size)
 
     def _audio(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
         sound = load_sound(pieces[0], self._config.audio, message["rate"])
@@ -157,8 +167,8 @@ class Server:
         """Says what the file is, waits to hear which frames are wanted, decodes them."""
         data = pieces[0]
         video = open_video(data, self._config.video)
-        messages.send(self._link, {"info": asdict(video.info)})
-        wanted, _ = messages.receive(self._link)
+        self._parent.send({"info": asdict(video.info)})
+        wanted, _ = self._parent.receive()
         if "indices" not in wanted:
             return
         limits = self._config.video
@@ -177,19 +187,19 @@ class Server:
         count = 0
         for count, frame in enumerate(frames, 1):  # noqa: B007
             shape = frame.shape
-            messages.write(fd, np.ascontiguousarray(frame).data.cast("B"))
+            sealed.write(fd, np.ascontiguousarray(frame).data.cast("B"))
         return fd, (count, *shape)
 
     def _written(self, array: NDArray[np.float32]) -> Result:
         fd = self._memory()
-        messages.write(fd, array.tobytes())
+        sealed.write(fd, array.tobytes())
         return fd, array.shape
 
     def _give(self, facts: dict[str, Any], results: Sequence[Result]) -> None:
         for fd, _ in results:
-            messages.seal(fd)
+            sealed.seal(fd)
         shapes = [list(shape) for _, shape in results]
-        messages.send(self._link, {"arrays": shapes, **facts}, [fd for fd, _ in results])
+        self._parent.send({"arrays": shapes, **facts}, [fd for fd, _ in results])
 
 
 if __name__ == "__main__":

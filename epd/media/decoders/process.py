@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import socket
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,9 @@ import epd
 from epd.config.media import MediaConfig
 from epd.config.section import MIB
 from epd.errors import BadMedia, BadRequest, ConfigError, EpdError, InternalError, TooLarge
-from epd.media.decoders import budget, messages
+from epd.media.decoders import budget, desks, link, sealed
+from epd.media.decoders.desks import Desks
+from epd.media.decoders.link import Link, Malformed
 
 START_S = 120.0
 _ERRORS: dict[str, type[EpdError]] = {
@@ -37,14 +37,13 @@ class StartFailed(Exception):
 class Process:
     """One decoder process. Used by one thread at a time, except kill().
 
-    `desk` is memory that both share: what the process left there is to be read before the next
-    item starts.
+    A picture that it leaves on one of `desks` is to be taken before the next item starts.
     """
 
     def __init__(self, config: MediaConfig) -> None:
         self._ready = False
         self._timeout = config.decode_timeout_s
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.child", str(theirs.fileno())],
@@ -55,14 +54,15 @@ class Process:
                 start_new_session=True,
                 env=_environment(),
             )
-        desk = messages.desk()
-        self.desk = mmap.mmap(desk, messages.DESK_BYTES)
-        self._deadline = 0.0
-        self._set_deadline(START_S)
+        self._link = Link(ours)
+        shared = desks.shared_memory()
+        self.desks = Desks(shared)
+        self._deadline = time.monotonic() + START_S
+        self._link.allow(START_S)
         limits = config.model_dump(mode="json", include={"image", "video", "audio", "time_series"})
         memory, timeout = budget.limit_bytes(config), self._timeout + 1.0
-        self._say({"media": limits, "memory": memory, "timeout": timeout}, [desk])
-        os.close(desk)
+        self._say({"media": limits, "memory": memory, "timeout": timeout}, [shared])
+        os.close(shared)
 
     @property
     def pid(self) -> int:
@@ -71,35 +71,35 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
-        return self._process.poll() is None
+        """Whether it runs, or has not been gone for long."""
+        return self._link.alive
 
     def wait_ready(self) -> None:
         """Until it can take items. ConfigError when it says that it never will."""
         if self._ready:
             return
         try:
+            self._allow_rest()
             said, fds = self._hear()
         except Lost as error:
             raise StartFailed from error
-        messages.close(fds)
+        link.close(fds)
         if said.get("error") == "config":
             raise ConfigError(str(said.get("message")))
         self._ready = True
 
     def start(self, kind: str, pieces: Sequence[bytes], **facts: Any) -> None:
         """Give it an item; its time runs from here."""
-        self._set_deadline(self._timeout)
+        self._deadline = time.monotonic() + self._timeout
+        self._link.allow(self._timeout)
         sizes = [len(piece) for piece in pieces]
-        message = {"do": kind, "sizes": sizes, **facts}
-        if sum(sizes) <= messages.DESK_BYTES:
-            at = 0
-            for piece in pieces:
-                self.desk[at : at + len(piece)] = piece
-                at += len(piece)
+        fits = sum(sizes) <= desks.DESK_BYTES
+        desk = self.desks.put(pieces if fits else ())
+        message = {"do": kind, "sizes": sizes, "desk": desk, **facts}
+        if fits:
             self._say(message)
             return
-        fd = messages.put(pieces)
+        fd = sealed.put(pieces)
         try:
             self._say(message, [fd])
         finally:
@@ -107,6 +107,7 @@ class Process:
 
     def tell(self, **facts: Any) -> None:
         """More about the item in hand."""
+        self._allow_rest()
         self._say(facts)
 
     def answer(self) -> tuple[dict[str, Any], list[int]]:
@@ -114,7 +115,7 @@ class Process:
         said, fds = self._hear()
         if "error" not in said:
             return said, fds
-        messages.close(fds)
+        link.close(fds)
         text = str(said.get("message"))
         if (error := _ERRORS.get(str(said["error"]))) is not None:
             raise error(text)
@@ -129,26 +130,23 @@ class Process:
         """End it and free what it held."""
         self.kill()
         self._link.close()
-        with suppress(BufferError):  # somebody looks at the desk still, who frees it then
-            self.desk.close()
+        self.desks.close()
 
-    def _set_deadline(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
+    def _allow_rest(self) -> None:
+        self._link.allow(max(0.001, self._deadline - time.monotonic()))
 
     def _say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
-            self._link.settimeout(max(0.001, self._deadline - time.monotonic()))
-            messages.send(self._link, message, fds)
-        except (OSError, messages.Malformed) as error:
+            self._link.send(message, fds)
+        except (OSError, Malformed) as error:
             raise Lost(self._ending()) from error
 
     def _hear(self) -> tuple[dict[str, Any], list[int]]:
         try:
-            self._link.settimeout(max(0.001, self._deadline - time.monotonic()))
-            return messages.receive(self._link)
+            return self._link.receive()
         except TimeoutError as error:
             raise Lost(f"took longer than {self._timeout:g} s to decode") from error
-        except (OSError, EOFError, messages.Malformed) as error:
+        except (OSError, EOFError, Malformed) as error:
             raise Lost(self._ending()) from error
 
     def _ending(self) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +10,9 @@ import numpy as np
 import pytest
 
 from epd.config.media import VideoLimits
-from epd.media.decoders import answers, messages
+from epd.media.decoders import answers, sealed
 from epd.media.decoders.answers import Expected
-from epd.media.decoders.messages import Malformed
+from epd.media.decoders.link import Malformed
 
 BYTES = Expected("uint8", 1, 100)
 
@@ -30,18 +27,18 @@ def memory() -> Iterator[list[int]]:
             os.fstat(fd)
 
 
-def sealed(data: bytes) -> int:
-    return messages.put([data])
+def holding(data: bytes) -> int:
+    return sealed.put([data])
 
 
 def test_memory_comes_as_an_array(memory: list[int]) -> None:
-    memory.append(sealed(b"abc"))
+    memory.append(holding(b"abc"))
     _, (found,) = answers.arrays(({"arrays": [[3]]}, memory), BYTES)
     assert found.tobytes() == b"abc"
 
 
 def test_nothing_is_an_array_too(memory: list[int]) -> None:
-    memory.append(sealed(b""))
+    memory.append(holding(b""))
     _, (found,) = answers.arrays(({"arrays": [[0]]}, memory), BYTES)
     assert len(found) == 0
 
@@ -65,20 +62,20 @@ def test_nothing_is_an_array_too(memory: list[int]) -> None:
 def test_shapes_that_do_not_fit_the_memory_are_refused(
     memory: list[int], said: dict[str, Any]
 ) -> None:
-    memory.append(sealed(b"abc"))
+    memory.append(holding(b"abc"))
     with pytest.raises(Malformed):
         answers.arrays((said, memory), BYTES)
 
 
 def test_more_than_can_be_is_refused(memory: list[int]) -> None:
-    memory.append(sealed(bytes(101)))
+    memory.append(holding(bytes(101)))
     with pytest.raises(Malformed):
         answers.arrays(({"arrays": [[101]]}, memory), BYTES)
 
 
 def test_memory_that_can_still_shrink_is_refused(memory: list[int]) -> None:
     """A page that goes away under a reader kills it."""
-    fd = messages.memory()
+    fd = sealed.memory()
     os.write(fd, b"abc")
     memory.append(fd)
     with pytest.raises(Malformed, match="memory that can change"):
@@ -86,34 +83,11 @@ def test_memory_that_can_still_shrink_is_refused(memory: list[int]) -> None:
 
 
 def test_sealed_memory_cannot_be_written() -> None:
-    fd = sealed(b"abc")
+    fd = holding(b"abc")
     with pytest.raises(PermissionError):
         os.write(fd, b"x")
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 1)
-    os.close(fd)
-
-
-def test_a_picture_lies_on_the_desk() -> None:
-    fd = messages.desk()
-    desk = mmap.mmap(fd, messages.DESK_BYTES)
-    os.close(fd)
-    desk[:8] = b"abc\xffdef\xff"
-    image = answers.picture(({"desk": [1, 2]}, []), desk, Expected("uint8", 3, 6))
-    desk[:8] = bytes(8)  # the next one: this one has been copied
-    assert (image.mode, image.size, image.tobytes()) == ("RGB", (1, 2), b"abcdef")
-    wide = messages.MOST_PIXELS + 1
-    for lie in ([1, 2, 3], [0, 1], [-1, -1], [wide, 1], [1 << 20, 1 << 20], [10**30, 1], "x", None):
-        with pytest.raises(Malformed):
-            answers.picture(({"desk": lie}, []), desk, Expected("uint8", 3, 6))
-    desk.close()  # nobody looks at it any more
-
-
-def test_the_desk_cannot_be_taken_away() -> None:
-    fd = messages.desk()
-    for size in (0, 2 * messages.DESK_BYTES):
-        with pytest.raises(PermissionError):
-            os.ftruncate(fd, size)
     os.close(fd)
 
 
@@ -149,28 +123,3 @@ def test_frames_are_as_many_as_were_asked_for() -> None:
     for shape in ((3, 1, 1, 3), (2, 1, 1, 4)):
         with pytest.raises(Malformed):
             answers.check_count(np.zeros(shape), 2)
-
-
-@pytest.mark.parametrize(
-    "packet", [b"{", b"[]", b"\xff", b"[" * 50_000, json.dumps("x").encode(), b"NaN"]
-)
-def test_packets_that_are_no_message_are_refused(packet: bytes) -> None:
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with here, there:
-        there.send(packet)
-        with pytest.raises(Malformed):
-            messages.receive(here)
-
-
-def test_pieces_travel_with_their_message() -> None:
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    fd = messages.put([b"ab", b"", b"cde"])
-    with here, there:
-        messages.send(there, {"sizes": [2, 0, 3]}, [fd])
-        os.close(fd)
-        message, (received,) = messages.receive(here)
-        assert messages.taken(received, message["sizes"]) == [b"ab", b"", b"cde"]
-        os.close(received)
-        there.close()
-        with pytest.raises(EOFError):
-            messages.receive(here)
