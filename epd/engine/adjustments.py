@@ -29,10 +29,11 @@ class Adjustments:
 
     def add(
         self, slot: int, sampling: SamplingParams, prompt: Sequence[int], generated: Sequence[int]
-    ) -> None:
-        """A request takes the slot."""
+    ) -> bool:
+        """A request takes the slot. Whether nothing will ever be changed for it."""
         for adjustment in self._all:
             adjustment.add(slot, sampling, prompt, generated)
+        return not any(adjustment.wanted(sampling) for adjustment in self._all)
 
     def forget(self, slot: int) -> None:
         """Its request is gone."""

@@ -59,3 +59,9 @@ class LanguageModel(Protocol):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, hidden] -> [N, vocab]."""
+
+    def likeliest(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        """[N, hidden] -> [N] ids of the largest logits, first of equals; -1 where not finite.
+
+        None where that is no faster than logits().
+        """

@@ -86,9 +86,11 @@ class Runner:
         self._phases.ended("plan")
         embeds, deepstack = self._embeds(packed, [rows for _, rows in chunks if rows is not None])
         hidden = self._model.forward(embeds, packed.positions, plan, deepstack)
-        logits = self._logits(hidden, packed)
+        choices = [choice for chunk, _ in chunks for choice in chunk.samples]
+        likeliest = self._likeliest(hidden, packed, choices)
+        logits = self._logits(hidden, packed) if likeliest is None else None
         self._phases.ended("forward")
-        outcome = self._sample(logits, [choice for chunk, _ in chunks for choice in chunk.samples])
+        outcome = self._sample(likeliest, logits, choices)
         outcome.prompt_logprobs += self._prompt_logprobs(hidden, [chunk for chunk, _ in chunks])
         self._phases.ended("sample")
         return outcome
@@ -144,6 +146,16 @@ class Runner:
         embeds = embeds.index_copy(0, packed.places, first)
         return embeds, (packed.places, torch.stack(deeper)) if deeper else None
 
+    def _likeliest(
+        self, hidden: torch.Tensor, packed: _Packed, choices: Sequence[Choice]
+    ) -> torch.Tensor | None:
+        """Ids of choices that need no more of their logits, if the model has a faster way."""
+        if not choices or len(packed.copies) > len(packed.lasts):
+            return None
+        if not self._sampler.plain(choice.name for choice in choices):
+            return None
+        return self._model.likeliest(hidden.index_select(0, packed.lasts))
+
     def _logits(self, hidden: torch.Tensor, packed: _Packed) -> torch.Tensor | None:
         """One row per choice that samples; the head runs once for all choices of a prompt."""
         if not len(packed.lasts):
@@ -153,10 +165,19 @@ class Runner:
             return logits
         return logits.index_select(0, packed.copies)
 
-    def _sample(self, logits: torch.Tensor | None, choices: Sequence[Choice]) -> Outcome:
-        if logits is None:
+    def _sample(
+        self,
+        likeliest: torch.Tensor | None,
+        logits: torch.Tensor | None,
+        choices: Sequence[Choice],
+    ) -> Outcome:
+        names = [choice.name for choice in choices]
+        if likeliest is not None:
+            sampled = self._sampler.take(likeliest, names)
+        elif logits is not None:
+            sampled = self._sampler.sample(logits, names)
+        else:
             return Outcome()
-        sampled = self._sampler.sample(logits, [choice.name for choice in choices])
         ids: list[int] = sampled.ids.tolist()
         return Outcome(ids, sampled.logprobs())
 

@@ -59,6 +59,7 @@ class Sampler:
         self._draws = Draws(device)
         # On the host, by slot: index of the next token; 0 without logprobs, else 1 + how many top.
         self._asked = torch.zeros(0, 2, dtype=torch.int64)
+        self._plain: set[Hashable] = set()  # names that want the likeliest token and nothing else
 
     @torch.inference_mode()
     def add(
@@ -76,7 +77,8 @@ class Sampler:
         self._asked = fit(self._asked, slot + 1, 2)
         top = -1 if sampling.logprobs is None else min(sampling.logprobs, self._vocab_size)
         self._asked[slot] = torch.tensor([len(generated), 1 + top])
-        self._adjustments.add(slot, sampling, prompt, generated)
+        if self._adjustments.add(slot, sampling, prompt, generated) and _greedy(sampling):
+            self._plain.add(name)
         self._draws.add(slot, sampling, choice)
 
     @torch.inference_mode()
@@ -84,12 +86,24 @@ class Sampler:
         """The request is gone; unknown ones are ignored."""
         slot = self._slots.pop(name, None)
         if slot is not None:
+            self._plain.discard(name)
             self._adjustments.forget(slot)
             self._seats.give_back(slot)
 
     def names(self) -> Iterable[Hashable]:
         """Requests that something is kept for."""
         return self._slots.keys()
+
+    def plain(self, names: Iterable[Hashable]) -> bool:
+        """Whether all of them take the likeliest token, whatever the logits are otherwise."""
+        return self._plain.issuperset(names)
+
+    @torch.inference_mode()
+    def take(self, ids: torch.Tensor, names: Sequence[Hashable]) -> Sampled:
+        """What sample() would give plain names whose likeliest tokens are `ids`."""
+        slots = torch.tensor([self._slots[name] for name in names], dtype=torch.int64)
+        self._asked[slots, 0] += 1
+        return Sampled(ids, [0] * len(names), None)
 
     @torch.inference_mode()
     def sample(self, logits: torch.Tensor, names: Sequence[Hashable]) -> Sampled:
@@ -126,3 +140,7 @@ class Sampler:
             at = put(places, self._device)
             logits, ids = logits[at], ids[at]
         return measure(logits, ids, int(asked.max()) - 1)
+
+
+def _greedy(sampling: SamplingParams) -> bool:
+    return sampling.temperature == 0 and sampling.logprobs is None

@@ -11,6 +11,7 @@ import torch
 from epd.models.adapter import Adapter
 from epd.models.compiled.decoder import compiled_decoder
 from epd.models.compiled.kernels import Kernels, load_kernels
+from epd.models.compiled.screened import screened
 from epd.models.heard import refuse_unheard
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
@@ -32,6 +33,7 @@ class LanguageModel:
         self._decoder: Any = adapter.decoder(model)
         self._compiled = None if kernels is None else compiled_decoder(self._decoder, kernels)
         self._head = adapter.head(model)
+        self._screened = screened(self._head)
         self._embedding = self._decoder.get_input_embeddings()
         config = self._decoder.config
         self._axes = 3 if adapter.checkpoint.spec.rotary == "mrope" else 1
@@ -47,7 +49,8 @@ class LanguageModel:
         self.head_dim: int = getattr(config, "head_dim", None) or self.hidden_size // heads
         self.dtype: torch.dtype = self._embedding.weight.dtype
         self.device: torch.device = self._embedding.weight.device
-        self.weight_bytes = weight_bytes(model)
+        screen = 0 if self._screened is None else self._screened.nbytes
+        self.weight_bytes = weight_bytes(model) + screen
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """[T] int64 on the device -> [T, hidden]."""
@@ -87,6 +90,15 @@ class LanguageModel:
         """[N, hidden] -> [N, vocab] in the model's dtype, for the rows that are sampled from."""
         logits: torch.Tensor = self._head(hidden)
         return logits
+
+    def likeliest(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        """[N, hidden] -> [N] int64: where the logits of each row are largest, first of equals.
+
+        -1 where they are not finite. None: find out from the logits.
+        """
+        if self._screened is None or not self._screened.takes(hidden):
+            return None
+        return self._screened.likeliest(hidden)
 
     def positions(self, prompt: Prompt) -> tuple[torch.Tensor, float]:
         """Rotary positions of a prompt, [3, T] or [T] float64 on the CPU, from layouts alone.

@@ -163,6 +163,7 @@ class _Sizes:
         language = self._config.language
         needs = [
             self._weights("weights", self._language_weights, single_rows=True),
+            *self._screen(),
             self._kv_cache(),
             self._computing("activations", self._step(), "language.max_step_tokens"),
             self._computing("sampling", self._sampling(), "language.max_running"),
@@ -201,6 +202,13 @@ class _Sizes:
     def _ranking(self) -> int:
         logits = self._config.language.max_step_tokens * self._checkpoint.vocab_size
         return min(logits, RANKED_LOGITS) * (self._item_bytes + RANKED_BYTES)
+
+    def _screen(self) -> list[Need]:
+        """Bytes beside the head's weights, see epd.models.compiled.screened."""
+        if not (self._widened and self._config.language.compiled):
+            return []
+        text, vocab = text_size(self._checkpoint), self._checkpoint.vocab_size
+        return [self._computing("head screen", vocab * (text.hidden + 8), "language.compiled")]
 
     def _weights(self, name: str, values: int, *, single_rows: bool) -> Need:
         """In every copy that is packed, see epd.models.packed."""

@@ -79,3 +79,13 @@ def test_every_token_is_the_best_one(compiled: LanguageModel, checkpoint: Checkp
         assert regret(exact, prompt, answer) < 0.3
         other = [*answer[:10], (answer[10] + 1) % 1000, *answer[11:]]
         assert regret(exact, prompt, other) > 1.0  # negative control
+
+
+def test_without_the_screened_head_the_tokens_are_the_same(compiled: LanguageModel) -> None:
+    found = answers(compiled)
+    assert compiled._screened is not None
+    kept, compiled._screened = compiled._screened, None
+    try:
+        assert answers(compiled) == found
+    finally:
+        compiled._screened = kept

@@ -415,3 +415,32 @@ def test_asking_for_logprobs_changes_no_token() -> None:
     logits = make_logits(len(rows))
     asking = [replace(row, params=replace(row.params, logprobs=5)) for row in rows]
     assert sample(logits, rows) == sample(logits, asking)
+
+
+def test_plain_choices_take_the_likeliest_token_as_if_they_had_been_sampled() -> None:
+    """The index goes on, so that a later step of any kind draws as ever."""
+    torch.manual_seed(2)
+    steps = torch.randn(6, 2, VOCAB)
+    plain, drawn = SamplingParams(), SamplingParams(temperature=1.1, seed=5)
+    whole, mixed = (Sampler(vocab_size=VOCAB, device=torch.device("cpu")) for _ in range(2))
+    for sampler in (whole, mixed):
+        sampler.add("plain", plain, 0, [1, 2], [])
+        sampler.add("drawn", drawn, 0, [1, 2], [])
+    assert mixed.plain(["plain"]) and not mixed.plain(["plain", "drawn"])
+    for logits in steps:
+        one, both = logits[:1], whole.sample(logits, ["plain", "drawn"]).ids.tolist()
+        taken = mixed.take(one.argmax(-1), ["plain"])
+        assert taken.ids.tolist() == both[:1]
+        assert taken.logprobs() == [None]
+        assert mixed.sample(logits[1:], ["drawn"]).ids.tolist() == both[1:]
+    mixed.forget("plain")
+    assert not mixed.plain(["plain"])
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_only_a_greedy_choice_without_controls_is_plain(name: str) -> None:
+    sampler = Sampler(vocab_size=VOCAB, device=torch.device("cpu"))
+    sampler.add("it", SamplingParams(**CONTROLS[name]), 0, [1], [])
+    assert sampler.plain(["it"]) is (name == "greedy")
+    sampler.add("scored", SamplingParams(logprobs=0), 0, [1], [])
+    assert not sampler.plain(["scored"])

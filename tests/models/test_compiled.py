@@ -16,6 +16,7 @@ from epd.attention import PagedBatch, PagedSequence, SdpaBackend, SingleTokens, 
 from epd.models.compiled import decoder as compiled
 from epd.models.compiled.decoder import recognised
 from epd.models.compiled.kernels import MOST_ROWS, Kernels, load_kernels
+from epd.models.compiled.screened import Screened, screened
 from epd.models.compiled.streamed import Streamed, can_stream
 from epd.models.language import LanguageModel, load_language
 from epd.models.packed import PackedLinear, can_pack, has_bf16_instructions
@@ -254,8 +255,78 @@ def test_what_has_no_whole_tiles_is_packed_as_before(
     assert PackedLinear([linear], kernels=kernels).streamed is None
 
 
-def test_no_more_memory_is_held(ours: LanguageModel, packed: LanguageModel) -> None:
-    assert ours.weight_bytes == packed.weight_bytes
+def test_no_more_memory_is_held_but_for_the_heads_bytes(
+    ours: LanguageModel, packed: LanguageModel
+) -> None:
+    assert ours.weight_bytes == packed.weight_bytes + ours.vocab_size * (ours.hidden_size + 8)
+
+
+def heads() -> dict[str, torch.Tensor]:
+    """[out, in], each hard in its own way."""
+    torch.manual_seed(7)
+    usual = 0.02 * torch.randn(960, 64)
+    outliers = usual.clone()
+    outliers[::7] *= 50
+    outliers[:, 3] *= 30
+    close = usual[:1] + 1e-4 * torch.randn(960, 64)
+    return {
+        "usual": usual,
+        "outliers": outliers,
+        "next to each other": close,
+        "all equal": usual[:1].expand(960, -1),
+        "equals in pairs": usual.repeat_interleave(2, 0)[:960],
+        "nothing": torch.zeros(960, 64),
+        "one only": torch.zeros(960, 64).index_fill(0, torch.tensor([700]), 1.0),
+    }
+
+
+@pytest.mark.parametrize("name", heads())
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8])
+def test_the_likeliest_token_is_that_of_all_logits(name: str, rows: int, kernels: Kernels) -> None:
+    product = Streamed(heads()[name].bfloat16(), None, kernels)
+    found = Screened(product)
+    for scale in (1e-3, 1.0, 1e3):
+        x = (scale * torch.randn(rows, 64)).bfloat16()
+        assert torch.equal(found.likeliest(x), product(x).argmax(-1))
+
+
+def test_without_its_error_the_screen_would_miss_some(kernels: Kernels) -> None:
+    """Negative control: bytes alone do not know the largest."""
+    product = Streamed(heads()["next to each other"].bfloat16(), None, kernels)
+    found = Screened(product)
+    found._error.zero_()
+    misses = 0
+    for _ in range(50):
+        x = torch.randn(8, 64).bfloat16()
+        misses += int((found.likeliest(x) != product(x).argmax(-1)).sum())
+    assert misses > 0
+
+
+def test_what_is_not_finite_has_no_likeliest_token(kernels: Kernels) -> None:
+    weight = heads()["usual"].bfloat16()
+    x = torch.randn(4, 64).bfloat16()
+    x[1, 5], x[2, 9] = torch.inf, torch.nan
+    found = Screened(Streamed(weight, None, kernels)).likeliest(x)
+    assert (found >= 0).tolist() == [True, False, False, True]
+    weight[17, 2] = torch.nan
+    assert Screened(Streamed(weight, None, kernels)).likeliest(x).tolist() == [-1] * 4
+
+
+def test_a_head_with_a_bias_or_of_another_kind_is_not_screened(kernels: Kernels) -> None:
+    linear = nn.Linear(64, 96).bfloat16().requires_grad_(False)
+    assert screened(PackedLinear([linear], kernels=kernels)) is None
+    linear.bias = None
+    assert screened(PackedLinear([linear], kernels=kernels)) is not None
+    assert screened(PackedLinear([linear])) is None
+    assert screened(linear) is None
+
+
+def test_many_rows_take_the_whole_product(ours: LanguageModel) -> None:
+    hidden = torch.randn(9, ours.hidden_size).bfloat16()
+    assert ours.likeliest(hidden) is None
+    found = ours.likeliest(hidden[:8])
+    assert found is not None
+    assert torch.equal(found, ours.logits(hidden[:8]).argmax(-1))
 
 
 def test_prefill_and_deeper_rows_take_the_usual_path(

@@ -16,6 +16,7 @@
 
 #include "attention.h"
 #include "product.h"
+#include "screen.h"
 
 struct Layer {
     const bf16* input_norm;  // [hidden]
@@ -147,11 +148,23 @@ extern "C" void epd_decode(const Decoder* decoder, const Step* step) {
     Run(*decoder, *step).all_layers();
 }
 
+static std::vector<float> widened(const bf16* from, int64_t size) {
+    std::vector<float> wide(size);
+    for (int64_t i = 0; i < size; ++i) wide[i] = widened(from[i]);
+    return wide;
+}
+
+// x [rows, in] -> the first of the largest of each row of the product; -1 where none is a number.
+extern "C" void epd_likeliest(const Product* product, const Screen* screen, const bf16* x,
+                              int64_t* ids, int64_t rows, int64_t threads) {
+    const std::vector<float> wide = widened(x, rows * product->in);
+    Search(*product, *screen, wide.data(), rows, threads).run(ids);
+}
+
 // x [rows, in] -> out [rows, out].
 extern "C" void epd_multiply(const Product* product, const bf16* x, bf16* out, int64_t rows,
                              int64_t threads) {
-    std::vector<float> wide(rows * product->in);
-    for (size_t i = 0; i < wide.size(); ++i) wide[i] = widened(x[i]);
+    const std::vector<float> wide = widened(x, rows * product->in);
     const auto store = [&](int64_t row, int64_t i, Floats values) {
         for (int lane = 0; lane < LANES; ++lane)
             out[row * product->out + i + lane] = narrowed(values[lane]);

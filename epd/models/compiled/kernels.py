@@ -24,6 +24,12 @@ class Product(Structure):
     _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("input", c_int64), ("output", c_int64))
 
 
+class Screen(Structure):
+    """What tells how large the outputs of a product may be; see screen.h."""
+
+    _fields_ = (("bytes", c_void_p), ("scale", c_void_p), ("error", c_void_p))
+
+
 class Layer(Structure):
     """Weights of one decoder layer."""
 
@@ -102,13 +108,19 @@ class Kernels:
         self._multiply = library.epd_multiply
         self._multiply.argtypes = (POINTER(Product), c_void_p, c_void_p, c_int64, c_int64)
         self._multiply.restype = None
+        self._likeliest = library.epd_likeliest
+        self._likeliest.argtypes = (
+            *(POINTER(Product), POINTER(Screen)),
+            *(c_void_p, c_void_p, c_int64, c_int64),
+        )
+        self._likeliest.restype = None
         self._settle = library.epd_prefer_large_pages
         self._settle.argtypes = (c_void_p, c_int64)
         self._settle.restype = None
 
-    def empty(self, *shape: int) -> torch.Tensor:
-        """bfloat16 on large pages of memory, where the system has some: reading is 4 % faster."""
-        made = torch.empty(*shape, dtype=torch.bfloat16)
+    def empty(self, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        """On large pages of memory, where the system has some: reading is 4 % faster."""
+        made = torch.empty(*shape, dtype=dtype)
         self._settle(made.data_ptr(), made.nbytes)
         return made
 
@@ -116,6 +128,15 @@ class Kernels:
         """[rows, in] -> [rows, out], contiguous bfloat16."""
         threads = torch.get_num_threads()
         self._multiply(byref(product), x.data_ptr(), out.data_ptr(), len(x), threads)
+
+    def likeliest(
+        self, product: Product, screen: Screen, x: torch.Tensor, ids: torch.Tensor
+    ) -> None:
+        """[rows, in] contiguous bfloat16 -> [rows] int64."""
+        threads = torch.get_num_threads()
+        self._likeliest(
+            byref(product), byref(screen), x.data_ptr(), ids.data_ptr(), len(x), threads
+        )
 
     def decode(self, decoder: Decoder, step: Step) -> None:
         """Write the last hidden states to `step.out`, and new keys and values to the pages."""

@@ -21,11 +21,11 @@ class Streamed:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels) -> None:
         outputs, inputs = weight.shape
-        self._kernels = kernels
+        self.kernels = kernels
         self._weight = kernels.empty(outputs // TILE_OUT, inputs // PAIR, TILE_OUT, PAIR)
         tiles = weight.view(outputs // TILE_OUT, TILE_OUT, inputs // PAIR, PAIR)
         self._weight.copy_(tiles.transpose(1, 2))
-        self._bias = bias
+        self.bias = bias
         self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)
         self.product = Product(
             weight=self._weight.data_ptr(),
@@ -34,9 +34,14 @@ class Streamed:
             output=outputs,
         )
 
+    @property
+    def tiles(self) -> torch.Tensor:
+        """[out / 32, in / 2, 32, 2]."""
+        return self._weight
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out]."""
         out = x.new_empty(*x.shape[:-1], self.product.output)
         rows = x.reshape(-1, self.product.input).contiguous()
-        self._kernels.multiply(self.product, rows, out)
+        self.kernels.multiply(self.product, rows, out)
         return out
