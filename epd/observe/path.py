@@ -72,6 +72,7 @@ class Path:
     parts: dict[Stage, PartPath] = field(default_factory=dict)
     num_cached_tokens: int = 0
     laid_out: float | None = None
+    admitted: float | None = None
     first_token: float | None = None
     ended: float | None = None
     traceparent: str = ""
@@ -141,7 +142,8 @@ class Path:
         """Prefill got rows of an item."""
         if self._by(sender, Stage.PREFILL) is not None and 0 <= index < len(self.items):
             item = self.items[index]
-            item.num_sent, item.row_bytes = num_rows, num_bytes
+            item.num_sent += num_rows
+            item.row_bytes += num_bytes
             item.times |= timed([span], now)
 
     def worked(
@@ -154,6 +156,9 @@ class Path:
             return
         part.times |= timed(spans, now)
         part.num_bytes += num_bytes
+        queue = part.times.get(Activity.QUEUE)
+        if self.admitted is None and queue is not None:
+            self.admitted = queue.began
         for item in self.items if stage is Stage.PREFILL else ():
             if not item.num_sent and item.origin is not Origin.TOWER:
                 item.origin = Origin.KV
@@ -206,13 +211,6 @@ class Path:
         for stage, part in self.parts.items():
             for activity, span in part.times.items():
                 yield stage, self.kind, activity, span
-
-    @property
-    def admitted(self) -> float | None:
-        """Since when its prefill worker has it."""
-        part = self.parts.get(Stage.PREFILL)
-        span = None if part is None else part.times.get(Activity.QUEUE)
-        return None if span is None else span.began
 
     def shown(self) -> dict[str, Any]:
         """As clients see it, in milliseconds."""

@@ -158,3 +158,13 @@ def test_the_kind_of_a_request_is_that_of_its_items() -> None:
         "image",
         "mixed",
     ]
+
+
+def test_after_a_retry_moments_are_of_the_first_attempt_and_rows_of_all() -> None:
+    path = asked(IMAGE)
+    for attempt, prefill, now in ((1, "P", 101.0), (2, "P2", 105.0)):
+        path.sent_request("r", attempt, prefill, "D")
+        path.pulled(prefill, 0, span(Activity.TRANSFER, 1), now, num_rows=3, num_bytes=12)
+        path.worked(prefill, Stage.PREFILL, [span(Activity.QUEUE, 1)], now, num_bytes=0)
+    assert path.admitted == 101.0
+    assert (path.items[0].num_sent, path.items[0].row_bytes) == (6, 24)
