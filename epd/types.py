@@ -41,6 +41,42 @@ class FinishReason(StrEnum):
     LENGTH = "length"
 
 
+class Activity(StrEnum):
+    """What the time of a request goes into; with the stage it says where."""
+
+    QUEUE = "queue"
+    FETCH = "fetch"
+    DECODE = "decode"
+    PREPROCESS = "preprocess"
+    ENCODE = "encode"
+    TRANSFER = "transfer"
+    WAIT = "wait"
+    MERGE = "merge"
+    PREFILL = "prefill"
+    HANDOFF = "handoff"
+
+
+class Origin(StrEnum):
+    """Where an item's rows came from. KV: nobody needed them, for their KV was there."""
+
+    TOWER = "tower"
+    CACHE = "cache"
+    SHARED = "shared"
+    KV = "kv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Time that went into one activity: it began `ago_ms` before this was said, and took `ms`.
+
+    What was done in several pieces is one span, as long as all of them together.
+    """
+
+    activity: Activity
+    ago_ms: float
+    ms: float
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class RequestKey:
     """One attempt of a request, minted by its gateway alone; never a client's id."""

@@ -18,7 +18,8 @@ import torch
 
 from bench.transfer import plain
 from epd.config import WireConfig
-from epd.encoder import ItemEncoded
+from epd.encoder import ItemBroken, ItemEncoded
+from epd.encoder.times import ItemTimes
 from epd.engine import MultiModalEmbeddingData
 from epd.handoff import Instruction, RowReceiver, Send
 from epd.transfer.incoming import Incoming
@@ -37,10 +38,13 @@ from epd.wire.messages import (
     RowsTaken,
 )
 from epd.wire.zmq_links import ZmqLinks
+from epd.workers.core import Core
 from epd.workers.encode import EncodeCore
+from epd.workers.lookup import Lookup
 from epd.workers.process import Worker
+from epd.workers.pulse import Pulse
 from epd.workers.seats import PULL_BYTES, Seat
-from epd.workers.station import Core, Pulse, Station
+from epd.workers.station import Station
 
 WIDTH = 3584
 DTYPE = torch.bfloat16
@@ -54,6 +58,7 @@ class Finished:
     has_work = False
 
     def __init__(self, most_rows: int) -> None:
+        self.times = ItemTimes()
         self._rows = torch.randn(most_rows, WIDTH).to(DTYPE)
         self._items: dict[ItemKey, int] = {}
         self._encoded: list[ItemEncoded] = []
@@ -77,6 +82,10 @@ class Finished:
         """Nothing is held."""
 
     pin = unpin = run
+
+    def expire(self, now: float) -> list[ItemBroken]:
+        """Nothing has a deadline."""
+        return []
 
     def gauges(self) -> dict[str, int]:
         return {}
@@ -221,7 +230,7 @@ def main() -> None:
     todo: list[int] = json.loads(rows)
     most = max(todo) * ROW_BYTES
     inbox = Inbox()
-    worker = Worker(inbox)
+    worker = Worker(inbox, 0)
     worker.catch_signals()
     sink, pulse = _Sink(inbox), Pulse()
     links = ZmqLinks(name, f"tcp://{address}", wire, sink, on_io=pulse.answer)
@@ -243,7 +252,7 @@ def main() -> None:
     port, other["stages"] = other.pop("port"), tuple(map(Stage, other["stages"]))
     peer = Member(**{**other, "modalities": ()})
     register = Register(member=me, fingerprint={"protocol": str(PROTOCOL_VERSION)}, via="")
-    station = Station(links, wire, (), register, pulse, lambda member: True)
+    station = Station(links, wire, Lookup((), 1.0), register, pulse, lambda member: True)
     station.members[peer.name] = peer
     core: Any
     if name == "encode":

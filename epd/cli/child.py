@@ -84,7 +84,9 @@ class Child:
     def _heard(self, pipe: str, line: str) -> None:
         if pipe == "output":
             self._last_line = line.strip() or self._last_line
-            print(f"{self.spec.name} | {line}", file=sys.stderr, flush=True)
+            # A line in JSON says itself which process it is from.
+            shown = line if line.startswith("{") else f"{self.spec.name} | {line}"
+            print(shown, file=sys.stderr, flush=True)
             return
         try:
             said = json.loads(line)

@@ -394,6 +394,12 @@ class Ownership:
         return sum(r.phase is Phase.WAITING for r in self._attempts.in_order)
 
     @property
+    def num_running(self) -> int:
+        """Requests of clients that a language worker has admitted."""
+        running = (r for r in self._attempts.in_order if r.phase is Phase.RUNNING)
+        return len({r.answer.request_id for r in running})
+
+    @property
     def idle(self) -> bool:
         """Nothing is owned."""
         return not self._attempts.num_answers

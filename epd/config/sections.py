@@ -43,6 +43,9 @@ class GatewayConfig(Section):
     allow: dict[str, tuple[str, ...]] = Field(
         {}, description="values that parts of workers' fingerprints may have, by the part's name"
     )
+    otlp_endpoint: str | None = Field(
+        None, description="OTLP/HTTP URL that traces go to; needs the extra otel"
+    )
 
 
 class EncodeConfig(Section):
@@ -139,6 +142,9 @@ class Config(Section):
     )
     cache_dir: str = Field("", description="keeps what is compiled; XDG's cache folder unless set")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["line", "json"] = Field(
+        "line", description="key=value, or one JSON object per line"
+    )
     name: str = Field("", description="this process; its role and a number unless set")
     listen: str = Field(
         "",

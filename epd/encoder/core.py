@@ -27,7 +27,7 @@ from epd.encoder.events import (
 )
 from epd.encoder.intake import Intake
 from epd.encoder.ledger import Known, Ledger, Work
-from epd.encoder.reading import Reader, Reading
+from epd.encoder.reading import Reader, Reading, whose
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded, TooLate
 from epd.media.decoders import Decoders
 from epd.types import ItemKey, ItemLayout
@@ -74,8 +74,10 @@ class Encoder:
         self._turn: AbstractContextManager[object] = (
             nullcontext() if config.overlap else threading.Lock()
         )
+        reader = Reader(towers, self._decoders, media, settings)
+        self.times = reader.times
         self._intake = Intake(
-            Reader(towers, self._decoders, media, settings),
+            reader,
             media,
             turn=self._turn,
             modalities=towers.modalities,
@@ -103,6 +105,7 @@ class Encoder:
             busy = self._overload(data)
             if busy is not None:
                 self._ledger.fail(job.item)
+        self.times.came(job.item)
         if busy is not None:
             self._on_event(ItemBroken(job.item, named(busy, job.modality, job.item)))
         else:
@@ -138,6 +141,7 @@ class Encoder:
             given = self._ledger.early(event.item) or event.prepared
             if isinstance(given, Known):
                 self._ledger.keep(event.item, given)
+                self.times.known(event.item)
                 self._arrived.append(ItemEncoded(event.item, given.layout.num_rows))
                 return True
             ready = self._ledger.take_off(event.item, given)
@@ -189,6 +193,7 @@ class Encoder:
             for queued, tensor in zip(batch.items, rows, strict=True):
                 known = Known(queued.prepared.layout, tensor, tensor.nbytes)
                 landed = self._ledger.land(queued.item, known)
+                self.times.encoded(queued.item, landed, began, len(rows))
                 encoded += [ItemEncoded(item, len(tensor)) for item in landed]
             self._room.notify_all()
         return encoded
@@ -212,6 +217,7 @@ class Encoder:
         """The consumer is gone: forget the item wherever it is, and ignore it from now on."""
         with self._lock:
             leader = self._ledger.drop(item)
+            self.times.end(item)
             self._room.notify_all()
         self._arrived = [encoded for encoded in self._arrived if encoded.item != item]
         if leader is not None:
@@ -337,7 +343,7 @@ class Encoder:
             log.warning("batch failed, trying its items one by one", exc_info=error)
             return []
         if not isinstance(error, BadRequest):
-            log.error("encode failed", extra={"item": batch.items[0].item}, exc_info=error)
+            log.error("encode failed", extra=whose(batch.items[0].item), exc_info=error)
         if not isinstance(error, EpdError):
             error = InternalError("internal error in encode")
         return self._break(batch.items, error)

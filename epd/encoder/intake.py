@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from epd.config import MediaConfig
 from epd.encoder.events import ItemBroken, PreparedItem, named
 from epd.encoder.fetched import FetchedBytes, FetchRoom
-from epd.encoder.reading import Reader, Reading, fault_of
+from epd.encoder.reading import Reader, Reading
 from epd.encoder.turns import Jobs, Turns
 from epd.encoder.waiting import Policy
 from epd.errors import BadRequest, Cancelled, EpdError, InternalError
 from epd.media import Fetcher
-from epd.types import ItemKey, Modality
+from epd.types import Activity, ItemKey, Modality
 from epd.wire.messages import EncodeItem
 
 _Job = tuple[EncodeItem, bytes | None]
@@ -167,7 +167,7 @@ class Intake:
         with self._fetch_room.reserve(self._media.limits(job.modality.value).max_bytes) as settle:
             if not self._wanted(job.item):
                 return None
-            with fault_of(job, "fetch"):
+            with self._reader.doing(job, Activity.FETCH):
                 data = self._fetch(job, job.url)
             settle(len(data))
             return self._read(Reading(job, data))
@@ -182,6 +182,7 @@ class Intake:
         item = reading.job.item
         if not self._wanted(item):
             return None
+        self._reader.times.sized(item, len(reading.data))
         key = self._reader.key(reading)
         if not self._leads(reading, key):
             return None

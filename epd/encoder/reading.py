@@ -11,6 +11,7 @@ from itertools import accumulate
 
 from epd.config import MediaConfig
 from epd.encoder.events import PreparedItem, Towers
+from epd.encoder.times import ItemTimes
 from epd.errors import BadMedia, BadRequest, EpdError, InternalError
 from epd.media import content_key
 from epd.media.decoded import Media, Tensors, VideoInfo
@@ -20,7 +21,7 @@ from epd.media.sampling import capped
 from epd.media.tensors import read_tensors
 from epd.media.versions import decoding
 from epd.models.adapter import Asked
-from epd.types import ItemForm, MediaOptions, Modality
+from epd.types import Activity, ItemForm, ItemKey, MediaOptions, Modality
 from epd.wire.messages import EncodeItem
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,10 @@ class Reading:
 
 
 class Reader:
-    """Any thread. `settings` names everything about model and processor that shapes rows."""
+    """Any thread. `settings` names everything about model and processor that shapes rows.
+
+    `times` learns how long each item took.
+    """
 
     def __init__(
         self, towers: Towers, decoders: Decoders, media: MediaConfig, settings: str
@@ -58,6 +62,7 @@ class Reader:
         self._decoders = decoders
         self._media = media
         self._settings = settings
+        self.times = ItemTimes()
 
     def key(self, reading: Reading) -> bytes:
         """Covers the bytes and everything that shapes what becomes of them, and the tenant."""
@@ -89,17 +94,23 @@ class Reader:
             options=job.options,
         )
         if job.form is ItemForm.EMBEDS:
-            with fault_of(job, "embeddings"):
+            with self.doing(job, Activity.DECODE, "embeddings"):
                 prepared = self._from_embeds(reading, asked)
         else:
-            with fault_of(job, "decode"):
+            with self.doing(job, Activity.DECODE):
                 media = self._media_of(reading)
             if not wanted():
                 return None
-            with fault_of(job, "preprocess"):
+            with self.doing(job, Activity.PREPROCESS):
                 prepared = self._towers.prepare(media, asked)
         self._check_tokens(prepared, job.modality)
         return prepared
+
+    @contextmanager
+    def doing(self, job: EncodeItem, activity: Activity, name: str = "") -> Iterator[None]:
+        """Measured, and what goes wrong is blamed on it."""
+        with self.times.measure(job.item, activity), fault_of(job, name or activity.value):
+            yield
 
     def _from_embeds(self, reading: Reading, asked: Asked) -> PreparedItem:
         limits = self._media.limits(asked.modality.value)
@@ -156,6 +167,11 @@ class Reader:
             raise BadMedia(f"becomes {num_tokens} tokens, more than the limit of {most}")
 
 
+def whose(item: ItemKey) -> dict[str, str | int]:
+    """For log lines that are about one item."""
+    return {"request": item.request_id, "item": item.index}
+
+
 @contextmanager
 def fault_of(job: EncodeItem, stage: str) -> Iterator[None]:
     """What is nobody's fault but ours says where it happened, and the log has the traceback."""
@@ -164,5 +180,5 @@ def fault_of(job: EncodeItem, stage: str) -> Iterator[None]:
     except EpdError:
         raise
     except Exception as error:
-        log.exception("intake failed", extra={"item": job.item, "stage": stage})
+        log.exception("intake failed", extra={**whose(job.item), "doing": stage})
         raise InternalError(f"internal error in {stage}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from time import perf_counter
 
 import torch
 
@@ -18,13 +19,15 @@ from epd.types import Prompt, PromptItem
 class MultiModalEmbeddingData:
     """Rows of all items of one prompt, held from landing until their tokens have KV.
 
-    `whole`: no token counts as ready before the last row has landed.
+    `whole`: no token counts as ready before the last row has landed. `merge_seconds`: how long the
+    host worked on putting them into place.
     """
 
     def __init__(self, prompt: Prompt, *, whole: bool = False) -> None:
         self._num_tokens = prompt.num_tokens
         self._whole = whole
         self._closed = False
+        self.merge_seconds = 0.0
         self._items = [
             _ItemRows(index, item, offset)
             for index, (item, offset) in enumerate(zip(prompt.items, prompt.offsets, strict=True))
@@ -62,13 +65,16 @@ class MultiModalEmbeddingData:
             return
         if not 0 <= index < len(self._items):
             raise InternalError(f"rows for item {index} of {len(self._items)}")
+        began = perf_counter()
         self._items[index].add(first_row, rows)
+        self.merge_seconds += perf_counter() - began
 
     def gather(self, first: int, num: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """What tokens [first, first + num) take: their places relative to `first`, and [k, width].
 
         None where they are all text.
         """
+        began = perf_counter()
         places: list[int] = []
         rows: list[torch.Tensor] = []
         for item in self._items:
@@ -78,7 +84,9 @@ class MultiModalEmbeddingData:
                 rows += item.take(wanted)
         if not rows:
             return None
-        return torch.tensor(places), torch.cat(rows)
+        found = torch.tensor(places), torch.cat(rows)
+        self.merge_seconds += perf_counter() - began
+        return found
 
     def close(self) -> None:
         """The request is gone: free everything, and take no late part."""

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from epd.gateway.errors import install
 from epd.gateway.front import Front
+from epd.gateway.path_headers import PathHeaders
 from epd.gateway.routes import build_router
 from epd.gateway.service import Service
 
@@ -30,5 +31,6 @@ def create_app(service: Service, front: Front) -> FastAPI:
     app.state.service = service
     app.state.front = front
     app.include_router(build_router())
+    app.add_middleware(PathHeaders)
     install(app)
     return app

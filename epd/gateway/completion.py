@@ -58,8 +58,11 @@ class Completion:
             if self._live:  # an error, or a client that left
                 await asyncio.shield(self.call.cancel())
 
-    def usage(self) -> dict[str, Any]:
-        """OpenAI's usage object. Generated tokens count, ending eos tokens included."""
+    def usage(self, *, with_path: bool) -> dict[str, Any]:
+        """OpenAI's usage object. Generated tokens count, ending eos tokens included.
+
+        The path is an extension for those who asked for it.
+        """
         num_prompt = self.call.num_prompt_tokens
         num_tokens = sum(choice.num_tokens for choice in self._choices)
         return {
@@ -67,6 +70,7 @@ class Completion:
             "completion_tokens": num_tokens,
             "total_tokens": num_prompt + num_tokens,
             "prompt_tokens_details": {"cached_tokens": self.call.num_cached_tokens},
+            **({"epd": self.call.path.shown()} if with_path else {}),
         }
 
 

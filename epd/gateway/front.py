@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -27,10 +27,14 @@ _THREADS = 2  # tokenising holds no lock for long; more would fight with the wor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A request that is ready to be submitted."""
+    """A request that is ready to be submitted.
+
+    `shows_path`: its usage is to tell what was done for it.
+    """
 
     body: ChatRequest
     spec: CallSpec
+    shows_path: bool = False
 
 
 class Front:
@@ -73,9 +77,10 @@ class Front:
                     chunks.append(chunk)
             except ClientDisconnect:
                 raise Cancelled("the client left while sending") from None
-            return await asyncio.get_running_loop().run_in_executor(
+            prepared = await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._parse, b"".join(chunks), model_name
             )
+            return _with_headers(prepared, request)
         finally:
             self._num_held -= 1
             self._bytes_held -= size
@@ -123,6 +128,17 @@ class Front:
         )
         self._items.known.put(read.named)
         return Prepared(body=body, spec=spec)
+
+
+def _with_headers(prepared: Prepared, request: Request) -> Prepared:
+    """What a client says outside the body."""
+    asked = request.headers.get("x-epd-path", "") == "1"
+    traceparent = request.headers.get("traceparent", "")
+    return replace(
+        prepared,
+        spec=replace(prepared.spec, traceparent=traceparent),
+        shows_path=asked or bool(prepared.body.return_path),
+    )
 
 
 def _announced(request: Request) -> int:

@@ -179,6 +179,7 @@ class ChatRequest(Fields):
     prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     cache_salt: str | None = Field(None, min_length=1, max_length=MAX_SALT_CHARACTERS)
     return_token_ids: bool | None = None
+    return_path: bool | None = None
     media_io_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
     mm_processor_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
 

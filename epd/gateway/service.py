@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from epd.observe import Path
 from epd.prompt import Draft
 from epd.types import SamplingParams, TokenLogprobs, TokenRun
 
@@ -14,12 +15,13 @@ from epd.types import SamplingParams, TokenLogprobs, TokenRun
 class CallSpec:
     """A validated request. `sampling.max_tokens` may be more than the context has room for: the
     service lowers it once the prompt's length is known. `deadline_s` counts from submission. KV is
-    shared with prompts of the same `cache_salt` only."""
+    shared with prompts of the same `cache_salt` only. `traceparent` is the client's header."""
 
     draft: Draft
     sampling: SamplingParams
     deadline_s: float
     cache_salt: str = ""
+    traceparent: str = ""
 
 
 class Call(Protocol):
@@ -29,6 +31,11 @@ class Call(Protocol):
     @property
     def request_id(self) -> str:
         """Ours, never a client's."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """What has been done for it so far; complete when it has ended."""
         ...
 
     @property

@@ -24,6 +24,7 @@ from epd.gateway.errors import error_body, unexpected
 from epd.gateway.front import Front, Prepared
 from epd.gateway.leaving import while_connected
 from epd.gateway.logprobs import of_answer, of_prompt
+from epd.gateway.path_headers import CALL
 from epd.gateway.service import Service
 
 
@@ -46,10 +47,11 @@ class Answer(Response, ABC):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request and send what comes of it."""
 
-    async def _submit(self) -> Completion:
+    async def _submit(self, scope: Scope) -> Completion:
         spec = self._prepared.spec
+        call = scope[CALL] = await self._service.submit(spec)
         return Completion(
-            await self._service.submit(spec),
+            call,
             detokenizers=[self._front.detokenizer(self._prepared) for _ in range(spec.sampling.n)],
             stop_token_ids=spec.sampling.stop_token_ids,
         )
@@ -91,7 +93,7 @@ class WholeAnswer(Answer):
     """One JSON object."""
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        completion = await self._submit()
+        completion = await self._submit(scope)
         pieces: dict[int, list[Piece]] = {}
         async with aclosing(completion.pieces()) as found:
             async for piece in found:
@@ -100,7 +102,7 @@ class WholeAnswer(Answer):
         body = {
             **self._body(completion, "chat.completion", choices),
             **await self._of_prompt(completion),
-            "usage": completion.usage(),
+            "usage": completion.usage(with_path=self._prepared.shows_path),
         }
         await JSONResponse(body)(scope, receive, send)
 
@@ -134,12 +136,13 @@ class StreamedAnswer(Answer):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            completion = await self._submit()
+            completion = await self._submit(scope)
             async with aclosing(completion.pieces()) as pieces:
                 await self._chunks(completion, pieces, send)
-            if self._prepared.body.include_usage:
+            if self._prepared.body.include_usage or self._prepared.shows_path:
                 body = self._body(completion, "chat.completion.chunk", [])
-                await self._event(send, {**body, "usage": completion.usage()})
+                usage = completion.usage(with_path=self._prepared.shows_path)
+                await self._event(send, {**body, "usage": usage})
             await self._write(send, b"data: [DONE]\n\n")
         except EpdError as error:
             if not self._started:

@@ -196,6 +196,11 @@ class RowReceiver:
         return sum(state.held_bytes for state in self._requests.values())
 
     @property
+    def quota_bytes(self) -> int:
+        """Bytes of quota in all."""
+        return self._quota
+
+    @property
     def num_requests(self) -> int:
         """Requests that may still pull."""
         return len(self._requests)

@@ -1,8 +1,8 @@
-"""Log lines: one per record, key=value, to stderr.
+"""Log lines: one per record, key=value or one JSON object, to stderr.
 
-    time=2030-01-31T12:00:00.123Z level=info process=encode-0 room=encoder msg="..." item=...
+    time=2030-01-31T12:00:00.123Z level=info process=encode-0 room=encoder msg="..." request=...
 
-Fields come through logging's own `extra={"item": ...}`. Whatever a client or a peer wrote into a
+Fields come through logging's own `extra={"request": ...}`. Whatever a client or a peer wrote into a
 value stays inside its quotes: no text can start a new line.
 """
 
@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\-]+")
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -26,9 +27,10 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
 class LineFormatter(logging.Formatter):
     """A record as one line; a traceback is its last field."""
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, style: str = "line") -> None:
         super().__init__()
         self._process = process
+        self._write = _json if style == "json" else _line
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
@@ -41,24 +43,37 @@ class LineFormatter(logging.Formatter):
         fields |= {key: value for key, value in vars(record).items() if key not in _OWN}
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
+        return self._write(fields)
 
 
 class _LineHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Ours, so that a second setup replaces it and nothing else."""
 
 
-def setup(level: str, name: str) -> None:
-    """Send every record of this process to stderr as lines; again replaces the former setup."""
+def setup(level: str, name: str, style: str = "line") -> None:
+    """Send every record of this process to stderr; again replaces the former setup.
+
+    `style`: "line" for key=value, "json" for JSON objects.
+    """
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, _LineHandler):
             root.removeHandler(handler)
             handler.close()
     handler = _LineHandler(sys.stderr)
-    handler.setFormatter(LineFormatter(name))
+    handler.setFormatter(LineFormatter(name, style))
     root.addHandler(handler)
     root.setLevel(level.upper())
+
+
+def _line(fields: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
+
+
+def _json(fields: Mapping[str, object]) -> str:
+    """Numbers stay numbers; all else is text, in ASCII."""
+    plain = (bool, int, float, type(None))
+    return json.dumps({k: v if isinstance(v, plain) else str(v) for k, v in fields.items()})
 
 
 def _room(logger: str) -> str:

@@ -9,12 +9,66 @@ from collections.abc import Iterable, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+GAUGES = {
+    "bulk_sends": "transfers that wait for room on their link or in shared memory",
+    "cache_bytes": "rows kept for items that come again",
+    "cache_hits": "items whose rows were there, since the start",
+    "cache_misses": "items whose rows were not, since the start",
+    "credit_bytes": "credits in all: rows that may be asked for and not prefilled",
+    "early_items": "items whose rows were there before their layout was on record",
+    "encoded": "items that a tower encoded, since the start",
+    "engine_forward_ms": "time in forwards, since the start",
+    "engine_other_ms": "time in steps that no other phase has, since the start",
+    "engine_plan_ms": "time planning attention, since the start",
+    "engine_sample_ms": "time sampling, since the start",
+    "engine_schedule_ms": "time choosing what a step computes, since the start",
+    "followers": "items that share the way of an equal one",
+    "held_items": "items whose towers wait to be asked for",
+    "host_blocks_used": "blocks of host memory with KV of preempted requests",
+    "intake_jobs": "items queued for, or in, fetch, decode and preprocess",
+    "intake_ms": "time of all intake threads, since the start",
+    "items": "items that somebody may still pull",
+    "kv_blocks_cached": "blocks that nobody holds, kept for prompts that begin alike",
+    "kv_blocks_used": "blocks that requests hold",
+    "kv_bytes_sent": "KV sent to decode workers, since the start",
+    "kv_tokens": "tokens that the whole KV cache holds",
+    "kv_tokens_free": "tokens that fit into blocks nobody holds, cached ones too",
+    "pinned_items": "items that somebody waits for",
+    "preempted": "requests moved to host memory, since the start",
+    "prepared_bytes": "preprocessed items before their towers",
+    "queued_items": "items whose rows are not there yet",
+    "requests": "attempts of requests that are held",
+    "row_bytes_held": "credits in use: rows asked for and not prefilled",
+    "row_bytes_sent": "rows sent to prefill workers, since the start",
+    "rows_bytes": "rows kept for pulling",
+    "rows_merged_bytes": "rows that landed and are not prefilled",
+    "shm_bytes": "shared memory in use",
+    "step_age_ms": "for how long the running step runs",
+    "tower_ms": "time in tower forwards, since the start",
+}
+"""What workers report, by name. The totals of their links come as links_NAME."""
+
+KV_USAGE = "share of the KV cache that requests hold, 1 for all of it; cached blocks are free"
+
+_OTHER = "reported by the worker"
+_LABELS = ("worker", "stage")
+LABELS = {
+    "epd_dropped_messages": ("reason",),
+    "epd_kv_cache_usage_perc": _LABELS,
+    "epd_message_bytes": ("way",),
+    "epd_messages": ("way",),
+}
+"""Of the families that have names of their own."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MAX_GAUGES = 64
 
 
 class WorkerGauges(Collector):
-    """The gauges that workers report, as epd_worker_<name>{worker, stage}."""
+    """The gauges that workers report, as epd_worker_<name>{worker, stage}.
+
+    With them goes epd_kv_cache_usage_perc, which is worked out from two of them.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,10 +98,15 @@ class WorkerGauges(Collector):
             for name, value in gauges.items():
                 if name not in families:
                     families[name] = GaugeMetricFamily(
-                        f"epd_worker_{name}", "reported by the worker", labels=("worker", "stage")
+                        f"epd_worker_{name}", GAUGES.get(name, _OTHER), labels=_LABELS
                     )
                 families[name].add_metric((worker, stage), value)
-        return [families[name] for name in sorted(families)]
+        usage = GaugeMetricFamily("epd_kv_cache_usage_perc", KV_USAGE, labels=_LABELS)
+        for worker, (stage, gauges) in reports:
+            if capacity := gauges.get("kv_tokens"):
+                used = 1 - gauges.get("kv_tokens_free", 0) / capacity
+                usage.add_metric((worker, stage), used)
+        return [usage, *(families[name] for name in sorted(families))]
 
 
 class LinkCounters(Collector):

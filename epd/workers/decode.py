@@ -30,9 +30,9 @@ class DecodeCore(LanguageCore):
         self._kv = kv
         self._handlers |= {
             Reserve: lambda peer, m, _: self._on_reserve(peer, m),
-            KvReady: lambda peer, m, _: self._do(self._kv.ready(peer, m)),
+            KvReady: lambda peer, m, _: self._on_ready(peer, m),
             KvChunk: self._on_chunk,
-            HandOff: lambda peer, m, _: self._do(self._kv.handed_off(peer, m)),
+            HandOff: lambda peer, m, _: self._on_state(peer, m),
         }
         self._actions |= {StartDecode: lambda start: self._start(start.state)}
 
@@ -49,9 +49,18 @@ class DecodeCore(LanguageCore):
         )
         if cached is None:
             return
+        self._times.began(key)
         self._kv.reserved(gateway, key, reserve.prefill, reserve.num_tokens, cached)
         self._deadlines.set(key, reserve.deadline_ms, time.monotonic())
         self._station.send(gateway, Reserved(request=key, cached_tokens=cached))
+
+    def _on_ready(self, prefill: str, ready: KvReady) -> None:
+        self._times.offered(ready.request)
+        self._do(self._kv.ready(prefill, ready))
+
+    def _on_state(self, prefill: str, state: HandOff) -> None:
+        self._times.handed_off(state.request)
+        self._do(self._kv.handed_off(prefill, state))
 
     def _on_chunk(self, prefill: str, chunk: KvChunk, frame: memoryview | None) -> None:
         member = self._station.members.get(prefill)
@@ -66,6 +75,7 @@ class DecodeCore(LanguageCore):
             blamed = InternalError(f"{prefill} sent bad KV: {error}")
             self._do(self._kv.failed(chunk.request, blamed))
         else:
+            self._times.kv_landed(chunk.request, chunk.payload.nbytes)
             self._do(self._kv.settled(chunk.request))
         finally:
             if chunk.payload.slot >= 0:
@@ -86,6 +96,8 @@ class DecodeCore(LanguageCore):
             self._complete(self._engine.step())
 
     def _complete(self, result: StepResult) -> None:
+        for key in result.ended:
+            self._tell(self._times.ended(key))
         self._send_tokens(result.tokens)
         for key in result.ended:
             self._do(self._kv.ended(key))
@@ -108,3 +120,5 @@ class DecodeCore(LanguageCore):
             self._engine.start(request)
         except EpdError as error:
             self._do(self._kv.failed(state.request, error))
+        else:
+            self._tell(self._times.started(state.request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from epd.wire.messages import (
     Holding,
     ItemDone,
     ItemFailed,
+    ItemSpans,
     LayoutReady,
     Payload,
     PullRows,
@@ -30,6 +32,9 @@ from epd.wire.messages import (
 )
 from epd.workers.bulk import BulkSender, Chunk
 from epd.workers.station import Handler, Station
+from epd.workers.timing import log_spans
+
+log = logging.getLogger(__name__)
 
 
 class EncodeCore:
@@ -66,6 +71,7 @@ class EncodeCore:
             owner = self._owners.get(event.item)
             if owner is not None and self._encoder.prepared(event):
                 layout = LayoutReady(item=event.item, layout=event.prepared.layout)
+                self._tell(owner, self._encoder.times.so_far(event.item))
                 self._station.send(owner, layout)
         elif isinstance(event, ItemBroken):
             self._on_broken(event)
@@ -102,6 +108,8 @@ class EncodeCore:
         self._encoder.drop(item)
 
     def _on_broken(self, event: ItemBroken) -> None:
+        what = {"request": event.item.request_id, "item": event.item.index}
+        log.info("item failed: %s", event.error.message, extra=what)
         owner = self._owners.pop(event.item, None)
         self._do(self._sender.gone(event.item, event.error.message))
         if owner is not None:
@@ -140,7 +148,13 @@ class EncodeCore:
                 self._on_broken(result)
         self._bulk.pump()
 
+    def _tell(self, owner: str | None, spans: ItemSpans | None) -> None:
+        if owner is not None and spans is not None:
+            log_spans(spans)
+            self._station.send(owner, spans)
+
     def _on_encoded(self, item: ItemKey) -> None:
+        self._tell(self._owners.get(item), self._encoder.times.end(item))
         rows = self._encoder.rows(item)
         if rows is None:
             self._evicted(item)

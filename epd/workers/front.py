@@ -16,7 +16,7 @@ from epd.config import Config
 from epd.errors import ConfigError, EpdError
 from epd.gateway import Front, create_app
 from epd.models.spec import Checkpoint, read_checkpoint
-from epd.observe import Metrics, setup
+from epd.observe import Metrics, open_traces, setup
 from epd.workers.gateway import Node
 from epd.workers.ready import say_error, say_ready
 
@@ -33,7 +33,7 @@ BACKLOG = 1024
 
 def run_gateway(config: Config, *, ready_fd: int | None) -> int:
     """Serve until SIGTERM or SIGINT; the exit status."""
-    setup(config.log_level, config.name or "gateway-0")
+    setup(config.log_level, config.name or "gateway-0", config.log_format)
     try:
         checkpoint = read_checkpoint(config.model)
         http = bind(config.gateway.host, config.gateway.port)
@@ -92,7 +92,8 @@ class _Server(uvicorn.Server):
 async def _serve(
     config: Config, checkpoint: Checkpoint, http: socket.socket, ready_fd: int | None
 ) -> None:
-    node = Node(config, checkpoint, Metrics())
+    traces = open_traces(config.gateway.otlp_endpoint, config.name or "gateway-0")
+    node = Node(config, checkpoint, Metrics(), traces)
     node.links.start()
     front = Front(checkpoint, config.gateway, config.media)
     app = create_app(node, front)
@@ -121,6 +122,7 @@ async def _serve(
                 task.cancel()
     finally:
         node.leave()
+        await asyncio.to_thread(traces.close)
 
 
 async def _follow(node: Node) -> None:

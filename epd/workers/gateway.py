@@ -11,6 +11,7 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,7 +36,7 @@ from epd.errors import Cancelled, EpdError, InternalError, NotFound, Overloaded,
 from epd.gateway.service import CallSpec
 from epd.media.sizes import picture_pixels
 from epd.models.spec import SHAPES_TOKENS, Checkpoint
-from epd.observe import Metrics
+from epd.observe import Metrics, PassedOn, Path, Traces
 from epd.prefix import prefix_root
 from epd.prompt import Draft, MediaPart
 from epd.types import ItemForm, Member, Modality, TokenLogprobs, TokenRun
@@ -46,15 +47,18 @@ from epd.wire.messages import (
     EncodeItem,
     Heartbeat,
     HeartbeatReply,
+    ItemSpans,
     Leaving,
     Members,
     Register,
     RegisterRefused,
     Released,
+    RequestSpans,
     Reserve,
     Welcome,
 )
 from epd.wire.zmq_links import ZmqLinks
+from epd.workers import paths
 from epd.workers.awake import Awake
 from epd.workers.overview import Overview
 
@@ -75,12 +79,12 @@ class LiveCall:
     request_id: str
     media: tuple[bytes | None, ...]
     live: set[int]
+    path: Path
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
     events: asyncio.Queue[TokenRun | EpdError | None] = field(default_factory=asyncio.Queue)
-    began: float = field(default_factory=time.monotonic)
     ends: float = math.inf
     timer: asyncio.TimerHandle | None = None
 
@@ -115,10 +119,17 @@ class LiveCall:
 class Node:
     """The gateway's seat in the cluster. All but `put` runs on the event loop."""
 
-    def __init__(self, config: Config, checkpoint: Checkpoint, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: Checkpoint,
+        metrics: Metrics,
+        traces: Traces | None = None,
+    ) -> None:
         self.model_name = config.gateway.served_model_name or checkpoint.name
         self.created = int(time.time())
         self.metrics_registry = metrics
+        self._traces = traces or PassedOn()
         self._config = config
         self._loop = asyncio.get_running_loop()
         fingerprint = checkpoint.fingerprint()
@@ -144,6 +155,8 @@ class Node:
             Register: self._on_register,
             HeartbeatReply: self._on_heartbeat,
             Leaving: lambda d: self._lost(d.sender, d.incarnation, d.message.reason, left=True),
+            ItemSpans: lambda d: None,  # of use to the request's path alone
+            RequestSpans: lambda d: None,
         }
 
     # ---- the HTTP side
@@ -155,11 +168,15 @@ class Node:
             raise Overloaded(f"{len(self._calls)} requests are waiting already")
         first, num = call.sampling.first_choice, call.sampling.n
         media = tuple(part.source.data for part in call.draft.parts)
-        live = LiveCall(self, secrets.token_hex(12), media, set(range(first, first + num)))
+        request_id = secrets.token_hex(12)
+        modalities = [part.modality for part in call.draft.parts]
+        path = Path.of(request_id, time.monotonic(), modalities)
+        live = LiveCall(self, request_id, media, set(range(first, first + num)), path)
         self._check_media(live)
+        path.traceparent = self._traces.begin(call.traceparent)
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
-        live.ends = live.began + timeout
+        live.ends = path.began + timeout
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
         for part in call.draft.parts:
             self.metrics_registry.item(part.modality)
@@ -218,7 +235,7 @@ class Node:
         call = self._calls.get(request_id)
         if call is None:
             raise NotFound(f"no request {request_id[:200]!r} is running here")
-        age_s = round(time.monotonic() - call.began, 3)
+        age_s = round(time.monotonic() - call.path.began, 3)
         return {"id": request_id, "age_s": age_s, "parts": self._ownership.standing(request_id)}
 
     def drain(self, name: str, seconds: float | None) -> None:
@@ -233,6 +250,8 @@ class Node:
         self.metrics_registry.set_gauges(
             requests=self._ownership.num_requests,
             waiting=self._ownership.num_waiting,
+            running=self._ownership.num_running,
+            pending=Counter(kind for call in self._calls.values() for kind in call.path.pending),
             media_bytes=sum(call.media_bytes for call in self._calls.values()),
             links=self.links.counters(),
         )
@@ -265,6 +284,8 @@ class Node:
             self._deliver(event)
 
     def _deliver(self, delivery: Delivery) -> None:
+        if call := self._calls.get(paths.request_of(delivery.message) or ""):
+            paths.heard(call.path, delivery.sender, delivery.message, time.monotonic())
         handler = self._handlers.get(type(delivery.message))
         if handler is not None:
             handler(delivery)
@@ -380,6 +401,7 @@ class Node:
                 case Accepted(request_id, num_prompt_tokens, token_ids):
                     call = self._calls[request_id]
                     call.num_prompt_tokens, call.prompt_token_ids = num_prompt_tokens, token_ids
+                    call.path.laid_out = time.monotonic()
                     self.metrics_registry.prompt_tokens(num_prompt_tokens)
                 case Emit():
                     self._emit(instruction)
@@ -389,6 +411,8 @@ class Node:
                     raise AssertionError(instruction)
 
     def _tell(self, to: str, message: object) -> None:
+        if call := self._calls.get(paths.request_of(message) or ""):
+            paths.told(call.path, to, message)
         frame: bytes | None = None
         if isinstance(message, EncodeItem) and message.url is None:
             frame = self._calls[asked_as(message.item.request_id)].media[message.item.index]
@@ -412,26 +436,33 @@ class Node:
             call.num_cached_tokens = emit.opening.num_cached_tokens
             call.prompt_logprobs = emit.opening.prompt_logprobs
             self.metrics_registry.prompt_tokens_cached(call.num_cached_tokens)
-            self.metrics_registry.first_token(time.monotonic() - call.began)
+            call.path.first_token = time.monotonic()
+            call.path.num_cached_tokens = call.num_cached_tokens
+            self.metrics_registry.first_token(call.path.first_token - call.path.began)
         call.events.put_nowait(emit.run)
         self.metrics_registry.tokens(len(emit.run.token_ids))
         if emit.last:
             self._answered(emit.request_id)
 
     def _answered(self, request_id: str) -> None:
-        self._close(request_id)
-        self.metrics_registry.request("200")
+        self._close(request_id, "200")
 
     def _ended(self, request_id: str, error: EpdError) -> None:
-        call = self._close(request_id)
+        call = self._close(request_id, str(error.status))
         call.events.put_nowait(error)
-        self.metrics_registry.request(str(error.status))
-        log.info("request failed id=%s status=%d %s", request_id, error.status, error.message)
+        self.metrics_registry.failure(error.code)
+        what = {"request": request_id, "status": error.status, "code": error.code}
+        log.info("request failed: %s", error.message, extra=what)
 
-    def _close(self, request_id: str) -> LiveCall:
+    def _close(self, request_id: str, status: str) -> LiveCall:
         call = self._calls.pop(request_id)
         if call.timer is not None:
             call.timer.cancel()
+        call.path.close(time.monotonic())
+        self.metrics_registry.request(status)
+        self.metrics_registry.path(call.path)
+        self._traces.end(call.path, status)
+        log.debug("request ended", extra={"request": request_id, "status": status})
         return call
 
 

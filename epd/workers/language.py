@@ -6,6 +6,7 @@ does it. Step thread only.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -23,12 +24,17 @@ from epd.wire.messages import (
     Holding,
     PeerFailed,
     Refused,
+    RequestFailed,
+    RequestSpans,
     Room,
     StopChoice,
     Tokens,
 )
 from epd.workers.pace import Pace
 from epd.workers.station import Handler, Station
+from epd.workers.timing import RequestTimes, log_spans
+
+log = logging.getLogger(__name__)
 
 
 class Admission:
@@ -109,13 +115,14 @@ class LanguageCore:
         self._incoming = Incoming()
         self._admission = Admission(engine, station)
         self._deadlines: Deadlines[RequestKey] = Deadlines()
+        self._times = RequestTimes()
         self._handlers: dict[type[Any], Handler] = {
             Cancel: lambda peer, m, _: self._do(kv.ended(m.request)),
             PeerFailed: lambda peer, m, _: self._do(kv.peer_failed(peer, m.request)),
             StopChoice: lambda peer, m, _: self._do(kv.stop_choice(m)),
         }
         self._actions: dict[type[Any], Callable[[Any], None]] = {
-            Send: lambda send: station.send(send.to, send.message),
+            Send: self._send,
             Free: lambda free: self._free(free.request),
             EndChoice: lambda end: engine.end_choice(end.request, end.choice),
         }
@@ -156,10 +163,24 @@ class LanguageCore:
         for request in self._deadlines.expire(time.monotonic()):
             self._do(self._held.failed(request, TooLate("the request's deadline passed")))
 
+    def _send(self, send: Send) -> None:
+        if isinstance(send.message, RequestFailed):
+            what = {"request": send.message.request.request_id, "code": send.message.code}
+            log.info("request failed: %s", send.message.reason, extra=what)
+        self._station.send(send.to, send.message)
+
     def _free(self, request: RequestKey) -> None:
         self._deadlines.forget(request)
         self._engine.release(request)
+        self._times.forget(request)
         self._admission.freed(request)
+
+    def _tell(self, spans: RequestSpans | None) -> None:
+        """What a request took here, to its gateway."""
+        gateway = None if spans is None else self._held.gateway_of(spans.request)
+        if gateway is not None and spans is not None:
+            log_spans(spans)
+            self._station.send(gateway, spans)
 
     def _send_tokens(self, runs: Iterable[TokenRun]) -> None:
         """One message per gateway and step."""
@@ -179,6 +200,8 @@ class LanguageCore:
             "kv_blocks_cached": self._engine.cached_blocks,
             "host_blocks_used": self._engine.host_blocks_used,
             "preempted": self._engine.num_preempted,
+            "kv_tokens": self._engine.num_tokens_capacity,
+            "kv_tokens_free": self._engine.free_tokens,
             "requests": self._held.num_requests,
             **{f"engine_{k}_ms": int(1000 * s) for k, s in self._engine.seconds.items()},
         }

@@ -101,20 +101,22 @@ class PrefillCore(LanguageCore):
             self._admission.freed(key)
             self._station.send(gateway, failure(key, error))
             return
+        self._times.began(key, cached)
         self._kv.admitted(gateway, key, admit.decode)
         self._deadlines.set(key, admit.deadline_ms, time.monotonic())
         self._admits[key] = admit
         self._deltas[key] = request.position_delta
         self._station.send(gateway, Admitted(request=key, cached_tokens=cached))
-        self._computed(key, cached)
+        self._offer(key, cached)
         if request.embeddings is not None:
             self._merged[key] = request.embeddings
             needed = first_rows(admit.prompt, cached)
+            self._times.ready(key, request.embeddings.ready_tokens)
             self._do(
                 self._rows.admitted(gateway, key, admit.prompt, row_sizes(admit.prompt), needed)
             )
 
-    def _computed(self, request: RequestKey, num_tokens: int) -> None:
+    def _offer(self, request: RequestKey, num_tokens: int) -> None:
         """Offer the KV: at once, or when all of the prompt has some."""
         whole = self._admits[request].prompt.num_tokens
         if self._config.overlap_handoff or num_tokens == whole:
@@ -141,7 +143,7 @@ class PrefillCore(LanguageCore):
         return MultiModalEmbeddingData(prompt, whole=whole)
 
     def _on_rows(self, encoder: str, part: EmbeddingData, frame: memoryview | None) -> None:
-        member = self._station.members.get(encoder)
+        member, since = self._station.members.get(encoder), self._times.now()
         try:
             if member is None or not self._rows.landed(encoder, part):
                 return
@@ -153,6 +155,8 @@ class PrefillCore(LanguageCore):
             blamed = InternalError(f"{encoder} sent bad rows for item {part.item.index}: {error}")
             self._do(self._kv.failed(part.request, blamed))
         else:
+            self._times.landed(part, since)
+            self._times.ready(part.request, self._merged[part.request].ready_tokens)
             self._do(self._rows.settled(part))
         finally:
             if part.payload.slot >= 0:
@@ -170,15 +174,20 @@ class PrefillCore(LanguageCore):
         self._bulk.pump()
         self._end_late()
         if self._engine.has_work:
-            self._complete(self._engine.step())
+            began = self._times.now()
+            self._complete(self._engine.step(), began)
             self._bulk.pump()
 
-    def _complete(self, result: StepResult) -> None:
+    def _complete(self, result: StepResult, began: float) -> None:
         for key, num_tokens in result.computed:
-            self._computed(key, num_tokens)
+            self._computed(key, num_tokens, began)
+            self._offer(key, num_tokens)
             if key in self._merged:
                 done = self._admits[key].prompt.rows_before(num_tokens)
                 self._do(self._rows.consumed(key, done))
+        for key in result.ended:
+            if key in self._admits and self._admits[key].decode is None:
+                self._tell(self._times.ended(key))
         self._send_prompt_logprobs(result)
         self._send_tokens(result.tokens)
         for key, choices in self._going_on(result.tokens).items():
@@ -188,6 +197,15 @@ class PrefillCore(LanguageCore):
         for key, error in result.failed:
             self._do(self._kv.failed(key, error))
         self._admission.stepped()
+
+    def _computed(self, key: RequestKey, num_tokens: int, began: float) -> None:
+        """What it takes is told before its first token goes."""
+        self._times.computed(key, num_tokens, began)
+        rows = self._merged.get(key)
+        if num_tokens == self._admits[key].prompt.num_tokens:
+            self._tell(self._times.prefilled(key, None if rows is None else rows.merge_seconds))
+        elif rows is not None:
+            self._times.ready(key, rows.ready_tokens)
 
     def _send_prompt_logprobs(self, result: StepResult) -> None:
         for key, first_token, logprobs in result.prompt_logprobs:
@@ -250,6 +268,7 @@ class PrefillCore(LanguageCore):
             **super().gauges(),
             "bulk_sends": self._bulk.num_sends,
             "row_bytes_held": self._rows.held_bytes,
+            "credit_bytes": self._rows.quota_bytes,
             "rows_merged_bytes": sum(m.held_bytes for m in self._merged.values()),
             "shm_bytes": self._outgoing.in_use,
             "kv_bytes_sent": self._bulk.bytes_sent,

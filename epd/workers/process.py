@@ -26,7 +26,7 @@ RETRY_S = 0.002
 
 def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     """Build the role's seats, register, serve, leave."""
-    setup(config.log_level, config.name or role)
+    setup(config.log_level, config.name or role, config.log_format)
     inbox = Inbox(capacity=INBOX_EVENTS)
     lookup = Lookup(config.gateways, config.wire.resolve_s)
     worker = Worker(inbox, config.drain_s)

@@ -9,6 +9,7 @@ from typing import Any
 
 from epd.errors import EpdError, NotFound
 from epd.gateway import CallSpec
+from epd.observe import Path
 from epd.types import FinishReason, RequestKey, SamplingParams, TokenLogprobs, TokenRun
 
 
@@ -49,6 +50,7 @@ class ScriptedCall:
     request_id: str
     steps: Sequence[Step]
     sampling: SamplingParams
+    path: Path = field(default_factory=lambda: Path.of("r", 0.0, ()))
     num_prompt_tokens: int = len(PROMPT)
     num_cached_tokens: int = NUM_CACHED
     prompt_token_ids: tuple[int, ...] = ()

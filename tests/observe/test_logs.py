@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -69,3 +70,17 @@ def test_a_second_setup_replaces_the_first(capsys: pytest.CaptureFixture[str]) -
     err = capsys.readouterr().err
     assert err.count("msg=hello") == 1 and "process=two room=epd" in err
     assert other in logging.getLogger().handlers
+
+
+def test_json_lines_are_one_object_each_with_the_same_fields(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Numbers stay numbers; nothing that a client wrote starts a new line."""
+    setup("info", "encode-0", "json")
+    extra = {"request": "r1", "status": 422, "key": ItemKey("r", 1, 0)}
+    logging.getLogger("epd.encoder.core").info("bad\nlevel=error", extra=extra)
+    (line,) = capsys.readouterr().err.splitlines()
+    found = json.loads(line)
+    assert found["msg"] == "bad\nlevel=error" and found["process"] == "encode-0"
+    assert (found["request"], found["status"]) == ("r1", 422)
+    assert found["key"].startswith("ItemKey(")

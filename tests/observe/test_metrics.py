@@ -44,10 +44,18 @@ def test_what_the_gateway_holds_and_its_links_counted_is_rendered() -> None:
     """Read anew for each scrape; dropped messages by reason."""
     metrics = Metrics()
     links = {"sent": 3, "received": 4, "sent_bytes": 30, "dropped_stale": 2}
-    metrics.set_gauges(requests=9, waiting=9, media_bytes=9, links={})
-    metrics.set_gauges(requests=2, waiting=1, media_bytes=50, links=links)
+    metrics.set_gauges(
+        requests=9, waiting=9, running=9, pending={"image": 9}, media_bytes=9, links={}
+    )
+    metrics.set_gauges(
+        requests=3, waiting=1, running=1, pending={"video": 2}, media_bytes=50, links=links
+    )
     found = samples(metrics)
-    assert found["epd_live_requests", ()] == 2
+    assert found["epd_live_requests", ()] == 3
+    assert found["epd_num_requests_running", ()] == 1
+    assert found["epd_num_requests_waiting", ()] == 2
+    assert found["epd_items_pending", ("image",)] == 0
+    assert found["epd_items_pending", ("video",)] == 2
     assert found["epd_waiting_requests", ()] == 1
     assert found["epd_media_bytes", ()] == 50
     assert found["epd_messages_total", ("sent",)] == 3

@@ -225,6 +225,7 @@ class Stage:
             gauges = core.gauges()
             held = ("kv_blocks_used", "host_blocks_used", "requests")
             assert not any(gauges[name] for name in held), gauges
+            assert len(core._times) == 0
         rows = self.prefill.gauges()
         assert rows["row_bytes_held"] == rows["rows_merged_bytes"] == rows["bulk_sends"] == 0
 

@@ -18,16 +18,21 @@ from epd.models.spec import Checkpoint, read_checkpoint
 from epd.observe import Metrics
 from epd.prompt import Draft, MediaPart, Source
 from epd.types import (
+    Activity,
     FinishReason,
     ItemForm,
+    ItemKey,
     MediaOptions,
     Member,
     Modality,
+    Origin,
     RequestKey,
     SamplingParams,
+    Span,
     TokenLogprobs,
     TokenRun,
 )
+from epd.types import Stage as Stages
 from epd.wire import messages as m
 from epd.wire.links import Delivery
 from epd.workers.gateway import HASHED_AT_ONCE, Node
@@ -412,3 +417,87 @@ def test_a_revision_that_the_operator_does_not_allow_is_refused(play: Play) -> N
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Stage, "join", lambda stage, *members: None)
             play(one, gateway={"allow": {"dtype": ["float32", "bfloat16"]}})
+
+
+def span(activity: Activity, ms: float, ago_ms: float = 0.0) -> Span:
+    return Span(activity=activity, ago_ms=ago_ms, ms=ms)
+
+
+def item_spans(item: ItemKey, origin: Origin | None, *spans: Span) -> m.ItemSpans:
+    return m.ItemSpans(item=item, origin=origin, num_bytes=4, batch_items=1, spans=spans)
+
+
+def test_the_path_of_a_call_is_what_its_workers_said(play: Play) -> None:
+    """From the first job to the last token; its metrics are counted once, when it has ended."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call(b"1234"))
+        key, item = RequestKey(live.request_id, 1), ItemKey(live.request_id, 0, 1)
+        assert stage.metric('epd_items_pending{modality="image"}') == 1
+        assert stage.metric("epd_num_requests_waiting") == 1
+        stage.hear("E", item_spans(item, None, span(Activity.DECODE, 3)))
+        stage.hear("E", m.LayoutReady(item=item, layout=layout()))
+        stage.hear("E", item_spans(item, Origin.TOWER, span(Activity.ENCODE, 5)))
+        stage.hear("stranger", item_spans(item, Origin.CACHE, span(Activity.ENCODE, 99)))
+        stage.admit(key)
+        assert stage.metric("epd_num_requests_running") == 1
+        rows = m.RowsIn(index=0, num_rows=2, num_bytes=64, transfer=span(Activity.TRANSFER, 1))
+        prefill = (span(Activity.QUEUE, 1), span(Activity.PREFILL, 2))
+        told = m.RequestSpans(request=key, stage=Stages.PREFILL, spans=prefill, rows=(rows,))
+        stage.hear("P", told)
+        stage.tokens("P", run(0, 10, request=key.request_id))
+        spans = (span(Activity.TRANSFER, 4), span(Activity.DECODE, 6))
+        stage.hear("D", m.RequestSpans(request=key, stage=Stages.DECODE, spans=spans, num_bytes=9))
+        stage.tokens("D", run(1, 11, request=key.request_id, finish=STOP))
+        assert await rest(live.runs()) == [(0, (10,)), (0, (11,))]
+        shown = live.path.shown()
+        assert shown["items"][0]["ms"] == {"decode": 3.0, "encode": 5.0, "transfer": 1.0}
+        assert shown["items"][0]["encoder"] == "E" and shown["items"][0]["rows_from"] == "tower"
+        assert shown["prefill"]["worker"] == "P" and shown["prefill"]["ms"]["prefill"] == 2.0
+        assert shown["decode"] == {
+            "worker": "D",
+            "ms": {"transfer": 4.0, "decode": 6.0},
+            "kv_bytes": 9,
+        }
+        encode = 'epd_activity_seconds_count{activity="encode",modality="image",stage="encode"}'
+        assert stage.metric(encode) == 1
+        assert stage.metric('epd_item_rows_total{modality="image",origin="tower"}') == 1
+        assert stage.metric('epd_moved_bytes_total{what="kv"}') == 9
+        assert stage.metric("epd_retries_total") == 0
+
+    play(scene)
+
+
+def test_spans_of_calls_that_have_ended_are_ignored(play: Play) -> None:
+    """Decode says how long it took when its gateway has stopped it already."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call())
+        key = RequestKey(live.request_id, 1)
+        await live.cancel()
+        late = m.RequestSpans(request=key, stage=Stages.DECODE, spans=(span(Activity.DECODE, 1),))
+        stage.hear("D", late)
+        assert stage.metric('epd_failures_total{cause="cancelled"}') == 1
+        assert stage.metric("epd_activity_seconds_count") == 0
+
+    play(scene)
+
+
+def test_a_worker_that_dies_shows_as_a_retry(play: Play) -> None:
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call())
+        key = RequestKey(live.request_id, 1)
+        decoder = next(to for to, sent, _ in stage.sent if isinstance(sent, m.Reserve))
+        stage.hear(decoder, m.Reserved(request=key, cached_tokens=0))
+        stage.hear("P", m.Admitted(request=key))
+        stage.hear(decoder, m.Leaving(reason="gone"))
+        again = RequestKey(live.request_id, 2)
+        other = "D2" if decoder == "D" else "D"
+        stage.hear(other, m.Reserved(request=again, cached_tokens=0))
+        stage.hear("P", m.Admitted(request=again))
+        assert live.path.retries == 1
+        assert live.path.shown()["decode"]["worker"] == other
+        await live.cancel()
+        assert stage.metric('epd_retries_total{what="request"}') == 1
+
+    play(scene)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from epd.types import SamplingParams
+from epd.types import Activity, SamplingParams
+from epd.types import Stage as Stages
 from epd.wire import messages as m
 from tests.engine.tiny import Case, generate, greedy, make_case
 from tests.workers.stage import EVERYWHERE, Stage
@@ -184,3 +185,38 @@ def test_a_request_that_ends_in_time_is_not_late(stage: Stage) -> None:
     stage.run()
     assert len(stage.tokens(key)) == 3
     assert not any(len(core._deadlines) for core in stage.cores.values())
+
+
+def test_what_a_part_took_is_told_before_the_tokens_that_end_it(stage: Stage) -> None:
+    """So that the gateway knows it when it answers. Rows and KV are counted where they came."""
+    stage.ask(PICTURES, greedy(6))
+    stage.run()
+    kinds = [type(one) for one in stage.told if isinstance(one, m.RequestSpans | m.Tokens)]
+    first = [m.RequestSpans, m.Tokens]
+    assert kinds[:2] == kinds[-2:] == first
+    prefill, *started, ended = stage.answers(m.RequestSpans)
+    assert [(rows.index, rows.num_rows) for rows in prefill.rows] == [(0, 12), (1, 16)]
+    assert activities(prefill) == {
+        Activity.QUEUE,
+        Activity.PREFILL,
+        Activity.WAIT,
+        Activity.MERGE,
+    }
+    assert (prefill.stage, ended.stage) == (Stages.PREFILL, Stages.DECODE)
+    assert activities(ended) == {Activity.DECODE}
+    if "decode" in stage.cores:
+        assert [one.num_bytes for one in started] == [stage.kv_bytes_sent]
+        assert activities(started[0]) == {Activity.TRANSFER, Activity.HANDOFF}
+    else:
+        assert started == []
+
+
+def activities(told: m.RequestSpans) -> set[Activity]:
+    return {span.activity for span in told.spans}
+
+
+def test_a_step_that_only_decodes_tells_nothing(stage: Stage) -> None:
+    """However many tokens: one word of prefill's, two of decode's, one of them if it is fused."""
+    stage.ask(PICTURES, greedy(24))
+    stage.run()
+    assert len(stage.answers(m.RequestSpans)) == 1 + len(stage.cores)

@@ -39,6 +39,7 @@ from epd.wire.messages.rows import (
     RowsLost,
     RowsTaken,
 )
+from epd.wire.messages.spans import ItemSpans, RequestSpans, RowsIn
 from epd.wire.messages.tokens import (
     Cancel,
     PeerFailed,
@@ -67,6 +68,7 @@ __all__ = [
     "ItemDone",
     "ItemFailed",
     "ItemMoved",
+    "ItemSpans",
     "KvChunk",
     "KvReady",
     "KvTaken",
@@ -84,9 +86,11 @@ __all__ = [
     "ReleaseRows",
     "Released",
     "RequestFailed",
+    "RequestSpans",
     "Reserve",
     "Reserved",
     "Room",
+    "RowsIn",
     "RowsLost",
     "RowsTaken",
     "RunTower",
