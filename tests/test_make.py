@@ -40,7 +40,9 @@ def test_serve_installs_first_and_passes_the_model_on(tmp_path: Path) -> None:
 
 def test_test_lints_and_leaves_out_what_is_slow_or_for_a_gpu() -> None:
     steps = make("-n", "test").stdout
-    for command in ("ruff check", "mypy", "lint-imports", '-m "not slow and not gpu"'):
+    together, one_by_one = "not slow and not gpu and not alone", "alone and not slow and not gpu"
+    chosen = (f'--numprocesses 2 --dist loadfile -m "{together}"', f'-q -m "{one_by_one}"')
+    for command in ("ruff check", "mypy", "lint-imports", *chosen):
         assert command in steps
 
 
