@@ -75,7 +75,9 @@ class Items:
         self._placement.encoders.ended(item.encoder, item.key)
         self._placement.encoders.not_there(item.encoder, item.job, salt)
         choose = partial(self._placement.encoders.choose, item.job, salt, request.pools)
-        encoder = choose({*item.refused, *self._tested.values()})
+        taken = {*item.refused, *self._tested.values()}
+        # Who lost it comes last: the link between it and prefill may be cut.
+        encoder = choose({*taken, item.encoder}) or choose(taken)
         if encoder is None and (not item.suspect or not self._tested):
             encoder = choose(item.refused)
             if encoder is None:

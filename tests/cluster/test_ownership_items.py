@@ -33,6 +33,17 @@ def test_a_lost_item_is_encoded_again_and_moves() -> None:
     assert gateway.laid_out("E2", attempt=2) == [Tell("P", moved)]
 
 
+def test_a_lost_item_leaves_its_encoder_for_a_busier_one() -> None:
+    """Which may be behind a cut link. Where there is no other, it gets it again."""
+    gateway = encoding(encode("E2"))
+    clip = ItemJob(modality=Modality.VIDEO, url="u", text_before="")
+    gateway.owner._placement.encoders.sent(encode("E2"), ItemKey("other", 0, 1), clip, "")
+    ((to, _),) = told(gateway.lost(), m.EncodeItem)
+    assert to == "E2"
+    ((to, _),) = told(encoding().lost(), m.EncodeItem)
+    assert to == "E"
+
+
 def test_an_item_that_comes_back_different_fails_the_request_and_is_named() -> None:
     """Its URL gives other bytes now: half of each would be nonsense."""
     gateway = encoding()
