@@ -58,18 +58,18 @@ def cluster_of(path: Path) -> Iterator[Callable[[str], Cluster]]:
 
 
 @pytest.fixture(
-    scope="session",
+    scope="module",
     params=[
         *(pytest.param(n, marks=pytest.mark.slow if s.slow else ()) for n, s in SETUPS.items()),
         *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_CUDA),
     ],
 )
 def setup(request: pytest.FixtureRequest) -> Setup:
-    """One cluster runs at a time and answers the tests of all files that it can."""
+    """One cluster runs at a time and answers all tests of a file that it can."""
     return (SETUPS | ON_CUDA)[request.param]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(path_of: Callable[[str], Path], setup: Setup) -> Iterator[Client]:
     settings: Any = ("media.allow_private_addresses=true", *setup.settings)
     cluster = Cluster(path_of(setup.family), setup.topology, *settings)
@@ -79,6 +79,6 @@ def client(path_of: Callable[[str], Path], setup: Setup) -> Iterator[Client]:
     assert cluster.stop() == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def expected(expected_of: Callable[[str], Expected], setup: Setup) -> Expected:
     return expected_of(setup.family)
