@@ -83,7 +83,8 @@ class Items:
             if encoder is None:
                 raise Overloaded(reason, retry_after_s=min(item.refused.values()) / 1000)
         item.pending, item.dropped = True, False
-        item.held = item.held and item.layout is None
+        # A suspect keeps its encoder from others until it is done, so its tower waits for nobody.
+        item.held = item.held and item.layout is None and not item.suspect
         if encoder is None:
             item.encoder = ""
             self._waiting[id(item)] = request, item

@@ -28,6 +28,7 @@ GAUGES = {
     "intake_jobs": "items queued for, or in, fetch, decode and preprocess",
     "intake_ms": "time of all intake threads, since the start",
     "items": "items that somebody may still pull",
+    "kv_blocks": "blocks of the whole KV cache",
     "kv_blocks_cached": "blocks that nobody holds, kept for prompts that begin alike",
     "kv_blocks_used": "blocks that requests hold",
     "kv_bytes_sent": "KV sent to decode workers, since the start",
@@ -36,6 +37,7 @@ GAUGES = {
     "pinned_items": "items that somebody waits for",
     "preempted": "requests moved to host memory, since the start",
     "prepared_bytes": "preprocessed items before their towers",
+    "queued_cost": "cost of items whose rows are not there yet, in pixels of pictures",
     "queued_items": "items whose rows are not there yet",
     "requests": "attempts of requests that are held",
     "row_bytes_held": "credits in use: rows asked for and not prefilled",
@@ -45,6 +47,8 @@ GAUGES = {
     "shm_bytes": "shared memory in use",
     "step_age_ms": "for how long the running step runs",
     "tower_ms": "time in tower forwards, since the start",
+    "work_cost": "cost of items that became rows, in pixels of pictures, since the start",
+    "work_ms": "time of the work behind work_cost, since the start",
 }
 """What workers report, by name. The totals of their links come as links_NAME."""
 

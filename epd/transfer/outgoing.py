@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
@@ -16,6 +17,9 @@ from epd.transfer import segments
 from epd.transfer.arena import Arena
 from epd.transfer.dtypes import name_of
 from epd.wire.messages import Payload
+
+SHARES: Final = 8
+"""Chunks that an arena has room for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,15 @@ class Outgoing:
             self.segment, self._file = segments.create(arena_bytes)
             self._map = mmap.mmap(self._file, arena_bytes)
             self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
+
+    def chunk_bytes(self, frame_bytes: int, *, same_host: bool) -> int:
+        """How much to stage at once: each chunk costs a message there and one back.
+
+        `frame_bytes` where chunks travel as frames; a share of the arena where they wait in it, so
+        that one is copied in while another is copied out.
+        """
+        share = self._arena.num_bytes // SHARES - segments.STAMP_BYTES
+        return max(frame_bytes, share) if same_host else frame_bytes
 
     @property
     def in_use(self) -> int:

@@ -38,17 +38,28 @@ class _Gathered:
 class BulkSender:
     """A queue of chunks per peer. `same_host` says whether a peer can read shared memory.
 
-    `bytes_sent` counts payloads.
+    `frame_bytes`: the size of chunks that travel as frames. `bytes_sent` counts payloads.
     """
 
-    def __init__(self, links: Links, outgoing: Outgoing, same_host: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        links: Links,
+        outgoing: Outgoing,
+        same_host: Callable[[str], bool],
+        frame_bytes: int,
+    ) -> None:
         self._links = links
         self._outgoing = outgoing
         self._same_host = same_host
+        self._frame_bytes = frame_bytes
         self._queues: dict[str, deque[tuple[RequestKey | ItemKey, Iterator[Chunk]]]] = {}
         self._pending: dict[str, _Gathered] = {}
         self._refused = False
         self.bytes_sent = 0
+
+    def chunk_bytes(self, to: str) -> int:
+        """How large chunks for this peer should be."""
+        return self._outgoing.chunk_bytes(self._frame_bytes, same_host=self._same_host(to))
 
     def add(self, to: str, key: RequestKey | ItemKey, chunks: Iterator[Chunk]) -> None:
         """Queue chunks behind what the peer waits for already."""

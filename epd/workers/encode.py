@@ -46,10 +46,9 @@ class EncodeCore:
         self._station = station
         self._encoder = encoder
         self._outgoing = outgoing
-        self._chunk_bytes = chunk_bytes
         self._sender = RowSender()
         self._owners: dict[ItemKey, str] = {}
-        self._bulk = BulkSender(station.links, outgoing, station.same_host)
+        self._bulk = BulkSender(station.links, outgoing, station.same_host, chunk_bytes)
         self._handlers: dict[type[Any], Handler] = {
             EncodeItem: self._on_job,
             DropItem: self._on_drop,
@@ -154,14 +153,15 @@ class EncodeCore:
             self._station.send(owner, spans)
 
     def _on_encoded(self, item: ItemKey) -> None:
-        self._tell(self._owners.get(item), self._encoder.times.end(item))
+        owner = self._owners.get(item)
+        self._tell(owner, self._encoder.times.end(item))
         rows = self._encoder.rows(item)
         if rows is None:
             self._evicted(item)
         else:
             self._do(self._sender.encoded(item, rows.shape[0]))
-            if item in self._owners:
-                self._station.send(self._owners[item], ItemDone(item=item))
+        if owner is not None:
+            self._station.send(owner, ItemDone(item=item))
 
     def _do(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
@@ -199,7 +199,7 @@ class EncodeCore:
 
     def _chunks(self, send: SendRows, rows: torch.Tensor) -> Iterator[Chunk]:
         row_bytes = rows.shape[1] * rows.element_size()
-        step = max(1, self._chunk_bytes // row_bytes)
+        step = max(1, self._bulk.chunk_bytes(send.to) // row_bytes)
         end = send.first_row + send.num_rows
         for first in range(send.first_row, end, step):
             num = min(step, end - first)

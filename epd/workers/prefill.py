@@ -54,9 +54,8 @@ class PrefillCore(LanguageCore):
         self._model = model
         self._rows = rows
         self._outgoing = outgoing
-        self._chunk_bytes = chunk_bytes
         self._config = config
-        self._bulk = BulkSender(station.links, outgoing, station.same_host)
+        self._bulk = BulkSender(station.links, outgoing, station.same_host, chunk_bytes)
         self._admits: dict[RequestKey, Admit] = {}
         self._deltas: dict[RequestKey, float] = {}
         self._merged: dict[RequestKey, MultiModalEmbeddingData] = {}
@@ -243,7 +242,7 @@ class PrefillCore(LanguageCore):
     def _chunks(self, send: SendKv) -> Iterator[Chunk]:
         model = self._model
         pair_bytes = 2 * model.kv_heads * model.head_dim * model.dtype.itemsize
-        budget = max(1, self._chunk_bytes // pair_bytes)
+        budget = max(1, self._bulk.chunk_bytes(send.to) // pair_bytes)
         tokens = min(send.num_tokens, budget)
         layers = min(model.num_layers, max(1, budget // tokens))
         end = send.first_token + send.num_tokens

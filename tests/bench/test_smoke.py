@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.alone
-
 SECONDS = 240.0
 
 

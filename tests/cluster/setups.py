@@ -36,6 +36,7 @@ SETUPS: dict[str, Setup] = {
         topology="2E2P2D",
         settings=(*chunks_of(64), "language.prefix_cache=false"),
         caches=False,
+        slow=True,
     ),
     "tight": Setup(
         topology="1E1P1D",
@@ -55,7 +56,7 @@ SETUPS: dict[str, Setup] = {
     "qwen3_vl EPD in chunks of 16": Setup(
         family="qwen3_vl", topology="EPD", settings=chunks_of(16), slow=True
     ),
-    "qwen3_vl 1E1PD": Setup(family="qwen3_vl", topology="1E1PD"),
+    "qwen3_vl 1E1PD": Setup(family="qwen3_vl", topology="1E1PD", slow=True),
     "qwen3_vl 1E1P1D without caches": Setup(
         family="qwen3_vl",
         topology="1E1P1D",

@@ -347,11 +347,11 @@ def test_a_death_that_was_counted_counts_for_no_part_again() -> None:
 
 
 def test_a_worker_that_takes_all_parts_with_it_is_mourned_by_each() -> None:
-    """One fails for want of another worker, so the rest end without a word."""
+    """The second death with them and nobody else: one part fails, the rest end without a word."""
     gateway = parted()
     gateway.membership.leave("P", "1")
     ended = gateway.owner.worker_lost("P")
-    assert error(ended).status == 503
+    assert error(ended).status == 500
     assert gateway.owner.idle
 
 

@@ -24,8 +24,16 @@ from tests.reference_series import SeriesReference
 
 MAX_TOKENS = 12
 
-FAST_TWO = "qwen2_5_omni"
-"""The family that is asked in 2E1P1D too whenever tests run; the others when there is time."""
+FAST = (
+    "qwen2_5_omni-2E1P1D",
+    "qwen3_omni_moe-1E1P1D",
+    "qwen3_vl_moe-1E1P1D",
+    "llava_onevision-1E1P1D",
+    "internvl-1E1P1D",
+    "qwen2_audio-1E1P1D",
+    "patch_series-1E1P1D",
+)
+"""Clusters that are asked whenever tests run; the others when there is time."""
 
 SLOW = ("qwen2_5_omni_inside", "qwen3_omni_moe_inside")
 """The same towers and layers as their thinkers', read from another folder."""
@@ -114,10 +122,10 @@ def served(
 def _clusters() -> list[Any]:
     found = []
     for family in ROWS:
-        marks = pytest.mark.slow if family in SLOW else ()
-        found.append(pytest.param((family, "1E1P1D"), id=f"{family}-1E1P1D", marks=marks))
-        marks = () if family == FAST_TWO else pytest.mark.slow
-        found.append(pytest.param((family, "2E1P1D"), id=f"{family}-2E1P1D", marks=marks))
+        for topology in ("1E1P1D", "2E1P1D"):
+            name = f"{family}-{topology}"
+            marks = () if name in FAST else pytest.mark.slow
+            found.append(pytest.param((family, topology), id=name, marks=marks))
     return found
 
 

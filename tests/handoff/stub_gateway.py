@@ -113,8 +113,9 @@ class SimGateway:
         assert emit.last is outcome.answered
 
     def held(self, message: Any) -> Any:
-        """Some items are to be held; their first pull, or nobody, asks for them."""
-        if isinstance(message, m.EncodeItem) and self.sim.chance(f"hold {message.item}"):
+        """Some items are to be held, no suspects; their first pull, or nobody, asks for them."""
+        first = isinstance(message, m.EncodeItem) and message.item.attempt == 1
+        if first and self.sim.chance(f"hold {message.item}"):
             return replace(message, hold=True)
         return message
 

@@ -210,6 +210,7 @@ class SimEncode(Worker):
         super().__init__(sim, name, capacity)
         self.rows = RowSender()
         self.jobs: deque[tuple[str, m.EncodeItem]] = deque()
+        self.owners: dict[ItemKey, str] = {}
         self.held: dict[ItemKey, None] = {}
         self.to_hold: set[ItemKey] = set()
         self.towers: deque[ItemKey] = deque()
@@ -220,6 +221,7 @@ class SimEncode(Worker):
             case m.EncodeItem():
                 if self.rows.expect(peer, message.item):
                     self.jobs.append((peer, message))
+                    self.owners[message.item] = peer
                     if message.hold:
                         self.to_hold.add(message.item)
             case m.DropItem():
@@ -263,6 +265,7 @@ class SimEncode(Worker):
         elif self.towers:
             item = self.towers.popleft()
             self.do(self.rows.encoded(item, self.layout(item).num_rows))
+            self.send(self.owners[item], m.ItemDone(item=item))
 
     def layout(self, item: ItemKey) -> ItemLayout:
         return self.sim.of(item.request_id).layouts[item.index]

@@ -44,6 +44,7 @@ Open = Callable[..., Decoders]
 @pytest.fixture
 def opener() -> Iterator[Open]:
     """Opens decoders that the test's end closes; afterwards no descriptor is left."""
+    gc.collect()  # what earlier tests have left
     before = num_descriptors()
     opened: list[Decoders] = []
 

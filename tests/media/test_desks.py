@@ -52,6 +52,7 @@ class Both:
 @pytest.fixture
 def both() -> Iterator[Both]:
     """At the end everything is free."""
+    gc.collect()  # what earlier tests have left
     before = num_descriptors()
     fd = shared_memory()
     desks, theirs = Desks(fd), mmap.mmap(fd, ALL_BYTES)
@@ -228,6 +229,7 @@ def test_a_picture_outlives_its_process(decoders: Decoders, end: str) -> None:
 
 def test_nothing_of_pictures_is_left() -> None:
     """Neither descriptors nor shared memory, as soon as the last one is gone."""
+    gc.collect()  # what earlier tests have left
     before = num_descriptors(), num_mappings()
     decoders = Decoders(1, MediaConfig())
     pictures = [decoders.image(picture_file(300, 200, red)) for red in range(NUM_DESKS)]

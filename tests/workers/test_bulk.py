@@ -39,7 +39,8 @@ class Bench:
     def __init__(self) -> None:
         self.links = Links()
         self.outgoing = Outgoing(arena_bytes=2 * SLOT_BYTES)
-        self.bulk = BulkSender(self.links, self.outgoing, lambda name: True)  # type: ignore[arg-type]
+        links: Any = self.links
+        self.bulk = BulkSender(links, self.outgoing, lambda name: True, CHUNK_BYTES)
         self.reads: list[int] = []
 
     def add(self, num: int, *, to: str = "p", key: RequestKey = R) -> None:
