@@ -8,21 +8,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+
+from epd.cli.forked import Forked
 
 LONGEST_LINE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """What to run. `--ready-fd N --parent-fd N` are appended to `argv`; `env` is the whole one."""
+    """What to run. `--ready-fd N --parent-fd N` are appended to `argv`.
+
+    A program with `env`, or, where there is `run`, that function in a copy of this process. `load`
+    is called first, here, for what all copies share.
+    """
 
     name: str
     role: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    run: Callable[[Sequence[str]], int] | None = None
+    load: Callable[[], None] | None = None
 
 
 class Child:
@@ -41,15 +50,7 @@ class Child:
         self._partial = {"ready": b"", "output": b""}
         ready, ready_writer = os.pipe()
         try:
-            self.process = subprocess.Popen(
-                [*spec.argv, "--ready-fd", str(ready_writer), "--parent-fd", str(parent_fd)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(ready_writer, parent_fd),
-                start_new_session=True,
-                env=dict(spec.env),
-            )
+            self.process = _process(spec, ready_writer, parent_fd)
         except OSError:
             os.close(ready)
             raise
@@ -130,3 +131,20 @@ class Child:
         os.close(self.pipes["ready"])
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+def _process(spec: ChildSpec, ready: int, parent: int) -> subprocess.Popen[bytes] | Forked:
+    argv = [*spec.argv, "--ready-fd", str(ready), "--parent-fd", str(parent)]
+    if spec.load is not None:
+        spec.load()
+    if spec.run is not None:
+        return Forked(partial(spec.run, argv), keep=(ready, parent))
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=(ready, parent),
+        start_new_session=True,
+        env=dict(spec.env),
+    )

@@ -34,12 +34,13 @@ def runtime_base() -> Path:
     return Path("/tmp")
 
 
-def child_environment(threads: int) -> dict[str, str]:
-    """This process's environment for a child that computes with `threads` threads.
+def worker_environment(threads: int) -> dict[str, str]:
+    """What workers that compute with `threads` threads each need in theirs.
 
     OpenMP reads its variables when torch is loaded, before any setting of torch's own. By default
     its threads spin for milliseconds, and on a machine where workers, intake threads and clients
     share the cores they then keep those they wait for from running. Those that sleep at once make
     a decode step 6 % slower (bench/step.py); a short spin covers the gaps between products.
     """
-    return {"GOMP_SPINCOUNT": SPINS, **os.environ, "OMP_NUM_THREADS": str(threads)}
+    spins = os.environ.get("GOMP_SPINCOUNT", SPINS)
+    return {"GOMP_SPINCOUNT": spins, "OMP_NUM_THREADS": str(threads)}

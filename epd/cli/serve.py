@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,12 +17,14 @@ import setproctitle
 
 from epd.cli import default_model, environment
 from epd.cli.child import ChildSpec
+from epd.cli.main import main
 from epd.cli.memory import check_cluster
 from epd.cli.runtime import runtime_folder
 from epd.cli.supervisor import Ready, StopSignals, Supervisor
 from epd.config import Config, Topology, dump_config, load_config
 from epd.errors import ConfigError
 from epd.models.spec import read_checkpoint
+from epd.workers.preload import preload
 
 log = logging.getLogger("epd.serve")
 
@@ -32,6 +37,8 @@ def serve(path: str | None, overrides: Sequence[str]) -> int:
     config = resolve(load_config(path, overrides))
     # What cannot be served is refused before anything starts.
     log.info("%s", check_cluster(config, read_checkpoint(config.model)))
+    assert config.threads is not None
+    os.environ |= environment.worker_environment(config.threads)
     setproctitle.setproctitle(f"epd: serve {config.topology} ({Path(config.model).name})")
     with StopSignals() as stop, runtime_folder(environment.runtime_base()) as folder:
 
@@ -86,14 +93,22 @@ def resolve(config: Config) -> Config:
 
 def child_specs(config: Config, folder: Path) -> list[ChildSpec]:
     """Write each child's configuration into `folder`; what to run, gateway first."""
-    assert config.threads is not None
-    env = environment.child_environment(config.threads)
     specs = []
     for role, name in Topology.parse(config.topology).names():
-        path = write_config(config, role, name, folder)
-        argv = (sys.executable, "-m", "epd", role, "--config", str(path))
-        specs.append(ChildSpec(name=name, role=role, argv=argv, env=env))
+        argv = (role, "--config", str(write_config(config, role, name, folder)))
+        if role == "gateway":
+            program = (sys.executable, "-m", "epd", *argv)
+            specs.append(ChildSpec(name=name, role=role, argv=program))
+        else:
+            load = partial(_load, config.model)
+            specs.append(ChildSpec(name=name, role=role, argv=argv, run=main, load=load))
     return specs
+
+
+def _load(model: str) -> None:
+    """What workers would import each for itself. What fails here fails there, and is told there."""
+    with contextlib.suppress(Exception):
+        preload(read_checkpoint(model))
 
 
 def write_config(config: Config, role: str, name: str, folder: Path) -> Path:

@@ -72,4 +72,5 @@ def _was_on(request: Request, name: str) -> bool:
     if request.placed is None or name not in request.workers:
         return False
     begun = request.placed.prefill == name or request.num_new > 0  # decode has nothing before that
-    return begun and request.phase is Phase.RUNNING
+    # Who dies of a request at once may never have said that it took it.
+    return begun and request.phase in (Phase.ADMITTING, Phase.RUNNING)

@@ -101,6 +101,11 @@ class Engine:
         """Where the time of all steps went, by phase."""
         return self._phases.seconds
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Forwards ("steps"), and the sequences and tokens in them, since the start."""
+        return self._phases.counts
+
     def fits(self, num_tokens: int) -> bool:
         """Could a request of this size ever be held?"""
         return self._pool.fits(num_tokens)
@@ -276,6 +281,7 @@ class Engine:
         self._phases.ended("other")
         if not chunks:
             return
+        self._phases.forward(len(chunks), sum(chunk.num for chunk, _ in chunks))
         outcome = self._runner.execute(chunks)
         result.prompt_logprobs += outcome.prompt_logprobs
         sampled = _tokens(outcome)

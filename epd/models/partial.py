@@ -29,13 +29,10 @@ def load_part(
     Refuses with ConfigError: a weight that is missing, and one that belongs to no module of the
     full model. `options` go to `from_pretrained`.
     """
-    prepare_torchvision()
-    import transformers
+    whole = model_class(checkpoint)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    own = checkpoint.spec.model_class
-    whole = own() if own is not None else getattr(transformers, checkpoint.architecture)
     if dtype == "float32":
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False
@@ -54,6 +51,15 @@ def load_part(
     _refuse(checkpoint, "lacks", report["missing_keys"])
     _refuse(checkpoint, "has unknown", report["unexpected_keys"])
     return model.eval().requires_grad_(False).to(device)
+
+
+def model_class(checkpoint: Checkpoint) -> Any:
+    """The class in transformers, or of the family's own; imports it, which takes seconds."""
+    prepare_torchvision()
+    import transformers
+
+    own = checkpoint.spec.model_class
+    return own() if own is not None else getattr(transformers, checkpoint.architecture)
 
 
 def _without(whole: Any, keep: Sequence[str], others: Collection[str]) -> Any:

@@ -203,6 +203,7 @@ class LanguageCore:
             "kv_tokens": self._engine.num_tokens_capacity,
             "kv_tokens_free": self._engine.free_tokens,
             "requests": self._held.num_requests,
+            **{f"engine_{name}": num for name, num in self._engine.counts.items()},
             **{f"engine_{k}_ms": int(1000 * s) for k, s in self._engine.seconds.items()},
         }
 

@@ -54,13 +54,20 @@ def test_each_child_gets_its_role_its_own_file_and_the_gateways_address(
     specs = child_specs(resolve(Config(model=str(model), threads=1)), tmp_path)
     assert [spec.name for spec in specs] == ["gateway-0", "encode-0", "prefill-0", "decode-0"]
     gateway, encode = specs[:2]
-    assert encode.argv[1:4] == ("-m", "epd", "encode")
-    assert encode.env["OMP_NUM_THREADS"] == "1" and int(encode.env["GOMP_SPINCOUNT"]) < 100_000
+    assert gateway.run is None and gateway.argv[1:4] == ("-m", "epd", "gateway")
+    assert encode.run is not None and encode.argv[0] == "encode"
     config = load_config(encode.argv[-1])
     assert config.name == "encode-0"
     assert config.listen == f"ipc://{tmp_path}"
     assert config.gateways == (f"ipc://{tmp_path}/gateway-0.c",)
     assert load_config(gateway.argv[-1]).gateways == ()
+
+
+def test_threads_of_workers_spin_for_a_short_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = environment.worker_environment(3)
+    assert environ["OMP_NUM_THREADS"] == "3" and int(environ["GOMP_SPINCOUNT"]) < 100_000
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert environment.worker_environment(3)["GOMP_SPINCOUNT"] == "7"
 
 
 def test_a_gateway_on_a_free_port_is_started_again_on_the_same(model: Path, tmp_path: Path) -> None:

@@ -96,9 +96,20 @@ def test_a_suspect_keeps_newcomers_away_where_there_is_another_worker() -> None:
         assert asked(gateway.submit(request_id)) == [("F3", request_id)]
 
 
+def test_who_kills_before_it_is_said_to_be_admitted_is_found_too() -> None:
+    """The worker had it; its answer died with it."""
+    gateway = Gateway(fused("F"), fused("F2"), fused("F3"))
+    gateway.submit("r")
+    [(first, _)] = placed(gateway)
+    assert failed(gateway.dies(first)) == []
+    [(second_one, _)] = placed(gateway)
+    assert second_one != first
+    assert failed(gateway.dies(second_one)) == ["r"]
+
+
 def test_a_proven_request_starts_afresh() -> None:
     """Two workers died with it, but it had got on in between."""
-    gateway = house("F2", "F3")
+    gateway = house("F2", "F3", "F4")
     gateway.dies("F")
     gateway.admitted("F2", second("r"))
     assert emitted(gateway.emits("F2", run(0, 10, 11, request="r", attempt=2))) == [10, 11]

@@ -254,4 +254,14 @@ def test_seconds_of_every_phase_add_up(engine: Engine) -> None:
     finish(engine)
     assert engine.seconds.keys() == {"schedule", "plan", "forward", "sample", "other"}
     assert all(seconds > 0 for seconds in engine.seconds.values())
+
+
+def test_what_steps_computed_is_counted(engine: Engine) -> None:
+    """Two requests that decode together share their steps."""
+    for name in ("r", "s"):
+        start(engine, make_request(name, CASE, greedy(4)))
+    finish(engine)
+    prompts, decoded = 2 * CASE.prompt.num_tokens, 2 * 3
+    assert engine.counts["tokens"] == prompts + decoded
+    assert engine.counts["steps"] < engine.counts["sequences"] < engine.counts["tokens"]
     assert run_alone(make_request("x", CASE, greedy(2))) == generate(CASE, 2)
