@@ -40,6 +40,7 @@ from epd.wire.messages import (
 from epd.wire.zmq_links import ZmqLinks
 from epd.workers.core import Core
 from epd.workers.encode import EncodeCore
+from epd.workers.heap import keep_freed_memory
 from epd.workers.lookup import Lookup
 from epd.workers.process import Worker
 from epd.workers.pulse import Pulse
@@ -57,9 +58,9 @@ class Finished:
 
     has_work = False
 
-    def __init__(self, most_rows: int) -> None:
+    def __init__(self, most_rows: int, outgoing: Outgoing) -> None:
         self.times = ItemTimes()
-        self._rows = torch.randn(most_rows, WIDTH).to(DTYPE)
+        self._rows = outgoing.keep(torch.randn(most_rows, WIDTH).to(DTYPE))
         self._items: dict[ItemKey, int] = {}
         self._encoded: list[ItemEncoded] = []
 
@@ -165,7 +166,7 @@ class Puller:
         rows = self._incoming.take(member, part.payload, delivery.frame)
         self._merged.add(part.item.index, part.first_row, rows)
         self._do(self._rows.settled(part))
-        if part.payload.slot >= 0:
+        if part.payload.lent:
             taken = RowsTaken(slot=part.payload.slot, item=part.item)
             self._station.send(delivery.sender, taken)
         assert self._prompt is not None
@@ -226,6 +227,7 @@ def main() -> None:
     """`argv`: the end, its address, wire settings as JSON, (rows of each item) as JSON."""
     name, address, settings, rows = sys.argv[1:]
     torch.set_num_threads(1)
+    keep_freed_memory()
     wire = WireConfig(**json.loads(settings))
     todo: list[int] = json.loads(rows)
     most = max(todo) * ROW_BYTES
@@ -256,7 +258,7 @@ def main() -> None:
     station.members[peer.name] = peer
     core: Any
     if name == "encode":
-        core = EncodeCore(station, Finished(max(todo)), outgoing, wire.chunk_bytes)  # type: ignore[arg-type]
+        core = EncodeCore(station, Finished(max(todo), outgoing), outgoing, wire.chunk_bytes)  # type: ignore[arg-type]
     else:
         host = peer.control.removeprefix("tcp://").rpartition(":")[0]
         baseline = plain.memcpy(most) if peer.segment else plain.tcp(host, port, most)

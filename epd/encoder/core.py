@@ -36,11 +36,17 @@ from epd.wire.messages import EncodeItem
 log = logging.getLogger(__name__)
 
 
+def copied(rows: torch.Tensor) -> torch.Tensor:
+    """Rows in memory of their own. A view would keep the whole batch after its neighbours went."""
+    return rows.clone(memory_format=torch.contiguous_format)
+
+
 class Encoder:
     """Encodes items and keeps their rows until they are pulled, evicted or dropped.
 
     `settings` names everything about model and processor that shapes rows; it goes into content
-    keys. `on_event` takes ItemPrepared and ItemBroken from any thread.
+    keys. `on_event` takes ItemPrepared and ItemBroken from any thread. `keep` copies rows to where
+    they are to stay, on the step thread.
     """
 
     def __init__(
@@ -50,8 +56,10 @@ class Encoder:
         media: MediaConfig,
         settings: str,
         on_event: Callable[[object], None],
+        keep: Callable[[torch.Tensor], torch.Tensor] = copied,
     ) -> None:
         self._towers = towers
+        self._keep = keep
         self._config = config
         self._on_event = on_event
         self._lock = threading.Lock()
@@ -323,7 +331,7 @@ class Encoder:
         if len(rows) != len(batch.items):
             raise InternalError(f"towers gave {len(rows)} results for {len(batch.items)} items")
         return [
-            _owned(tensor, queued.prepared.layout)
+            self._keep(_checked(tensor, queued.prepared.layout))
             for queued, tensor in zip(batch.items, rows, strict=True)
         ]
 
@@ -361,15 +369,10 @@ class Encoder:
         return broken
 
 
-def _owned(rows: torch.Tensor, layout: ItemLayout) -> torch.Tensor:
-    """Rows as the layout promised them, in memory of their own.
-
-    A view would keep the whole batch alive after its neighbours were evicted.
-    """
+def _checked(rows: torch.Tensor, layout: ItemLayout) -> torch.Tensor:
+    """Rows as the layout promised them."""
     found = (tuple(rows.shape), str(rows.dtype).removeprefix("torch."))
     promised = ((layout.num_rows, layout.width), layout.dtype)
     if found != promised:
         raise InternalError(f"towers gave rows {found} where the layout promised {promised}")
-    if rows.is_contiguous() and rows.untyped_storage().nbytes() == rows.nbytes:
-        return rows
-    return rows.clone(memory_format=torch.contiguous_format)
+    return rows

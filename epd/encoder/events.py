@@ -68,7 +68,7 @@ class Towers(Protocol):
         ...
 
     def encode(self, batch: Sequence[Any]) -> list[torch.Tensor]:
-        """Rows of each prepared item, [num_rows, width]; step thread only."""
+        """Rows of each prepared item, [num_rows, width], maybe views; step thread only."""
         ...
 
 

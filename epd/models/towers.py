@@ -62,7 +62,7 @@ class Towers:
             raise InternalError(f"encode: an item of modality {modality} came to the wrong worker")
 
     def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
-        """Rows of each item, [num_rows, width] on the device; each tensor owns its memory.
+        """Rows of each item, [num_rows, width] on the device; views, which may share their memory.
 
         One tower forward per modality in the batch.
         """
@@ -84,12 +84,9 @@ class Towers:
         if not group:
             return []
         with torch.inference_mode():
-            views = self._adapter.encode(
+            return self._adapter.encode(
                 self._model, modality, [batch[i] for i in group], self.device
             )
-        # Outside inference mode a copy is an ordinary tensor. Rows of one batch must not share
-        # memory: an item that is released would stay as long as its neighbours.
-        return [view.clone(memory_format=torch.contiguous_format) for view in views]
 
 
 def _checked(rows: torch.Tensor | None, item: Prepared) -> torch.Tensor:

@@ -31,6 +31,7 @@ GAUGES = {
     "intake_jobs": "items queued for, or in, fetch, decode and preprocess",
     "intake_ms": "time of all intake threads, since the start",
     "items": "items that somebody may still pull",
+    "kept_shared_bytes": "finished embeddings that stay in shared memory, where others read them",
     "kv_blocks": "blocks of the whole KV cache",
     "kv_blocks_cached": "blocks that nobody holds, kept for prompts that begin alike",
     "kv_blocks_used": "blocks that requests hold",

@@ -1,25 +1,37 @@
-"""The sender's side: a copy of each tensor waits in shared memory, or it goes along as a frame.
+"""The sender's side: tensors are read from shared memory, or go along as frames.
 
-Memory that is lent is reused only when its receiver gave it back or is lost. It may have been lost
-by mistake and still read: before the bytes of a slot stands a stamp, which is wiped first and which
-the receiver looks at last.
+One that keep() put there is read where it is, by whoever asks; of any other a copy waits there for
+its receiver. Memory that is lent is reused only when its receiver gave it back or is lost. It may
+have been lost by mistake and still read: before the bytes of a slot stands a stamp, which is wiped
+first and which the receiver looks at last.
 """
 
 from __future__ import annotations
 
 import mmap
+import weakref
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+import numpy as np
 import torch
 
 from epd.transfer import segments
-from epd.transfer.arena import Arena
+from epd.transfer.arena import Arena, Slot
 from epd.transfer.dtypes import name_of
 from epd.wire.messages import Payload
 
 SHARES: Final = 8
 """Chunks that an arena has room for."""
+
+KEPT_SHARE: Final = 2
+"""One part in so many of an arena may be kept, for the rest must never be without room for long."""
+
+OURS: Final = "(kept)"
+"""Whose a slot is that is kept: no name of a receiver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +51,9 @@ class Outgoing:
     def __init__(self, *, arena_bytes: int) -> None:
         self.segment = ""
         self.ignored = 0  # give-backs of slots that were not lent to who gave them back
+        self.kept_bytes = 0
+        self._kept: dict[int, Slot] = {}  # by number
+        self._freed: deque[int] = deque()  # kept ones whose tensors are gone, told by any thread
         self._arena = Arena(arena_bytes)
         self._quarantined: set[int] = set()
         if arena_bytes > 0:
@@ -55,10 +70,35 @@ class Outgoing:
         share = self._arena.num_bytes // SHARES - segments.STAMP_BYTES
         return max(frame_bytes, share) if same_host else frame_bytes
 
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy with memory of its own; in the arena where that has room, for as long as it lives.
+
+        It may die in any thread.
+        """
+        self._reap()
+        num_bytes = tensor.numel() * tensor.element_size()
+        stamped = segments.STAMP_BYTES + num_bytes
+        most = self._arena.num_bytes // KEPT_SHARE
+        slot = None
+        if tensor.device.type == "cpu" and num_bytes and self.kept_bytes + stamped <= most:
+            slot = self._arena.lend(stamped, to=OURS)
+        if slot is None:
+            return tensor.clone(memory_format=torch.contiguous_format)
+        self._kept[slot.number] = slot
+        self.kept_bytes += slot.num_bytes
+        memory = _Memory(self._stamped(slot, num_bytes), partial(self._freed.append, slot.number))
+        copy = torch.from_numpy(np.asarray(memory)).view(tensor.dtype).view(tensor.shape)
+        return copy.copy_(tensor)
+
+    def keeps(self, tensor: torch.Tensor) -> bool:
+        """Whether its bytes are where a receiver on this host can read them."""
+        return self._slot_of(tensor) is not None
+
     @property
     def in_use(self) -> int:
-        """Bytes lent now, the quarantined included."""
-        return self._arena.in_use
+        """Bytes lent now, the quarantined included, those that are kept not."""
+        self._reap()
+        return self._arena.in_use - self.kept_bytes
 
     @property
     def quarantined(self) -> int:
@@ -75,19 +115,24 @@ class Outgoing:
         stamped = segments.STAMP_BYTES + num_bytes
         if not same_host or not num_bytes or not self._arena.could_fit(stamped):
             return _as_frame(tensor, num_bytes)
-        slot = self._arena.lend(stamped, to=to)
+        self._reap()
+        kept = self._slot_of(tensor)
+        slot = kept or self._arena.lend(stamped, to=to)
         if slot is None:
             return None
-        offset = slot.offset + segments.STAMP_BYTES
-        self._map[slot.offset : offset] = segments.stamp(self.segment, slot.number)
-        place = self._bytes[offset : offset + num_bytes]
-        place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        if kept is None:
+            place = self._stamped(slot, num_bytes)
+            place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+            offset = slot.offset + segments.STAMP_BYTES
+        else:
+            offset = tensor.data_ptr() - self._bytes.data_ptr()
         payload = Payload(
             dtype=dtype,
             shape=tuple(tensor.shape),
             nbytes=num_bytes,
             slot=slot.number,
             offset=offset,
+            kept_at=-1 if kept is None else kept.offset,
         )
         return Staged(payload=payload, frame=None)
 
@@ -113,17 +158,53 @@ class Outgoing:
         """Remove the segment. Idempotent."""
         if not self.segment:
             return
+        self._reap()
         del self._bytes  # the mapping cannot be closed while a tensor shows into it
-        self._map.close()
+        if not self._kept:  # else it goes with the last of them
+            self._map.close()
+        del self._map
         segments.remove(self.segment, self._file)
         self.segment = ""
         self._arena = Arena(0)
+
+    def _stamped(self, slot: Slot, num_bytes: int) -> torch.Tensor:
+        """The bytes behind its stamp."""
+        offset = slot.offset + segments.STAMP_BYTES
+        self._map[slot.offset : offset] = segments.stamp(self.segment, slot.number)
+        return self._bytes[offset : offset + num_bytes]
+
+    def _slot_of(self, tensor: torch.Tensor) -> Slot | None:
+        """The slot that is kept and has all of it."""
+        if not self._kept or tensor.device.type != "cpu" or not tensor.is_contiguous():
+            return None
+        offset = tensor.data_ptr() - self._bytes.data_ptr()
+        for slot in self._kept.values():
+            if slot.offset < offset < slot.offset + slot.num_bytes:
+                return slot
+        return None
+
+    def _reap(self) -> None:
+        """Slots whose tensors are gone are free."""
+        while self._freed:
+            slot = self._kept.pop(self._freed.popleft())
+            self.kept_bytes -= slot.num_bytes
+            if self.segment:
+                self._end(slot.number)
 
     def _end(self, slot: int) -> None:
         self._quarantined.discard(slot)
         offset = self._arena.offset(slot)
         self._map[offset : offset + segments.STAMP_BYTES] = bytes(segments.STAMP_BYTES)
         self._arena.give_back(slot)
+
+
+class _Memory:
+    """Shows bytes of the arena to numpy; gone once no tensor needs them any more."""
+
+    def __init__(self, place: torch.Tensor, gone: Callable[[], None]) -> None:
+        self.__array_interface__ = place.numpy().__array_interface__
+        self.place = place
+        weakref.finalize(self, gone).atexit = False
 
 
 def _as_frame(tensor: torch.Tensor, num_bytes: int) -> Staged:

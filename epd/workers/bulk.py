@@ -57,9 +57,12 @@ class BulkSender:
         self._refused = False
         self.bytes_sent = 0
 
-    def chunk_bytes(self, to: str) -> int:
-        """How large chunks for this peer should be."""
-        return self._outgoing.chunk_bytes(self._frame_bytes, same_host=self._same_host(to))
+    def chunk_bytes(self, to: str, tensor: torch.Tensor | None = None) -> int:
+        """How large chunks for this peer should be; all of a tensor that it reads where it is."""
+        same_host = self._same_host(to)
+        if same_host and tensor is not None and self._outgoing.keeps(tensor):
+            return tensor.nbytes
+        return self._outgoing.chunk_bytes(self._frame_bytes, same_host=same_host)
 
     def add(self, to: str, key: RequestKey | ItemKey, chunks: Iterator[Chunk]) -> None:
         """Queue chunks behind what the peer waits for already."""
@@ -78,7 +81,7 @@ class BulkSender:
             self._give_back(gathered.staged, to)
 
     def _give_back(self, staged: Staged, to: str) -> None:
-        if staged.payload.slot >= 0:
+        if staged.payload.lent:
             self._outgoing.give_back(staged.payload.slot, by=to)
 
     def peer_lost(self, name: str) -> None:

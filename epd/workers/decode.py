@@ -78,7 +78,7 @@ class DecodeCore(LanguageCore):
             self._times.kv_landed(chunk.request, chunk.payload.nbytes)
             self._do(self._kv.settled(chunk.request))
         finally:
-            if chunk.payload.slot >= 0:
+            if chunk.payload.lent:
                 taken = KvTaken(slot=chunk.payload.slot, request=chunk.request)
                 self._station.send(prefill, taken)
 

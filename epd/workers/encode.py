@@ -199,7 +199,7 @@ class EncodeCore:
 
     def _chunks(self, send: SendRows, rows: torch.Tensor) -> Iterator[Chunk]:
         row_bytes = rows.shape[1] * rows.element_size()
-        step = max(1, self._bulk.chunk_bytes(send.to) // row_bytes)
+        step = max(1, self._bulk.chunk_bytes(send.to, rows) // row_bytes)
         end = send.first_row + send.num_rows
         for first in range(send.first_row, end, step):
             num = min(step, end - first)
@@ -213,6 +213,7 @@ class EncodeCore:
             "items": self._sender.num_items,
             "bulk_sends": self._bulk.num_sends,
             "shm_bytes": self._outgoing.in_use,
+            "kept_shared_bytes": self._outgoing.kept_bytes,
             "row_bytes_sent": self._bulk.bytes_sent,
         }
 

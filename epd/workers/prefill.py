@@ -158,7 +158,7 @@ class PrefillCore(LanguageCore):
             self._times.ready(part.request, self._merged[part.request].ready_tokens)
             self._do(self._rows.settled(part))
         finally:
-            if part.payload.slot >= 0:
+            if part.payload.lent:
                 self._station.send(encoder, RowsTaken(slot=part.payload.slot, item=part.item))
 
     # ---- work

@@ -13,6 +13,7 @@ from epd.config import Config
 from epd.errors import EpdError
 from epd.observe import setup
 from epd.wire.inbox import Inbox
+from epd.workers.heap import keep_freed_memory
 from epd.workers.lookup import Lookup
 from epd.workers.ready import say_error, say_ready
 from epd.workers.seats import Seat, build_seats
@@ -27,6 +28,7 @@ RETRY_S = 0.002
 def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     """Build the role's seats, register, serve, leave."""
     setup(config.log_level, config.name or role, config.log_format)
+    keep_freed_memory()
     inbox = Inbox(capacity=INBOX_EVENTS)
     lookup = Lookup(config.gateways, config.wire.resolve_s)
     worker = Worker(inbox, config.drain_s)

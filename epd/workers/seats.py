@@ -223,7 +223,9 @@ def _encode(
     towers = load_towers(
         build.checkpoint, modalities=modalities, device=build.device, dtype=build.dtype
     )
-    encoder = Encoder(towers, config.encode, config.media, _pool(build), sink.put_local)
+    encoder = Encoder(
+        towers, config.encode, config.media, _pool(build), sink.put_local, outgoing.keep
+    )
     chunk = config.wire.chunk_bytes
     return lambda s: EncodeCore(s, encoder, outgoing, chunk), {"modalities": modalities}
 

@@ -64,7 +64,10 @@ def picture(width: int, height: int) -> bytes:
 def test_pictures_of_many_sizes_get_the_rows_of_the_towers(
     encoder: Encoder, towers: Towers, inbox: queue.SimpleQueue[object]
 ) -> None:
-    """Prepared on several threads, encoded in one batch, against one at a time."""
+    """Prepared on several threads, encoded in one batch, against one at a time.
+
+    Each has memory of its own, or an item that is released would keep the whole batch alive.
+    """
     files = [picture(*size) for size in ((56, 56), (200, 90), (31, 140), (112, 112))]
     items = [submit(encoder, index, data) for index, data in enumerate(files)]
     events = [inbox.get(timeout=60) for _ in items]
@@ -77,6 +80,7 @@ def test_pictures_of_many_sizes_get_the_rows_of_the_towers(
         (expected,) = towers.encode([alone])
         rows = encoder.rows(item)
         assert rows is not None
+        assert rows.untyped_storage().nbytes() == rows.nbytes and not rows.is_inference()
         torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
         assert ItemEncoded(item, alone.layout.num_rows) in results
 

@@ -30,7 +30,8 @@ class Payload:
     """Where the bytes of a bulk message are, and what they are.
 
     `slot` < 0: in the one raw frame after the message. Otherwise in the sender's shared-memory
-    arena (its `Member.segment`) at `offset`, to be given back with `slot` once copied.
+    arena (its `Member.segment`) at `offset`, to be given back with `slot` once copied; unless the
+    sender keeps the slot, which then begins at `kept_at`.
     """
 
     dtype: str
@@ -38,3 +39,9 @@ class Payload:
     nbytes: int
     slot: int = -1
     offset: int = 0
+    kept_at: int = -1
+
+    @property
+    def lent(self) -> bool:
+        """A slot that is to be given back."""
+        return self.slot >= 0 > self.kept_at

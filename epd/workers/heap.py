@@ -1,0 +1,30 @@
+"""How the C library of a worker treats memory that is freed."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+from epd.config.section import MIB
+
+# From malloc.h: what mallopt() sets.
+TRIM_THRESHOLD: Final = -1
+MMAP_THRESHOLD: Final = -3
+
+LARGE_BYTES: Final = 64 * MIB
+"""Blocks of this size come from the system each time, and go back to it."""
+
+KEPT_BYTES: Final = 256 * MIB
+"""So much may lie free at the heap's end."""
+
+
+def keep_freed_memory() -> None:
+    """For the next tensor, instead of giving it back and faulting it in again page by page.
+
+    That costs more than to copy rows into it (bench/transfer). Nothing where the library has no
+    mallopt().
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(TRIM_THRESHOLD, KEPT_BYTES)
