@@ -33,11 +33,7 @@ class _Attached:
     incarnation: str
     segment: str
     file: int
-    memory: mmap.mmap
-
-    def close(self) -> None:
-        self.memory.close()
-        os.close(self.file)
+    memory: torch.Tensor
 
 
 class Incoming:
@@ -60,7 +56,7 @@ class Incoming:
         if payload.slot < 0:
             if frame is None or frame.nbytes != payload.nbytes:
                 raise ProtocolError("payload", f"the frame is not {payload.nbytes} bytes long")
-            flat = torch.from_numpy(np.asarray(_Received(frame)))
+            flat = _shown(frame)
         else:
             if frame is not None:
                 raise ProtocolError("payload", "both a slot and a frame")
@@ -71,7 +67,7 @@ class Incoming:
         """Let go of this member's segment."""
         attached = self._attached.pop(name, None)
         if attached is not None:
-            attached.close()
+            os.close(attached.file)
 
     def close(self) -> None:
         """Let go of all segments. Idempotent."""
@@ -88,9 +84,9 @@ class Incoming:
         if os.fstat(source.file).st_size < size:
             raise ProtocolError("segment", f"{source.segment} is shorter than it was")
         flat = torch.empty(payload.nbytes, dtype=torch.uint8)
-        flat.numpy()[:] = np.frombuffer(source.memory, np.uint8)[start:end]
+        flat.copy_(source.memory[start:end])
         stamp = source.memory[at : at + segments.STAMP_BYTES]
-        if stamp != segments.stamp(source.segment, payload.slot):
+        if stamp.numpy().tobytes() != segments.stamp(source.segment, payload.slot):
             raise Unavailable(f"{member.name} took its memory back")
         return flat
 
@@ -104,18 +100,22 @@ class Incoming:
         # All of its pages at once: a fault for each costs more than the copies.
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
         memory = mmap.mmap(file, num_bytes, flags=flags, prot=mmap.PROT_READ)
-        opened = _Attached(member.incarnation, member.segment, file, memory)
+        opened = _Attached(member.incarnation, member.segment, file, _shown(memoryview(memory)))
         self._attached[member.name] = opened
         return opened
 
 
-class _Received:
-    """Shows a frame to numpy as writable, because torch has no tensors for reading only."""
+def _shown(memory: memoryview) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(_Shown(memory)))
 
-    def __init__(self, frame: memoryview) -> None:
-        shown = np.frombuffer(frame, np.uint8).__array_interface__
+
+class _Shown:
+    """Shows memory to numpy as writable, because torch has no tensors for reading only."""
+
+    def __init__(self, memory: memoryview) -> None:
+        shown = np.frombuffer(memory, np.uint8).__array_interface__
         self.__array_interface__ = {**shown, "data": (shown["data"][0], False)}
-        self.frame = frame  # its memory lives as long as this
+        self.memory = memory  # lives as long as this
 
 
 def _check_size(payload: Payload, dtype: torch.dtype) -> None:

@@ -25,7 +25,7 @@ CUDA_BASE = 1500 * MIB
 CUDA_CONTEXT = 600 * MIB
 """Measured, rounded up: Python with its libraries, and what CUDA adds on the host and the GPU."""
 
-STAGED_CHUNKS = 64
+STAGED_CHUNKS = 32
 """Bulk messages on their way in and out: a window of KV or rows and its acknowledgements."""
 
 KEPT_ACTIVATIONS = 8
