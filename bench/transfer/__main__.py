@@ -26,6 +26,10 @@ ROW_BYTES = 7168
 STOP_S = 20.0
 
 WAYS = ("tcp", "curve", "shm")
+PLAIN = {
+    "bytes": "plain: one TCP connection; memcpy where rows go through shm",
+    "zmq": "plain: ZeroMQ's messages over one TCP connection",
+}
 
 
 def main() -> int:
@@ -38,7 +42,7 @@ def main() -> int:
         print(f"bench.transfer: {error}", file=sys.stderr)
         return 2
     points = [_point(way, size, items) for way, items in found.items() for size in args.mib]
-    print(table(points), file=sys.stderr)
+    print(table(points, args.beside), file=sys.stderr)
     result = {
         "question": "transfer",
         "command": sys.argv[1:],
@@ -61,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--network", choices=("loopback", "namespaces"), default="loopback")
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     add("--mib", type=int, nargs="+", default=[4, 19, 64, 192], help="sizes of items")
+    add(
+        "--beside",
+        choices=("bytes", "zmq"),
+        default="bytes",
+        help="the plain way: bytes alone, or messages of ZeroMQ without the rest of epd",
+    )
     add("--rounds", type=int, default=15, help="items of each size")
     add("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="of wire")
     return found
@@ -88,7 +98,7 @@ def _measure(
             settings["curve_dir"] = str(keys)
         names = ("encode", "prefill")
         ends = [
-            stack.enter_context(_end(name, host, settings, todo))
+            stack.enter_context(_end(name, host, settings, todo, args.beside))
             for name, host in zip(names, hosts, strict=True)
         ]
         hellos = [_line(end) for end in ends]
@@ -102,11 +112,11 @@ def _measure(
 
 @contextmanager
 def _end(
-    name: str, host: Host, settings: dict[str, Any], todo: Sequence[int]
+    name: str, host: Host, settings: dict[str, Any], todo: Sequence[int], beside: str
 ) -> Iterator[subprocess.Popen[str]]:
     argv = [sys.executable, "-m", "bench.transfer.ends", name, host.address]
     process = subprocess.Popen(
-        [*host.prefix, *argv, json.dumps(settings), json.dumps(todo)],
+        [*host.prefix, *argv, json.dumps(settings), json.dumps(todo), beside],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -142,7 +152,7 @@ def _point(way: str, mib: int, items: Sequence[dict[str, float]]) -> dict[str, A
     }
 
 
-def table(points: Sequence[dict[str, Any]]) -> str:
+def table(points: Sequence[dict[str, Any]], beside: str) -> str:
     """A line per way and size."""
     head = ("way", "MiB", "rows, GB/s", "plain, GB/s", "share", "best of each", "CPU s/GB", "plain")
     lines = ["".join(f"{name:>14}" for name in head)]
@@ -158,7 +168,7 @@ def table(points: Sequence[dict[str, Any]]) -> str:
             f"{point['plain_cpu_s_per_gb']:.2f}",
         )
         lines.append("".join(f"{cell:>14}" for cell in cells))
-    return "\n".join([*lines, "", "plain: one TCP connection; memcpy where rows go through shm"])
+    return "\n".join([*lines, "", PLAIN[beside]])
 
 
 if __name__ == "__main__":

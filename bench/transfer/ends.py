@@ -224,8 +224,8 @@ class _Sink:
 
 
 def main() -> None:
-    """`argv`: the end, its address, wire settings as JSON, (rows of each item) as JSON."""
-    name, address, settings, rows = sys.argv[1:]
+    """`argv`: the end, its address, wire settings and rows of each item as JSON, the plain way."""
+    name, address, settings, rows, beside = sys.argv[1:]
     torch.set_num_threads(1)
     keep_freed_memory()
     wire = WireConfig(**json.loads(settings))
@@ -248,7 +248,7 @@ def main() -> None:
         segment=outgoing.segment,
         pid=os.getpid(),
     )
-    port = plain.PlainServer(address, most).port if name == "encode" else 0
+    port = _serve_plain(address, most, wire, beside) if name == "encode" else 0
     print(json.dumps({**asdict(me), "port": port}, default=str), flush=True)
     other = json.loads(sys.stdin.readline())
     port, other["stages"] = other.pop("port"), tuple(map(Stage, other["stages"]))
@@ -261,9 +261,21 @@ def main() -> None:
         core = EncodeCore(station, Finished(max(todo), outgoing), outgoing, wire.chunk_bytes)  # type: ignore[arg-type]
     else:
         host = peer.control.removeprefix("tcp://").rpartition(":")[0]
-        baseline = plain.memcpy(most) if peer.segment else plain.tcp(host, port, most)
+        baseline = _baseline(host, port, most, peer, beside)
         core = Puller(station, peer.name, todo, baseline, lambda done: _say(worker, done))
     _run(worker, sink, Seat(links, pulse, station, core), peer, core)
+
+
+def _serve_plain(address: str, most: int, wire: WireConfig, beside: str) -> int:
+    if beside == "zmq":
+        return plain.ZmqServer(address, most, wire.chunk_bytes).port
+    return plain.PlainServer(address, most).port
+
+
+def _baseline(host: str, port: int, most: int, peer: Member, beside: str) -> Callable[[int], float]:
+    if beside == "zmq":
+        return plain.over_zmq(host, port)
+    return plain.memcpy(most) if peer.segment else plain.tcp(host, port, most)
 
 
 def _run(worker: Worker, sink: _Sink, seat: Seat, peer: Member, core: Core) -> None:

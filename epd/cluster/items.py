@@ -34,7 +34,7 @@ class Items:
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._admitted: Recent[tuple[str, bytes]] = Recent(SOURCES)
-        self._tested: dict[int, str] = {}  # suspects, by identity, and the encoders that have them
+        self._tested: dict[int, Item] = {}  # suspects that an encoder has, by identity
         self._waiting: dict[int, tuple[Request, Item]] = {}  # suspects without one
 
     def dispatch(self, request: Request, jobs: Iterable[ItemJob]) -> list[Instruction]:
@@ -75,16 +75,15 @@ class Items:
         self._placement.encoders.ended(item.encoder, item.key)
         self._placement.encoders.not_there(item.encoder, item.job, salt)
         choose = partial(self._placement.encoders.choose, item.job, salt, request.pools)
-        taken = {*item.refused, *self._tested.values()}
+        taken = {*item.refused, *self._testing}
         # Who lost it comes last: the link between it and prefill may be cut.
         encoder = choose({*taken, item.encoder}) or choose(taken)
-        if encoder is None and (not item.suspect or not self._tested):
+        if encoder is None and (not item.suspect or not self._testing):
             encoder = choose(item.refused)
             if encoder is None:
                 raise Overloaded(reason, retry_after_s=min(item.refused.values()) / 1000)
         item.pending, item.dropped = True, False
-        # A suspect keeps its encoder from others until it is done, so its tower waits for nobody.
-        item.held = item.held and item.layout is None and not item.suspect
+        item.held = item.held and item.layout is None
         if encoder is None:
             item.encoder = ""
             self._waiting[id(item)] = request, item
@@ -92,6 +91,11 @@ class Items:
         item.key = replace(item.key, attempt=item.key.attempt + 1)
         self._goes_to(request, item, encoder)
         return [self._send(request, item)]
+
+    @property
+    def _testing(self) -> set[str]:
+        """Encoders that are busy with a suspect: one that is held there keeps nobody waiting."""
+        return {item.encoder for item in self._tested.values() if item.at_work}
 
     def done(self, item: Item) -> None:
         """Its rows are there, and its encoder lives."""
@@ -160,7 +164,7 @@ class Items:
         salt = request.answer.submission.cache_salt
         item.encoder, item.done = encoder.name, False
         if item.suspect:
-            self._tested[id(item)] = encoder.name
+            self._tested[id(item)] = item
         self._placement.encoders.sent(encoder, item.key, item.job, salt)
 
     def _hold_cached(self, request: Request) -> None:

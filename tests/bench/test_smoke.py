@@ -28,6 +28,7 @@ def run(tmp_path: Path, module: str, *arguments: str) -> tuple[dict[str, Any], s
     return found, done.stderr
 
 
+@pytest.mark.slow
 def test_a_point_is_measured_with_every_token_and_where_the_time_went(tmp_path: Path) -> None:
     arguments = "--topology EPD --concurrency 2 --images 1 --prompt-tokens 48 --max-tokens 5"
     found, said = run(tmp_path, "bench.serving", *arguments.split(), "--requests", "3")
@@ -53,6 +54,7 @@ def test_the_second_turn_is_measured_with_and_without_the_prefix_cache(tmp_path:
     assert "KV bytes sent" in said
 
 
+@pytest.mark.slow
 def test_rows_are_sent_through_every_way() -> None:
     """Two processes, no cluster."""
     done = subprocess.run(

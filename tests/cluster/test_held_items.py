@@ -189,6 +189,20 @@ def test_a_held_item_without_a_layout_is_held_by_the_next_encoder_too() -> None:
     assert (found.item, found.hold, found.wanted) == (AGAIN, True, False)
 
 
+def test_an_item_that_is_held_keeps_no_other_suspect_waiting() -> None:
+    """It may wait for memory that the other's request has."""
+    gateway = seen()
+    gateway.submit(items=1, text=16, source=SOURCE)
+    gateway.submit("s", items=1)
+    gateway.joins(encode("E2"))
+    again = gateway.dies("E")
+    assert [(to, j.item.request_id, j.hold) for to, j in told(again, m.EncodeItem)] == [
+        ("E2", "r", True)
+    ]
+    known = gateway.laid_out("E2", found=BIG, attempt=2)
+    assert [(to, j.item.request_id) for to, j in told(known, m.EncodeItem)] == [("E2", "s")]
+
+
 def test_a_held_items_encoder_may_die_after_its_layout_is_known() -> None:
     """The order to run goes nowhere; prefill's pull does, and says so."""
     gateway = held()

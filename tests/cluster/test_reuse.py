@@ -17,7 +17,7 @@ def total(cluster: Cluster, gauge: str) -> float:
     return sum(v for name, v in samples.items() if name.startswith(f"epd_worker_{gauge}{{"))
 
 
-@pytest.mark.parametrize("topology", ["EPD", "1E1P1D"])
+@pytest.mark.parametrize("topology", [pytest.param("EPD", marks=pytest.mark.slow), "1E1P1D"])
 def test_pictures_whose_kv_is_cached_are_neither_encoded_nor_sent(
     cluster_of: Callable[[str], Cluster], topology: str
 ) -> None:

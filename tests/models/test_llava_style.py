@@ -161,7 +161,6 @@ def test_rows_do_not_depend_on_the_rest_of_the_batch(family: str, both: Halves) 
         order = list(batch)
         for i, rows in zip(order, both.towers.encode([items[i] for i in order]), strict=True):
             torch.testing.assert_close(rows, alone[i], rtol=1e-5, atol=1e-5)
-            assert rows.untyped_storage().nbytes() == rows.numel() * rows.element_size()
 
 
 def test_rows_in_bfloat16_stay_near_float32(both: Halves) -> None:
