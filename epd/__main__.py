@@ -1,7 +1,5 @@
 """`python -m epd` is the `epd` command."""
 
-import sys
+from epd.cli.main import run
 
-from epd.cli.main import main
-
-sys.exit(main())
+run()
