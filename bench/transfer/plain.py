@@ -56,8 +56,9 @@ class ZmqServer:
         self._buffer = memoryview(torch.ones(num_bytes, dtype=torch.uint8).numpy().data)
         self._chunk = chunk
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
-        self._socket.linger = 0
-        self.port = self._socket.bind_to_random_port(f"tcp://{address}")
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.bind(f"tcp://{address}:*")
+        self.port = int(self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0").rpartition(":")[2])
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -72,7 +73,7 @@ class ZmqServer:
 def over_zmq(address: str, port: int) -> Callable[[int], float]:
     """Seconds to ask a ZmqServer for so many bytes and have them, kept as rows are."""
     asks: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-    asks.linger = 0
+    asks.set(zmq.LINGER, 0)
     asks.connect(f"tcp://{address}:{port}")
 
     def seconds(num: int) -> float:
