@@ -14,7 +14,7 @@ from tests.checkpoints import build
 from tests.cluster.cases import Client
 from tests.cluster.expected import Expected
 from tests.cluster.running import Cluster
-from tests.cluster.setups import ON_CUDA, SETUPS, Setup
+from tests.cluster.setups import ON_CUDA, SETUPS, Setup, params
 from tests.reference import Reference
 
 torch.set_num_threads(1)  # the cluster needs the cores
@@ -57,13 +57,7 @@ def cluster_of(path: Path) -> Iterator[Callable[[str], Cluster]]:
     assert set(codes.values()) <= {0}, codes
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        *(pytest.param(n, marks=pytest.mark.slow if s.slow else ()) for n, s in SETUPS.items()),
-        *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_CUDA),
-    ],
-)
+@pytest.fixture(scope="module", params=params())
 def setup(request: pytest.FixtureRequest) -> Setup:
     """One cluster runs at a time and answers all tests of a file that it can."""
     return (SETUPS | ON_CUDA)[request.param]

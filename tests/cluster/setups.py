@@ -7,7 +7,11 @@ shared memory, and who has to give its KV up is placed again.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
 
 TIGHT_TOKENS = 640
 
@@ -68,8 +72,18 @@ SETUPS: dict[str, Setup] = {
         family="qwen3_vl", topology="2E2P2D", settings=("language.block_size=32",)
     ),
 }
+OFTEN = tuple(name for name, setup in SETUPS.items() if not setup.slow)
+
 ON_CUDA: dict[str, Setup] = {
     f"{name} on cuda": replace(setup, settings=(*setup.settings, "device=cuda"))
     for name, setup in SETUPS.items()
     if name != "tight"
 }
+
+
+def params(often: Collection[str] = OFTEN) -> list[Any]:
+    """All of them for a fixture; those in `often` are asked whenever tests run."""
+    return [
+        *(pytest.param(name, marks=() if name in often else pytest.mark.slow) for name in SETUPS),
+        *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_CUDA),
+    ]

@@ -178,7 +178,7 @@ def play_round(cluster: Cluster, release: threading.Event, num_requests: int) ->
         release.set()
 
 
-@pytest.mark.parametrize("topology", ["1E1P1D", "EPD"])
+@pytest.mark.parametrize("topology", ["1E1P1D", pytest.param("EPD", marks=pytest.mark.slow)])
 def test_everything_is_given_back(path: Path, topology: str, release: threading.Event) -> None:
     check_nothing_leaks(path, topology, release, 54)
 

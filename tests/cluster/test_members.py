@@ -173,6 +173,7 @@ def test_a_worker_that_dies_comes_back_under_its_name(scene: Scene) -> None:
     scene.check()
 
 
+@pytest.mark.slow
 def test_a_new_revision_takes_over_while_the_old_one_drains(
     scene: Scene, path: Path, tmp_path: Path
 ) -> None:

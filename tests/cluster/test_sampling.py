@@ -15,6 +15,7 @@ import torch
 
 from tests.cluster.cases import CASES, MAX_TOKENS, Client
 from tests.cluster.expected import Expected
+from tests.cluster.setups import ON_CUDA, SETUPS, Setup, params
 
 PAIR = CASES["two of one size"]
 WILD: dict[str, Any] = {"temperature": 1.3, "top_p": 0.95, "top_k": 200, "repetition_penalty": 1.1}
@@ -38,6 +39,12 @@ CONTROLS: dict[str, dict[str, Any]] = {
         "frequency_penalty": -0.5,
     },
 }
+
+
+@pytest.fixture(scope="module", params=params(("1E1P1D", "qwen3_vl 2E2P2D")))
+def setup(request: pytest.FixtureRequest) -> Setup:
+    """One cluster at a time. Most wait until there is time: equality is asked of more."""
+    return (SETUPS | ON_CUDA)[request.param]
 
 
 def test_a_seed_gives_the_same_tokens_everywhere_alone_or_among_others(

@@ -84,7 +84,7 @@ def test_a_killed_gateway_is_noticed_by_its_own_clients_alone(pair: Pair) -> Non
     pair.check_idle()
 
 
-@pytest.mark.parametrize("name", ["decode-0", "prefill-0"])
+@pytest.mark.parametrize("name", ["decode-0", pytest.param("prefill-0", marks=pytest.mark.slow)])
 def test_a_killed_worker_that_is_back_at_once_loses_no_request(pair: Pair, name: str) -> None:
     """Its successor listens where it listened and is not taken for it."""
     with ExitStack() as stack:
