@@ -31,6 +31,13 @@ def note(word):
 """
 SERVE = "ready(); signal.sigwait([signal.SIGTERM])"
 
+# In its first life a child that may not die while others still start waits until all are ready.
+READY_WITH_ALL = """
+lives = len(open(os.environ["NOTES"]).readlines()); note("life")
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); ready()
+if not lives: signal.sigwait([signal.SIGUSR1])
+"""
+
 SpecBuilder = Callable[[str, str], ChildSpec]
 
 
@@ -64,6 +71,11 @@ def spec(notes: Path) -> SpecBuilder:
         return ChildSpec(name=name, role=name.split("-")[0], argv=argv, env=env)
 
     return build
+
+
+def tell_encode(ready: Ready) -> None:
+    """All are ready."""
+    os.kill(ready["encode-0"]["pid"], signal.SIGUSR1)
 
 
 def supervisor(
@@ -177,11 +189,9 @@ def test_a_child_that_dies_later_is_started_again_as_a_new_process(
 def test_dying_again_and_again_fails_the_command(
     spec: SpecBuilder, stop: StopSignals, notes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    body = "note('life'); ready(); sys.stdout.write('sticky\\n'); sys.stdout.flush(); sys.exit(7)"
-    steady = spec("gateway-0", SERVE)
-    # Ready first, dead later: it must not be seen dying while others still start.
-    late = body.replace("ready()", "ready(); time.sleep(0.3)")
-    assert supervisor([steady, spec("encode-0", late)], stop, max_restarts=2).run() == 1
+    body = READY_WITH_ALL + "sys.stdout.write('sticky\\n'); sys.stdout.flush(); sys.exit(7)"
+    specs = [spec("gateway-0", SERVE), spec("encode-0", body)]
+    assert supervisor(specs, stop, tell_encode, max_restarts=2).run() == 1
     assert notes.read_text().count("life") == 3
     assert "3 ends within 60 s, the last of encode-0 (exit code 7): sticky" in caplog.text
 
@@ -191,13 +201,11 @@ def test_a_child_that_leaves_in_good_order_is_started_again_and_no_death(
 ) -> None:
     """As a worker does that was drained."""
     body = (
-        "lives = len(open(os.environ['NOTES']).readlines()); note('life'); ready()\n"
-        "time.sleep(0.3) if not lives else None\n"
-        "os.kill(os.getppid(), signal.SIGTERM) if lives == 2 else None\n"
+        READY_WITH_ALL + "os.kill(os.getppid(), signal.SIGTERM) if lives == 2 else None\n"
         "sys.exit(0) if lives < 2 else signal.sigwait([signal.SIGTERM])"
     )
-    steady = spec("gateway-0", SERVE)
-    assert supervisor([steady, spec("encode-0", body)], stop, max_restarts=0).run() == 0
+    specs = [spec("gateway-0", SERVE), spec("encode-0", body)]
+    assert supervisor(specs, stop, tell_encode, max_restarts=0).run() == 0
     assert notes.read_text().count("life") == 3
 
 
