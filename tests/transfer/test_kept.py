@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,23 +12,8 @@ import torch
 from epd.errors import ProtocolError, Unavailable
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import KEPT_SHARE, Outgoing
-from tests.transfer.test_transfer import member, staged
-
-ARENA = 1 << 16
-
-
-@pytest.fixture
-def outgoing() -> Iterator[Outgoing]:
-    made = Outgoing(arena_bytes=ARENA)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def incoming() -> Iterator[Incoming]:
-    made = Incoming()
-    yield made
-    made.close()
+from tests.transfer.conftest import ARENA_BYTES
+from tests.transfer.ends import member, staged
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -94,16 +78,16 @@ def test_a_death_of_a_reader_or_a_give_back_frees_nothing(outgoing: Outgoing) ->
 
 def test_what_is_kept_leaves_room_for_copies(outgoing: Outgoing) -> None:
     """Beyond its share of the arena rows stay elsewhere, and are staged when somebody asks."""
-    most = torch.zeros(ARENA // KEPT_SHARE // 4 - 64)
+    most = torch.zeros(ARENA_BYTES // KEPT_SHARE // 4 - 64)
     kept = [outgoing.keep(most) for _ in range(2)]
     assert [outgoing.keeps(each) for each in kept] == [True, False]
-    assert outgoing.kept_bytes <= ARENA // KEPT_SHARE
+    assert outgoing.kept_bytes <= ARENA_BYTES // KEPT_SHARE
     sent = staged(outgoing.stage(kept[-1], to="p", same_host=True))
     assert sent.payload.lent
 
 
 def test_tensors_may_outlive_the_arena() -> None:
-    outgoing = Outgoing(arena_bytes=ARENA)
+    outgoing = Outgoing(arena_bytes=ARENA_BYTES)
     kept = outgoing.keep(torch.ones(8, 8))
     outgoing.close()
     assert torch.equal(kept, torch.ones(8, 8))

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,46 +15,14 @@ import torch
 from epd.errors import ConfigError, ProtocolError, Unavailable
 from epd.transfer import segments
 from epd.transfer.incoming import Incoming
-from epd.transfer.outgoing import Outgoing, Staged
+from epd.transfer.outgoing import Outgoing
 from epd.transfer.segments import STAMP_BYTES
-from epd.types import Member
 from epd.wire.messages import Payload
+from tests.transfer.ends import member, staged
 
 SHM = Path("/dev/shm")
 SMALL = 64 + STAMP_BYTES
 """What 16 floats take of an arena."""
-
-
-@pytest.fixture
-def outgoing() -> Iterator[Outgoing]:
-    made = Outgoing(arena_bytes=1 << 16)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def incoming() -> Iterator[Incoming]:
-    made = Incoming()
-    yield made
-    made.close()
-
-
-def member(segment: str, *, incarnation: str = "i1") -> Member:
-    return Member(
-        name="encode-0",
-        incarnation=incarnation,
-        stages=(),
-        control="ipc:///x",
-        bulk="ipc:///y",
-        host="h",
-        pool="p",
-        segment=segment,
-    )
-
-
-def staged(found: Staged | None) -> Staged:
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("same_host", [True, False], ids=["shared memory", "frame"])
