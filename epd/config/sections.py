@@ -109,10 +109,14 @@ class WireConfig(Section):
 
     insecure: bool = Field(False, description="allow sockets off loopback without CURVE keys")
     curve_dir: Path | None = Field(None, description="folder with the cluster's CURVE keys")
-    chunk_bytes: int = Field(2 * MIB, ge=4096, description="bulk bytes per message")
+    chunk_bytes: int = Field(2 * MIB, ge=4096, description="bulk bytes per message on a socket")
     high_water: int = Field(1000, ge=1, description="messages queued per socket")
     max_message_bytes: int = Field(64 * MIB, gt=0, description="largest frame accepted")
-    shm_bytes: int = Field(64 * MIB, ge=0, description="shared-memory arena per worker; 0 uses TCP")
+    shm_bytes: int = Field(
+        64 * MIB,
+        ge=0,
+        description="shared-memory arena per worker, half of it for finished rows; 0 uses TCP",
+    )
     heartbeat_s: float = Field(0.5, gt=0, description="gateway to worker")
     dead_after_s: float = Field(5.0, gt=0, description="silence after which a peer is dead")
     resolve_s: float = Field(

@@ -47,7 +47,7 @@ class LayoutReady:
 @message("encode.done")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemDone:
-    """Encode -> gateway: the item's rows exist. It takes nothing more here but memory."""
+    """Encode -> gateway: the tower made the item's rows. It takes nothing here but memory."""
 
     item: ItemKey
 
