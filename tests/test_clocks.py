@@ -14,7 +14,7 @@ WALL_CLOCK = {
 
 SHOWN_ONLY = {
     "cli/runtime.py": "compared with the files' own times",
-    "gateway/stream.py": "`created` of an answer",
+    "gateway/shapes/chat.py": "`created` of an answer",
     "observe/": "what is written down",
     "workers/gateway.py": "`created` of the model",
 }

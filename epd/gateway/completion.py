@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from epd.errors import InternalError
@@ -28,13 +29,33 @@ class Piece:
     finish_reason: FinishReason | None = None
 
 
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """All pieces of one choice as one."""
+    return Piece(
+        choice=pieces[0].choice,
+        text="".join(piece.text for piece in pieces),
+        token_ids=tuple(chain.from_iterable(piece.token_ids for piece in pieces)),
+        logprobs=tuple(chain.from_iterable(piece.logprobs for piece in pieces)),
+        finish_reason=pieces[-1].finish_reason,
+    )
+
+
 class Completion:
-    """Drives one call. Choice number i becomes text in `detokenizers[i]`."""
+    """Drives one call. Choice number i becomes text in `detokenizers[i]`.
+
+    `shows_path`: its usage tells what was done for it.
+    """
 
     def __init__(
-        self, call: Call, *, detokenizers: Sequence[Detokenizer], stop_token_ids: tuple[int, ...]
+        self,
+        call: Call,
+        *,
+        detokenizers: Sequence[Detokenizer],
+        stop_token_ids: tuple[int, ...],
+        shows_path: bool = False,
     ) -> None:
         self.call = call
+        self.shows_path = shows_path
         self._choices = [_Choice(i, one) for i, one in enumerate(detokenizers)]
         self._live = set(range(len(detokenizers)))
         self._stop_token_ids = frozenset(stop_token_ids)
@@ -58,7 +79,7 @@ class Completion:
             if self._live:  # an error, or a client that left
                 await asyncio.shield(self.call.cancel())
 
-    def usage(self, *, with_path: bool) -> dict[str, Any]:
+    def usage(self) -> dict[str, Any]:
         """OpenAI's usage object. Generated tokens count, ending eos tokens included.
 
         The path is an extension for those who asked for it.
@@ -70,7 +91,7 @@ class Completion:
             "completion_tokens": num_tokens,
             "total_tokens": num_prompt + num_tokens,
             "prompt_tokens_details": {"cached_tokens": self.call.num_cached_tokens},
-            **({"epd": self.call.path.shown()} if with_path else {}),
+            **({"epd": self.call.path.shown()} if self.shows_path else {}),
         }
 
 

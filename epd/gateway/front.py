@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -17,8 +18,9 @@ from epd.gateway.items import ItemReader
 from epd.gateway.sampling import check_defaults, resolve
 from epd.gateway.schemas import ChatRequest
 from epd.gateway.service import CallSpec
+from epd.gateway.shapes import ChatShape, Shape
 from epd.models.spec import Checkpoint
-from epd.prompt import Detokenizer, PromptBuilder, TokenTexts
+from epd.prompt import Detokenizer, PromptBuilder
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +29,21 @@ _THREADS = 2  # tokenising holds no lock for long; more would fight with the wor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A request that is ready to be submitted.
+    """A request of any API that is ready to be submitted, and the form of its answer.
 
-    `shows_path`: its usage is to tell what was done for it.
+    `stops` end a choice where they occur in its text. `shows_path`: its usage is to tell what was
+    done for it.
     """
 
-    body: ChatRequest
     spec: CallSpec
+    shape: Shape
+    stream: bool = False
+    stops: tuple[str, ...] = ()
     shows_path: bool = False
+
+
+Parse = Callable[[bytes], Prepared]
+"""From a body to what is to be done: pure computation. EpdError says what is wrong with it."""
 
 
 class Front:
@@ -60,8 +69,8 @@ class Front:
         """Frees the threads; work that has begun goes to its end."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def prepare(self, request: Request, *, model_name: str) -> Prepared:
-        """Reads the body and makes a CallSpec of it. EpdError says what is wrong with it."""
+    async def prepare(self, request: Request, parse: Parse) -> Prepared:
+        """Reads the body and parses it, on a thread of ours. EpdError says what is wrong."""
         if self._num_held >= self._config.max_waiting:
             raise Overloaded("too many requests are waiting to be read")
         size = 0
@@ -78,7 +87,7 @@ class Front:
             except ClientDisconnect:
                 raise Cancelled("the client left while sending") from None
             prepared = await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._parse, b"".join(chunks), model_name
+                self._threads, parse, b"".join(chunks)
             )
             return _with_headers(prepared, request)
         finally:
@@ -90,15 +99,10 @@ class Front:
         """What an operator has to show; empty: only this machine's may give orders."""
         return self._config.admin_key
 
-    @property
-    def token_texts(self) -> TokenTexts:
-        """What single tokens look like."""
-        return self._builder.token_texts
-
     def detokenizer(self, prepared: Prepared) -> Detokenizer:
         """For one choice of the answer to this request."""
         sampling = prepared.spec.sampling
-        return self._builder.detokenizer(prepared.body.stops, min_tokens=sampling.min_tokens)
+        return self._builder.detokenizer(prepared.stops, min_tokens=sampling.min_tokens)
 
     def _check_size(self, size: int, *, held: int) -> None:
         if size > self._config.max_body_bytes:
@@ -106,8 +110,8 @@ class Front:
         if held + size > max(self._config.media_budget_bytes, self._config.max_body_bytes):
             raise Overloaded("too many bytes of requests are waiting")
 
-    def _parse(self, raw: bytes, model_name: str) -> Prepared:
-        """On a thread of ours: pure computation."""
+    def chat(self, raw: bytes, *, model_name: str) -> Prepared:
+        """The body of a chat completion."""
         try:
             body = ChatRequest.model_validate_json(raw)
         except ValidationError as error:
@@ -127,7 +131,13 @@ class Front:
             cache_salt=body.cache_salt or "",
         )
         self._items.known.put(read.named)
-        return Prepared(body=body, spec=spec)
+        return Prepared(
+            spec=spec,
+            shape=ChatShape(body, model_name=model_name, texts=self._builder.token_texts),
+            stream=bool(body.stream),
+            stops=body.stops,
+            shows_path=bool(body.return_path),
+        )
 
 
 def _with_headers(prepared: Prepared, request: Request) -> Prepared:
@@ -137,7 +147,7 @@ def _with_headers(prepared: Prepared, request: Request) -> Prepared:
     return replace(
         prepared,
         spec=replace(prepared.spec, traceparent=traceparent),
-        shows_path=asked or bool(prepared.body.return_path),
+        shows_path=asked or prepared.shows_path,
     )
 
 

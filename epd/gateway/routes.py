@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from epd.errors import NotFound
+from epd.gateway.answer import answer
 from epd.gateway.front import Front
 from epd.gateway.operator import read_order
 from epd.gateway.service import Service
-from epd.gateway.stream import StreamedAnswer, WholeAnswer
 
 
 async def _service(request: Request) -> Service:
@@ -45,8 +46,7 @@ def build_router() -> APIRouter:
 
 async def chat_completions(request: Request, service: ServiceDep, front: FrontDep) -> Response:
     """OpenAI chat completions. Leaving early cancels the request on every stage."""
-    prepared = await front.prepare(request, model_name=service.model_name)
-    answer = StreamedAnswer if prepared.body.stream else WholeAnswer
+    prepared = await front.prepare(request, partial(front.chat, model_name=service.model_name))
     return answer(service, front, prepared)
 
 

@@ -1,0 +1,47 @@
+"""What an API has to say how a completion looks. Nothing here sends anything."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from epd.errors import EpdError
+from epd.gateway.completion import Completion, Piece
+from epd.gateway.errors import error_body
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event. Chat's have no name."""
+
+    data: dict[str, Any]
+    name: str = ""
+
+
+class Shape(ABC):
+    """One answer's form; made for one request and asked in the order of the methods here."""
+
+    closing: ClassVar[bytes] = b"data: [DONE]\n\n"
+    """What a stream ends with that has not failed."""
+
+    async def begun(self, completion: Completion) -> None:
+        """The first tokens are there: all is known that there is to know of the prompt."""
+        return
+
+    @abstractmethod
+    def whole(self, completion: Completion, choices: Sequence[Piece]) -> dict[str, Any]:
+        """The body of an answer that is not streamed; every choice is one piece."""
+
+    @abstractmethod
+    def piece(self, completion: Completion, piece: Piece) -> Iterable[Event]:
+        """What a stream says of one piece; possibly nothing."""
+
+    @abstractmethod
+    def ended(self, completion: Completion) -> Iterable[Event]:
+        """What a stream says after the last piece."""
+
+    def failed(self, error: EpdError) -> Iterable[Event]:
+        """What a stream says that has begun and cannot go on."""
+        return [Event(error_body(error))]
