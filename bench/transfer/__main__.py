@@ -41,7 +41,9 @@ def main() -> int:
     except NotMeasured as error:
         print(f"bench.transfer: {error}", file=sys.stderr)
         return 2
-    points = [_point(way, size, items) for way, items in found.items() for size in args.mib]
+    points = [
+        _point(way, size, items, args.at_once) for way, items in found.items() for size in args.mib
+    ]
     print(table(points, args.beside), file=sys.stderr)
     result = {
         "question": "transfer",
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         default="bytes",
         help="the plain way: bytes alone, or messages of ZeroMQ without the rest of epd",
     )
+    add("--at-once", type=int, default=1, help="items of a request, pulled together")
     add("--rounds", type=int, default=15, help="items of each size")
     add("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="of wire")
     return found
@@ -98,7 +101,7 @@ def _measure(
             settings["curve_dir"] = str(keys)
         names = ("encode", "prefill")
         ends = [
-            stack.enter_context(_end(name, host, settings, todo, args.beside))
+            stack.enter_context(_end(name, host, settings, todo, args))
             for name, host in zip(names, hosts, strict=True)
         ]
         hellos = [_line(end) for end in ends]
@@ -112,11 +115,12 @@ def _measure(
 
 @contextmanager
 def _end(
-    name: str, host: Host, settings: dict[str, Any], todo: Sequence[int], beside: str
+    name: str, host: Host, settings: dict[str, Any], todo: Sequence[int], args: argparse.Namespace
 ) -> Iterator[subprocess.Popen[str]]:
     argv = [sys.executable, "-m", "bench.transfer.ends", name, host.address]
+    said = [json.dumps(settings), json.dumps(todo), args.beside, str(args.at_once)]
     process = subprocess.Popen(
-        [*host.prefix, *argv, json.dumps(settings), json.dumps(todo), beside],
+        [*host.prefix, *argv, *said],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -136,9 +140,9 @@ def _line(process: subprocess.Popen[str]) -> str:
     return line.strip()
 
 
-def _point(way: str, mib: int, items: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Medians of one size. `share`: of the plain way's rate, item by item."""
-    size = max(1, mib * MIB // ROW_BYTES) * ROW_BYTES
+def _point(way: str, mib: int, items: Sequence[dict[str, float]], at_once: int) -> dict[str, Any]:
+    """Medians of one size. `share`: of the plain way's rate, request by request."""
+    size = max(1, mib * MIB // ROW_BYTES) * ROW_BYTES * at_once
     own = [item for item in items if item["bytes"] == size]
     return {
         "way": way,

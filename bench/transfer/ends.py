@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from epd.encoder import ItemBroken, ItemEncoded
 from epd.encoder.times import ItemTimes
 from epd.engine import MultiModalEmbeddingData
 from epd.handoff import Instruction, RowReceiver, Send
-from epd.transfer.incoming import Incoming
+from epd.transfer.incoming import Incoming, nothing
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.segments import host_id
 from epd.types import ItemKey, ItemLayout, Member, Modality, Prompt, PromptItem, RequestKey, Stage
@@ -105,12 +106,14 @@ class Puller:
         station: Station,
         encoder: str,
         todo: list[int],
+        at_once: int,
         baseline: Callable[[int], float],
         on_end: Callable[[list[dict[str, float]]], None],
     ) -> None:
         self._station = station
         self._encoder = encoder
         self._todo = todo
+        self._at_once = at_once
         self._baseline = baseline
         self._on_end = on_end
         self._incoming = Incoming()
@@ -134,48 +137,57 @@ class Puller:
             return
         num_rows = self._todo[len(self._done)]
         began = self._cpu()
-        self._plain_s = self._baseline(num_rows * ROW_BYTES)
+        self._plain_s = sum(self._baseline(num_rows * ROW_BYTES) for _ in range(self._at_once))
         self._plain_cpu_s = self._cpu() - began
         self._begin(num_rows)
 
     def _begin(self, num_rows: int) -> None:
         name = f"r{len(self._done)}"
-        self._request, item = RequestKey(name, 1), ItemKey(name, 0, 1)
+        self._request = RequestKey(name, 1)
+        parts = tuple(self._part(name, i, num_rows) for i in range(self._at_once))
+        self._prompt = Prompt(text=((),) * (1 + len(parts)), items=parts)
+        self._rows = RowReceiver(len(parts) * num_rows * ROW_BYTES, PULL_BYTES)
+        self._merged = MultiModalEmbeddingData(self._prompt)
+        for part in parts:
+            job = EncodeItem(item=part.item, modality=Modality.IMAGE, url=None, text_before="")
+            self._station.links.send(self._encoder, job, str(num_rows).encode())
+        self._began, self._cpu_began = time.perf_counter(), self._cpu()
+        sizes, first_rows = [ROW_BYTES] * len(parts), [0] * len(parts)
+        self._do(self._rows.admitted("", self._request, self._prompt, sizes, first_rows))
+
+    def _part(self, name: str, index: int, num_rows: int) -> PromptItem:
         layout = ItemLayout(
             modality=Modality.IMAGE,
             token_ids=(0,) * num_rows,
             row_spans=((0, num_rows),),
             width=WIDTH,
             dtype=str(DTYPE).removeprefix("torch."),
-            content_key=name.encode(),
+            content_key=f"{name} {index}".encode(),
         )
-        part = PromptItem(item=item, encoder=self._encoder, layout=layout)
-        self._prompt = Prompt(text=((), ()), items=(part,))
-        self._rows = RowReceiver(num_rows * ROW_BYTES, PULL_BYTES)
-        self._merged = MultiModalEmbeddingData(self._prompt)
-        job = EncodeItem(item=item, modality=Modality.IMAGE, url=None, text_before="")
-        self._station.links.send(self._encoder, job, str(num_rows).encode())
-        self._began, self._cpu_began = time.perf_counter(), self._cpu()
-        self._do(self._rows.admitted("", self._request, self._prompt, [ROW_BYTES], [0]))
+        return PromptItem(item=ItemKey(name, index, 1), encoder=self._encoder, layout=layout)
 
     def receive(self, delivery: Delivery) -> None:
         part = delivery.message
         if not isinstance(part, EmbeddingData) or not self._rows.landed(delivery.sender, part):
             return
         member = self._station.members[delivery.sender]
-        rows = self._incoming.take(member, part.payload, delivery.frame)
-        self._merged.add(part.item.index, part.first_row, rows)
-        self._do(self._rows.settled(part))
+        unread = nothing
         if part.payload.lent:
             taken = RowsTaken(slot=part.payload.slot, item=part.item)
-            self._station.send(delivery.sender, taken)
+            unread = partial(self._station.send, delivery.sender, taken)
+        rows = self._incoming.take(member, part.payload, delivery.frame, unread)
+        if part.payload.lent and not part.payload.kept:
+            rows = rows.copied()
+        self._merged.add(part.item.index, part.first_row, rows.tensor, rows.check)
+        self._do(self._rows.settled(part))
         assert self._prompt is not None
         if self._merged.ready_tokens == self._prompt.num_tokens:
-            self._end(part.item)
+            self._end()
 
-    def _end(self, item: ItemKey) -> None:
+    def _end(self) -> None:
         took = time.perf_counter() - self._began
-        size = self._todo[len(self._done)] * ROW_BYTES
+        assert self._prompt is not None
+        size = self._todo[len(self._done)] * ROW_BYTES * self._at_once
         self._done.append(
             {
                 "bytes": size,
@@ -186,7 +198,8 @@ class Puller:
             }
         )
         self._merged.close()
-        self._station.send(self._encoder, DropItem(item=item))
+        for part in self._prompt.items:
+            self._station.send(self._encoder, DropItem(item=part.item))
         self._prompt = None
 
     def _do(self, instructions: list[Instruction]) -> None:
@@ -224,8 +237,9 @@ class _Sink:
 
 
 def main() -> None:
-    """`argv`: the end, its address, wire settings and rows of each item as JSON, the plain way."""
-    name, address, settings, rows, beside = sys.argv[1:]
+    """`argv`: the end, its address, wire settings and rows of each item as JSON, the plain way,
+    how many items are pulled at once."""
+    name, address, settings, rows, beside, at_once = sys.argv[1:]
     torch.set_num_threads(1)
     keep_freed_memory()
     wire = WireConfig(**json.loads(settings))
@@ -262,7 +276,9 @@ def main() -> None:
     else:
         host = peer.control.removeprefix("tcp://").rpartition(":")[0]
         baseline = _baseline(host, port, most, peer, beside)
-        core = Puller(station, peer.name, todo, baseline, lambda done: _say(worker, done))
+        core = Puller(
+            station, peer.name, todo, int(at_once), baseline, lambda done: _say(worker, done)
+        )
     _run(worker, sink, Seat(links, pulse, station, core), peer, core)
 
 

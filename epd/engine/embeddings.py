@@ -7,7 +7,8 @@ only, never from looking for token ids. Not thread-safe: the step thread owns it
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from time import perf_counter
 
 import torch
@@ -56,35 +57,46 @@ class MultiModalEmbeddingData:
         """(width, dtype) of all rows that are to come."""
         return {(item.width, item.dtype) for item in self._items}
 
-    def add(self, index: int, first_row: int, rows: torch.Tensor) -> None:
+    def add(
+        self,
+        index: int,
+        first_row: int,
+        rows: torch.Tensor,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Take rows [first_row, first_row + len(rows)) of item `index`; repeats are ignored.
 
-        The tensor is kept, not copied: the caller hands it over.
+        The tensor is kept, not copied: the caller hands it over. `check` raises EpdError once the
+        tensor's bytes are not to be used any more.
         """
         if self._closed:
             return
         if not 0 <= index < len(self._items):
             raise InternalError(f"rows for item {index} of {len(self._items)}")
         began = perf_counter()
-        self._items[index].add(first_row, rows)
+        self._items[index].add(first_row, _Part(rows, check))
         self.merge_seconds += perf_counter() - began
 
     def gather(self, first: int, num: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """What tokens [first, first + num) take: their places relative to `first`, and [k, width].
 
-        None where they are all text.
+        None where they are all text. EpdError where bytes of theirs are not to be used any more.
         """
         began = perf_counter()
         places: list[int] = []
-        rows: list[torch.Tensor] = []
+        parts: list[_Part] = []
         for item in self._items:
             wanted = item.rows_in(first, first + num)
             if wanted:
                 places += [item.token_of(row) - first for row in wanted]
-                rows += item.take(wanted)
-        if not rows:
+                parts += item.take(wanted)
+        if not parts:
             return None
-        found = torch.tensor(places), torch.cat(rows)
+        for part in parts:
+            part.check()
+        found = torch.tensor(places), torch.cat([part.rows for part in parts])
+        for part in parts:
+            part.check()
         self.merge_seconds += perf_counter() - began
         return found
 
@@ -105,6 +117,26 @@ class MultiModalEmbeddingData:
             item.drop_before(token)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows, perhaps in somebody else's memory: `check` before they are read, and after."""
+
+    rows: torch.Tensor
+    check: Callable[[], None]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def slice(self, start: int, stop: int) -> _Part:
+        return _Part(self.rows[start:stop], self.check)
+
+    def copy(self) -> _Part:
+        self.check()
+        copy = self.rows.clone()
+        self.check()
+        return _Part(copy, lambda: None)
+
+
 class _ItemRows:
     """Rows of one item. Rows [0, num_dropped) are gone again, [.., num_landed) without a gap."""
 
@@ -116,7 +148,7 @@ class _ItemRows:
         self.num_landed = 0
         self._num_dropped = 0
         self._name = f"item {index} (from {item.encoder})"
-        self._parts: dict[int, torch.Tensor] = {}
+        self._parts: dict[int, _Part] = {}
         # Absolute token spans that take rows, and the number of the first row of each.
         self.spans = [(offset + start, offset + end) for start, end in layout.row_spans]
         self._firsts: list[int] = []
@@ -131,7 +163,7 @@ class _ItemRows:
 
     @property
     def held_bytes(self) -> int:
-        return sum(part.nbytes for part in self._parts.values())
+        return sum(part.rows.nbytes for part in self._parts.values())
 
     def token_of(self, row: int) -> int:
         """The token that takes this row."""
@@ -142,23 +174,23 @@ class _ItemRows:
         """Rows that tokens [first, end) take."""
         return range(self._row_at(first), self._row_at(end))
 
-    def add(self, first_row: int, rows: torch.Tensor) -> None:
-        self._check(first_row, rows)
-        end = first_row + len(rows)
+    def add(self, first_row: int, part: _Part) -> None:
+        self._check(first_row, part.rows)
+        end = first_row + len(part)
         for start, stop in list(self._gaps(max(first_row, self._num_dropped), end)):
-            piece = rows[start - first_row : stop - first_row]
+            piece = part.slice(start - first_row, stop - first_row)
             # A slice would keep the whole part's memory, uncounted.
-            self._parts[start] = piece if len(piece) == len(rows) else piece.clone()
+            self._parts[start] = piece if len(piece) == len(part) else piece.copy()
         self._count_landed()
 
-    def take(self, wanted: range) -> list[torch.Tensor]:
+    def take(self, wanted: range) -> list[_Part]:
         """The rows in order, as slices of the parts."""
         taken = []
         at = wanted.start
         for start in sorted(self._parts):
             part = self._parts[start]
             if start <= at < min(start + len(part), wanted.stop):
-                taken.append(part[at - start : wanted.stop - start])
+                taken.append(part.slice(at - start, wanted.stop - start))
                 at += len(taken[-1])
         if at != wanted.stop:
             raise InternalError(f"{self._name}: row {at} is not there")

@@ -1,9 +1,9 @@
 """The receiver's side: a tensor of each payload, checked before a byte is read.
 
-A segment is mapped, for reading only: to read its file is 40 % slower. Its owner reserves its
-memory and never shortens it; that somebody did is an error here, where it is seen before the copy.
-An owner that takes us for dead may write over what we read, so the slot's stamp is checked after
-the copy.
+A segment is mapped, for reading only, and read where it is: the sender hears when nobody does any
+more. Its owner reserves its memory and never shortens it; that somebody did is an error here, where
+it is seen before the bytes are used. An owner that takes us for dead may write over what we read,
+so who used the bytes looks at the slot's stamp afterwards.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,14 +28,35 @@ from epd.wire.messages import Payload
 MAX_DIMS: Final = 8
 
 
+def nothing() -> None:
+    """To be done about bytes that are nobody else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A tensor on the CPU, for reading only. `check()` before its bytes are used, and after.
+
+    check() raises Unavailable if its sender took the memory back, ProtocolError if it broke it.
+    """
+
+    tensor: torch.Tensor
+    check: Callable[[], None] = nothing
+
+    def copied(self) -> Landed:
+        """In memory of its own. Raises what check() does."""
+        self.check()
+        copy = self.tensor.clone()
+        self.check()
+        return Landed(copy)
+
+
 @dataclass(frozen=True, slots=True)
 class _Attached:
-    """A member's segment, opened once per incarnation."""
+    """A member's segment, mapped once per incarnation; unmapped with the last tensor in it."""
 
     incarnation: str
     segment: str
-    file: int
-    memory: torch.Tensor
+    memory: mmap.mmap
 
 
 class Incoming:
@@ -42,53 +65,61 @@ class Incoming:
     def __init__(self) -> None:
         self._attached: dict[str, _Attached] = {}
 
-    def take(self, member: Member, payload: Payload, frame: memoryview | None) -> torch.Tensor:
-        """On the CPU, with the payload's dtype and shape, for reading only.
+    def take(
+        self,
+        member: Member,
+        payload: Payload,
+        frame: memoryview | None,
+        unread: Callable[[], None] = nothing,
+    ) -> Landed:
+        """With the payload's dtype and shape, in the frame or in the member's memory.
 
-        It lives as long as the caller keeps it: in memory of its own, or in the frame's.
-
-        ProtocolError if payload, frame and the member's segment disagree. Unavailable if the member
-        took its memory back.
+        `unread` is called once, by any thread, when nobody reads there any more; also after an
+        error. ProtocolError if payload, frame and the member's segment disagree. Unavailable if the
+        member took its memory back.
         """
+        keeper = _Keeper()
+        weakref.finalize(keeper, unread).atexit = False
         dtype = dtype_of(payload.dtype)
         _check_size(payload, dtype)
-        flat: torch.Tensor
+        check: Callable[[], None] = nothing
         if payload.slot < 0:
             if frame is None or frame.nbytes != payload.nbytes:
                 raise ProtocolError("payload", f"the frame is not {payload.nbytes} bytes long")
-            flat = _shown(frame)
+            keeper.show(frame)
         else:
             if frame is not None:
                 raise ProtocolError("payload", "both a slot and a frame")
-            flat = self._read(member, payload)
-        return flat.view(dtype).view(payload.shape)
+            check = self._read(member, payload, keeper)
+            check()
+        flat = torch.from_numpy(np.asarray(keeper))
+        return Landed(flat.view(dtype).view(payload.shape), check)
 
     def forget(self, name: str) -> None:
-        """Let go of this member's segment."""
-        attached = self._attached.pop(name, None)
-        if attached is not None:
-            os.close(attached.file)
+        """Let go of this member's segment. What was taken of it stays readable."""
+        self._attached.pop(name, None)
 
     def close(self) -> None:
         """Let go of all segments. Idempotent."""
-        for name in list(self._attached):
-            self.forget(name)
+        self._attached.clear()
 
-    def _read(self, member: Member, payload: Payload) -> torch.Tensor:
+    def _read(self, member: Member, payload: Payload, keeper: _Keeper) -> Callable[[], None]:
         source = self._attach(member)
         start, end = payload.offset, payload.offset + payload.nbytes
-        at = payload.kept_at if payload.kept_at >= 0 else start - segments.STAMP_BYTES
+        at = payload.kept_at if payload.kept else start - segments.STAMP_BYTES
         size = len(source.memory)
         if not 0 <= at <= start - segments.STAMP_BYTES or end > size:
             raise ProtocolError("payload", f"outside of the {size} bytes of segment")
-        if os.fstat(source.file).st_size < size:
-            raise ProtocolError("segment", f"{source.segment} is shorter than it was")
-        flat = torch.empty(payload.nbytes, dtype=torch.uint8)
-        flat.copy_(source.memory[start:end])
-        stamp = source.memory[at : at + segments.STAMP_BYTES]
-        if stamp.numpy().tobytes() != segments.stamp(source.segment, payload.slot):
-            raise Unavailable(f"{member.name} took its memory back")
-        return flat
+        stamp = segments.stamp(source.segment, payload.slot)
+        keeper.show(memoryview(source.memory)[start:end])
+
+        def check() -> None:
+            if source.memory.size() < size:
+                raise ProtocolError("segment", f"{source.segment} is shorter than it was")
+            if source.memory[at : at + segments.STAMP_BYTES] != stamp:
+                raise Unavailable(f"{member.name} took its memory back")
+
+        return check
 
     def _attach(self, member: Member) -> _Attached:
         found = self._attached.get(member.name)
@@ -97,25 +128,26 @@ class Incoming:
                 return found
             self.forget(member.name)
         file, num_bytes = segments.open_to_read(member.segment)
-        # All of its pages at once: a fault for each costs more than the copies.
-        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-        memory = mmap.mmap(file, num_bytes, flags=flags, prot=mmap.PROT_READ)
-        opened = _Attached(member.incarnation, member.segment, file, _shown(memoryview(memory)))
-        self._attached[member.name] = opened
+        try:
+            # All of its pages at once: a fault for each costs more than a copy.
+            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+            memory = mmap.mmap(file, num_bytes, flags=flags, prot=mmap.PROT_READ)
+        finally:
+            os.close(file)
+        opened = self._attached[member.name] = _Attached(member.incarnation, member.segment, memory)
         return opened
 
 
-def _shown(memory: memoryview) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(_Shown(memory)))
+class _Keeper:
+    """Shows memory to numpy as writable, because torch has no tensors for reading only.
 
+    It lives as long as anybody has an array or a tensor of it.
+    """
 
-class _Shown:
-    """Shows memory to numpy as writable, because torch has no tensors for reading only."""
-
-    def __init__(self, memory: memoryview) -> None:
+    def show(self, memory: memoryview) -> None:
         shown = np.frombuffer(memory, np.uint8).__array_interface__
         self.__array_interface__ = {**shown, "data": (shown["data"][0], False)}
-        self.memory = memory  # lives as long as this
+        self.memory = memory
 
 
 def _check_size(payload: Payload, dtype: torch.dtype) -> None:

@@ -1,18 +1,18 @@
 """The sender's side: tensors are read from shared memory, or go along as frames.
 
 One that keep() put there is read where it is, by whoever asks; of any other a copy waits there for
-its receiver. Memory that is lent is reused only when its receiver gave it back or is lost. It may
-have been lost by mistake and still read: before the bytes of a slot stands a stamp, which is wiped
-first and which the receiver looks at last.
+its receiver. Memory that is lent is reused only when its receivers gave it back or are lost. One
+may have been lost by mistake and still read: before the bytes of a slot stands a stamp, which is
+wiped first and which the receiver looks at last.
 """
 
 from __future__ import annotations
 
 import mmap
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -42,6 +42,15 @@ class Staged:
     frame: memoryview | None
 
 
+@dataclass(slots=True)
+class _Kept:
+    """A slot that is kept for its tensors, and after them for its readers."""
+
+    slot: Slot
+    readers: Counter[str] = field(default_factory=Counter)
+    gone: bool = False  # its tensors
+
+
 class Outgoing:
     """An arena of one process. Not thread-safe: its owner calls it from one thread.
 
@@ -52,10 +61,9 @@ class Outgoing:
         self.segment = ""
         self.ignored = 0  # give-backs of slots that were not lent to who gave them back
         self.kept_bytes = 0
-        self._kept: dict[int, Slot] = {}  # by number
+        self._kept: dict[int, _Kept] = {}  # by number
         self._freed: deque[int] = deque()  # kept ones whose tensors are gone, told by any thread
         self._arena = Arena(arena_bytes)
-        self._quarantined: set[int] = set()
         if arena_bytes > 0:
             self.segment, self._file = segments.create(arena_bytes)
             self._map = mmap.mmap(self._file, arena_bytes)
@@ -84,7 +92,7 @@ class Outgoing:
             slot = self._arena.lend(stamped, to=OURS)
         if slot is None:
             return tensor.clone(memory_format=torch.contiguous_format)
-        self._kept[slot.number] = slot
+        self._kept[slot.number] = _Kept(slot)
         self.kept_bytes += slot.num_bytes
         memory = _Memory(self._stamped(slot, num_bytes), partial(self._freed.append, slot.number))
         copy = torch.from_numpy(np.asarray(memory)).view(tensor.dtype).view(tensor.shape)
@@ -92,18 +100,13 @@ class Outgoing:
 
     def keeps(self, tensor: torch.Tensor) -> bool:
         """Whether its bytes are where a receiver on this host can read them."""
-        return self._slot_of(tensor) is not None
+        return self._kept_of(tensor) is not None
 
     @property
     def in_use(self) -> int:
-        """Bytes lent now, the quarantined included, those that are kept not."""
+        """Bytes lent now, those that are kept not."""
         self._reap()
         return self._arena.in_use - self.kept_bytes
-
-    @property
-    def quarantined(self) -> int:
-        """Bytes whose lease expired although nobody gave them back."""
-        return sum(s.num_bytes for s in self._arena.slots if s.number in self._quarantined)
 
     def stage(self, tensor: torch.Tensor, *, to: str, same_host: bool) -> Staged | None:
         """Put a tensor, contiguous, where its receiver reads it. Nobody may write to it again.
@@ -116,8 +119,8 @@ class Outgoing:
         if not same_host or not num_bytes or not self._arena.could_fit(stamped):
             return _as_frame(tensor, num_bytes)
         self._reap()
-        kept = self._slot_of(tensor)
-        slot = kept or self._arena.lend(stamped, to=to)
+        kept = self._kept_of(tensor)
+        slot = kept.slot if kept else self._arena.lend(stamped, to=to)
         if slot is None:
             return None
         if kept is None:
@@ -125,6 +128,7 @@ class Outgoing:
             place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
             offset = slot.offset + segments.STAMP_BYTES
         else:
+            kept.readers[to] += 1
             offset = tensor.data_ptr() - self._bytes.data_ptr()
         payload = Payload(
             dtype=dtype,
@@ -132,24 +136,26 @@ class Outgoing:
             nbytes=num_bytes,
             slot=slot.number,
             offset=offset,
-            kept_at=-1 if kept is None else kept.offset,
+            kept_at=-1 if kept is None else slot.offset,
         )
         return Staged(payload=payload, frame=None)
 
     def give_back(self, slot: int, *, by: str) -> None:
-        """The receiver has its copy. Ignored and counted unless the slot was lent to it."""
-        if self._arena.lender(slot) != by:
+        """The receiver reads it no more. Ignored and counted unless the slot was lent to it."""
+        kept = self._kept.get(slot)
+        if kept is not None and kept.readers[by]:
+            kept.readers -= Counter((by,))
+            self._end_unread(kept)
+        elif kept is None and self._arena.lender(slot) == by:
+            self._end(slot)
+        else:
             self.ignored += 1
-            return
-        self._end(slot)
-
-    def quarantine(self, slot: int) -> None:
-        """Its lease expired: stays lent, for the receiver may still be reading; shows as such."""
-        if self._arena.lender(slot) is not None:
-            self._quarantined.add(slot)
 
     def peer_lost(self, name: str) -> None:
         """It is dead or was told that it is forgotten: what it reads of its slots is void."""
+        for kept in list(self._kept.values()):
+            del kept.readers[name]
+            self._end_unread(kept)
         for slot in self._arena.slots:
             if slot.to == name:
                 self._end(slot.number)
@@ -173,26 +179,31 @@ class Outgoing:
         self._map[slot.offset : offset] = segments.stamp(self.segment, slot.number)
         return self._bytes[offset : offset + num_bytes]
 
-    def _slot_of(self, tensor: torch.Tensor) -> Slot | None:
-        """The slot that is kept and has all of it."""
+    def _kept_of(self, tensor: torch.Tensor) -> _Kept | None:
+        """What is kept and has all of it."""
         if not self._kept or tensor.device.type != "cpu" or not tensor.is_contiguous():
             return None
         offset = tensor.data_ptr() - self._bytes.data_ptr()
-        for slot in self._kept.values():
-            if slot.offset < offset < slot.offset + slot.num_bytes:
-                return slot
+        for kept in self._kept.values():
+            if kept.slot.offset < offset < kept.slot.offset + kept.slot.num_bytes:
+                return kept
         return None
 
     def _reap(self) -> None:
-        """Slots whose tensors are gone are free."""
+        """Slots whose tensors are gone are free, unless somebody reads there."""
         while self._freed:
-            slot = self._kept.pop(self._freed.popleft())
-            self.kept_bytes -= slot.num_bytes
+            kept = self._kept[self._freed.popleft()]
+            kept.gone = True
+            self._end_unread(kept)
+
+    def _end_unread(self, kept: _Kept) -> None:
+        if kept.gone and not kept.readers:
+            del self._kept[kept.slot.number]
+            self.kept_bytes -= kept.slot.num_bytes
             if self.segment:
-                self._end(slot.number)
+                self._end(kept.slot.number)
 
     def _end(self, slot: int) -> None:
-        self._quarantined.discard(slot)
         offset = self._arena.offset(slot)
         self._map[offset : offset + segments.STAMP_BYTES] = bytes(segments.STAMP_BYTES)
         self._arena.give_back(slot)

@@ -64,11 +64,15 @@ class DecodeCore(LanguageCore):
 
     def _on_chunk(self, prefill: str, chunk: KvChunk, frame: memoryview | None) -> None:
         member = self._station.members.get(prefill)
+        taken = KvTaken(slot=chunk.payload.slot, request=chunk.request)
+        unread = self._when_unread(chunk.payload, prefill, taken)
+        if member is None or not self._kv.landed(prefill, chunk):
+            unread()
+            return
         try:
-            if member is None or not self._kv.landed(prefill, chunk):
-                return
-            kv = self._incoming.take(member, chunk.payload, frame)
-            self._engine.write_kv(chunk.request, chunk.first_token, chunk.first_layer, kv)
+            kv = self._incoming.take(member, chunk.payload, frame, unread)
+            self._engine.write_kv(chunk.request, chunk.first_token, chunk.first_layer, kv.tensor)
+            kv.check()
         except Unavailable as error:
             self._do(self._kv.failed(chunk.request, error))
         except EpdError as error:
@@ -77,10 +81,6 @@ class DecodeCore(LanguageCore):
         else:
             self._times.kv_landed(chunk.request, chunk.payload.nbytes)
             self._do(self._kv.settled(chunk.request))
-        finally:
-            if chunk.payload.lent:
-                taken = KvTaken(slot=chunk.payload.slot, request=chunk.request)
-                self._station.send(prefill, taken)
 
     # ---- work
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from epd.deadlines import Deadlines
 from epd.engine import Engine
 from epd.errors import TooLate
 from epd.handoff import EndChoice, Free, Instruction, KvReceiver, KvSender, Send
-from epd.transfer.incoming import Incoming
+from epd.transfer.incoming import Incoming, nothing
 from epd.types import Prefix, RequestKey, TokenRun
 from epd.wire.links import Delivery
 from epd.wire.messages import (
     Cancel,
     Holding,
+    Payload,
     PeerFailed,
     Refused,
     RequestFailed,
@@ -113,6 +115,7 @@ class LanguageCore:
         self._engine = engine
         self._held = kv
         self._incoming = Incoming()
+        self._unread: deque[tuple[str, Any]] = deque()  # who is to hear it, and how
         self._admission = Admission(engine, station)
         self._deadlines: Deadlines[RequestKey] = Deadlines()
         self._times = RequestTimes()
@@ -130,6 +133,7 @@ class LanguageCore:
     def receive(self, delivery: Delivery) -> None:
         """A message of this stage."""
         self._station.dispatch(self._handlers, delivery)
+        self._give_back()
 
     def local(self, event: object) -> None:
         """Nothing but messages comes here."""
@@ -158,6 +162,15 @@ class LanguageCore:
         for instruction in instructions:
             self._actions[type(instruction)](instruction)
 
+    def _when_unread(self, payload: Payload, to: str, taken: Any) -> Callable[[], None]:
+        """What tells a peer that its memory is not read any more, if it is its memory."""
+        return partial(self._unread.append, (to, taken)) if payload.lent else nothing
+
+    def _give_back(self) -> None:
+        """Peers whose memory nobody here reads any more are told."""
+        while self._unread:
+            self._station.send(*self._unread.popleft())
+
     def _end_late(self) -> None:
         """Nobody waits for these any more: no step runs for them."""
         for request in self._deadlines.expire(time.monotonic()):
@@ -174,6 +187,7 @@ class LanguageCore:
         self._engine.release(request)
         self._times.forget(request)
         self._admission.freed(request)
+        self._give_back()
 
     def _tell(self, spans: RequestSpans | None) -> None:
         """What a request took here, to its gateway."""

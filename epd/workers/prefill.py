@@ -143,11 +143,17 @@ class PrefillCore(LanguageCore):
 
     def _on_rows(self, encoder: str, part: EmbeddingData, frame: memoryview | None) -> None:
         member, since = self._station.members.get(encoder), self._times.now()
+        taken = RowsTaken(slot=part.payload.slot, item=part.item)
+        unread = self._when_unread(part.payload, encoder, taken)
+        if member is None or not self._rows.landed(encoder, part):
+            unread()
+            return
         try:
-            if member is None or not self._rows.landed(encoder, part):
-                return
-            rows = self._incoming.take(member, part.payload, frame)
-            self._merged[part.request].add(part.item.index, part.first_row, rows)
+            rows = self._incoming.take(member, part.payload, frame, unread)
+            if part.payload.lent and not part.payload.kept:
+                rows = rows.copied()  # others wait for the slot
+            merged = self._merged[part.request]
+            merged.add(part.item.index, part.first_row, rows.tensor, rows.check)
         except Unavailable as error:
             self._do(self._kv.failed(part.request, error))
         except EpdError as error:
@@ -157,9 +163,6 @@ class PrefillCore(LanguageCore):
             self._times.landed(part, since)
             self._times.ready(part.request, self._merged[part.request].ready_tokens)
             self._do(self._rows.settled(part))
-        finally:
-            if part.payload.lent:
-                self._station.send(encoder, RowsTaken(slot=part.payload.slot, item=part.item))
 
     # ---- work
 
@@ -175,6 +178,7 @@ class PrefillCore(LanguageCore):
         if self._engine.has_work:
             began = self._times.now()
             self._complete(self._engine.step(), began)
+            self._give_back()
             self._bulk.pump()
 
     def _complete(self, result: StepResult, began: float) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epd.engine import MultiModalEmbeddingData
-from epd.errors import InternalError
+from epd.errors import InternalError, Unavailable
 from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem
 
 WIDTH = 3
@@ -68,6 +68,28 @@ def test_gather_gives_places_and_rows_of_a_chunk() -> None:
     assert found[0].tolist() == [0, 1, 4, 5, 6, 10, 11]
     assert torch.equal(found[1], torch.cat([ROWS[0][1:], ROWS[1][:2]]))
     assert data.gather(0, 5) is None and data.gather(13, 3) is None
+
+
+@pytest.mark.parametrize("taken_back", [1, 2], ids=["before they are read", "meanwhile"])
+def test_bytes_that_their_owner_took_back_are_no_rows(taken_back: int) -> None:
+    """Whether the part is used whole, or as a copy of what an earlier part left of it."""
+    checks = 0
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks >= taken_back:
+            raise Unavailable("encode-0 took its memory back")
+
+    data = MultiModalEmbeddingData(PROMPT)
+    data.add(0, 0, ROWS[0], check)
+    data.add(1, 0, ROWS[1][:2])
+    assert data.gather(16, 2) is not None, "the other's rows are theirs alone"
+    with pytest.raises(Unavailable, match="took its memory back"):
+        data.gather(4, 4)
+    checks = 0
+    with pytest.raises(Unavailable, match="took its memory back"):
+        data.add(1, 0, ROWS[1], check)
 
 
 def test_rows_of_prefilled_tokens_are_freed() -> None:

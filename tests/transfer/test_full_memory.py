@@ -45,7 +45,7 @@ for size in (100, 30_000):
     sent = torch.arange(size, dtype=torch.float32)
     staged = outgoing.stage(sent, to="p", same_host=True)
     assert staged.payload.slot >= 0
-    assert torch.equal(incoming.take(member, staged.payload, None), sent)
+    assert torch.equal(incoming.take(member, staged.payload, None).tensor, sent)
     outgoing.give_back(staged.payload.slot, by="p")
 outgoing.close()
 """

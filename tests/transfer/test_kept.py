@@ -26,16 +26,16 @@ def test_any_part_of_it_is_read_without_another_copy_here(
     assert outgoing.keeps(kept) and not outgoing.keeps(rows)
     for first, num in ((0, 12), (3, 4), (11, 1)):
         sent = staged(outgoing.stage(kept.narrow(0, first, num), to="p", same_host=True))
-        assert not sent.payload.lent and outgoing.in_use == 0
+        assert sent.payload.kept and outgoing.in_use == 0
         came = incoming.take(member(outgoing.segment), sent.payload, sent.frame)
-        assert torch.equal(came, rows[first : first + num])
+        assert torch.equal(came.tensor, rows[first : first + num])
 
 
 def test_for_another_host_it_is_a_frame(outgoing: Outgoing, incoming: Incoming) -> None:
     kept = outgoing.keep(torch.ones(4, 4))
     sent = staged(outgoing.stage(kept, to="p", same_host=False))
     assert sent.payload.slot < 0
-    assert torch.equal(incoming.take(member(""), sent.payload, sent.frame), torch.ones(4, 4))
+    assert torch.equal(incoming.take(member(""), sent.payload, sent.frame).tensor, torch.ones(4, 4))
 
 
 def test_its_memory_is_free_when_the_last_view_of_it_is_gone(outgoing: Outgoing) -> None:
@@ -59,6 +59,7 @@ def test_one_that_is_gone_is_no_tensor_to_a_late_reader(
 ) -> None:
     kept = outgoing.keep(torch.ones(8, 8))
     sent = staged(outgoing.stage(kept, to="p", same_host=True))
+    outgoing.peer_lost("p")
     del kept
     gc.collect()
     other = outgoing.keep(torch.zeros(8, 8))
@@ -76,6 +77,36 @@ def test_a_death_of_a_reader_or_a_give_back_frees_nothing(outgoing: Outgoing) ->
     assert outgoing.keeps(kept)
 
 
+@pytest.mark.parametrize("end", ["given back", "lost"])
+def test_who_reads_it_may_go_on_when_its_tensors_are_gone(
+    outgoing: Outgoing, incoming: Incoming, end: str
+) -> None:
+    """Every reader, each as often as it was told of the bytes."""
+    kept = outgoing.keep(torch.ones(8, 8))
+    told = [staged(outgoing.stage(kept, to=to, same_host=True)) for to in ("p", "p", "q")]
+    slot = told[0].payload.slot
+    landed = incoming.take(member(outgoing.segment), told[0].payload, None)
+    del kept
+    gc.collect()
+    other = outgoing.keep(torch.zeros(8, 8))
+    assert outgoing.keeps(other)
+    outgoing.give_back(slot, by="p")
+    outgoing.give_back(slot, by="q")
+    outgoing.give_back(slot, by="q")
+    assert outgoing.ignored == 1
+    landed.check()
+    assert torch.equal(landed.tensor, torch.ones(8, 8))
+    if end == "lost":
+        outgoing.peer_lost("p")
+    else:
+        outgoing.give_back(slot, by="p")
+    del other
+    gc.collect()
+    assert outgoing.in_use == 0 and outgoing.kept_bytes == 0
+    with pytest.raises(Unavailable):
+        landed.check()
+
+
 def test_what_is_kept_leaves_room_for_copies(outgoing: Outgoing) -> None:
     """Beyond its share of the arena rows stay elsewhere, and are staged when somebody asks."""
     most = torch.zeros(ARENA_BYTES // KEPT_SHARE // 4 - 64)
@@ -83,7 +114,7 @@ def test_what_is_kept_leaves_room_for_copies(outgoing: Outgoing) -> None:
     assert [outgoing.keeps(each) for each in kept] == [True, False]
     assert outgoing.kept_bytes <= ARENA_BYTES // KEPT_SHARE
     sent = staged(outgoing.stage(kept[-1], to="p", same_host=True))
-    assert sent.payload.lent
+    assert sent.payload.lent and not sent.payload.kept
 
 
 def test_tensors_may_outlive_the_arena() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,21 +43,24 @@ def test_a_tensor_arrives_equal_and_its_bytes_are_copied_for_shared_memory_alone
     expected = tensor.clone()
     if sent.payload.slot >= 0:
         tensor.zero_()  # the copy was made when it was staged
-    came = incoming.take(member(outgoing.segment), sent.payload, sent.frame)
+    landed = incoming.take(member(outgoing.segment), sent.payload, sent.frame)
+    came = landed.tensor
     if tensor.numel():
         assert (came.data_ptr() == tensor.data_ptr()) is not same_host
     assert came.dtype == dtype and torch.equal(came, expected)
     if sent.payload.slot >= 0:
+        copy = landed.copied()
         outgoing.give_back(sent.payload.slot, by="p")
         staged(outgoing.stage(torch.ones(64), to="p", same_host=True))
-    assert torch.equal(came, expected), "the receiver's copy is its own"
+        assert torch.equal(copy.tensor, expected), "the receiver's copy is its own"
+        copy.check()
 
 
 def test_a_strided_tensor_is_sent_row_major(outgoing: Outgoing, incoming: Incoming) -> None:
     tensor = torch.arange(24.0).view(4, 6).t()[1:]
     for same_host in (True, False):
         sent = staged(outgoing.stage(tensor, to="p", same_host=same_host))
-        came = incoming.take(member(outgoing.segment), sent.payload, sent.frame)
+        came = incoming.take(member(outgoing.segment), sent.payload, sent.frame).tensor
         assert torch.equal(came, tensor) and came.is_contiguous()
 
 
@@ -91,26 +96,47 @@ def test_a_dead_peers_slots_are_free_and_others_are_not(outgoing: Outgoing) -> N
     assert outgoing.in_use == SMALL + 64
 
 
-def test_an_expired_lease_keeps_its_memory_until_proof(outgoing: Outgoing) -> None:
-    sent = staged(outgoing.stage(torch.zeros(16), to="p", same_host=True))
-    outgoing.quarantine(sent.payload.slot)
-    assert (outgoing.in_use, outgoing.quarantined) == (SMALL, SMALL)
-    outgoing.peer_lost("p")
-    assert (outgoing.in_use, outgoing.quarantined) == (0, 0)
-
-
 @pytest.mark.parametrize("reused", [True, False])
 def test_memory_that_its_owner_took_back_is_no_tensor(
     outgoing: Outgoing, incoming: Incoming, *, reused: bool
 ) -> None:
     """The owner took the reader for dead by mistake, and may have written over it."""
     sent = staged(outgoing.stage(torch.ones(16), to="p", same_host=True))
+    landed = incoming.take(member(outgoing.segment), sent.payload, None)
+    landed.check()
     outgoing.peer_lost("p")
     if reused:
         other = staged(outgoing.stage(torch.zeros(16), to="q", same_host=True))
         assert other.payload.offset == sent.payload.offset
+    for use in (landed.check, landed.copied):
+        with pytest.raises(Unavailable, match="encode-0 took its memory back"):
+            use()
     with pytest.raises(Unavailable, match="encode-0 took its memory back"):
         incoming.take(member(outgoing.segment), sent.payload, None)
+
+
+@pytest.mark.parametrize("same_host", [True, False], ids=["shared memory", "frame"])
+def test_the_sender_hears_once_when_nobody_reads_any_more(
+    outgoing: Outgoing, incoming: Incoming, *, same_host: bool
+) -> None:
+    """Also where a view is all that is left, where the reader forgot the sender, and an error."""
+    heard: list[int] = []
+    sent = staged(outgoing.stage(torch.ones(4, 4), to="p", same_host=same_host))
+    source = member(outgoing.segment)
+    landed = incoming.take(source, sent.payload, sent.frame, partial(heard.append, 1))
+    view = landed.tensor[2:]
+    del landed
+    incoming.forget(source.name)
+    gc.collect()
+    assert not heard and torch.equal(view, torch.ones(2, 4))
+    del view
+    gc.collect()
+    assert heard == [1]
+    wrong = dataclasses.replace(sent.payload, nbytes=3)
+    with pytest.raises(ProtocolError):
+        incoming.take(source, wrong, sent.frame, partial(heard.append, 2))
+    gc.collect()
+    assert heard == [1, 2]
 
 
 def test_a_slot_is_not_read_as_another(outgoing: Outgoing, incoming: Incoming) -> None:
@@ -125,7 +151,7 @@ def test_without_an_arena_everything_is_a_frame(incoming: Incoming) -> None:
     outgoing = Outgoing(arena_bytes=0)
     sent = staged(outgoing.stage(torch.ones(3), to="p", same_host=True))
     assert outgoing.segment == "" and sent.payload.slot < 0
-    assert torch.equal(incoming.take(member(""), sent.payload, sent.frame), torch.ones(3))
+    assert torch.equal(incoming.take(member(""), sent.payload, sent.frame).tensor, torch.ones(3))
     outgoing.close()
 
 
@@ -134,7 +160,7 @@ def test_a_new_incarnations_segment_replaces_the_old_one(incoming: Incoming) -> 
         outgoing = Outgoing(arena_bytes=4096)
         sent = staged(outgoing.stage(torch.full((4,), value), to="p", same_host=True))
         source = member(outgoing.segment, incarnation=incarnation)
-        assert incoming.take(source, sent.payload, None).tolist() == [value] * 4
+        assert incoming.take(source, sent.payload, None).tensor.tolist() == [value] * 4
         outgoing.close()
 
 

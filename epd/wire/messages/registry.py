@@ -30,8 +30,8 @@ class Payload:
     """Where the bytes of a bulk message are, and what they are.
 
     `slot` < 0: in the one raw frame after the message. Otherwise in the sender's shared-memory
-    arena (its `Member.segment`) at `offset`, to be given back with `slot` once copied; unless the
-    sender keeps the slot, which then begins at `kept_at`.
+    arena (its `Member.segment`) at `offset`, to be given back with `slot` once nobody reads there.
+    `kept_at` >= 0: the sender keeps the slot, which begins there, also without us.
     """
 
     dtype: str
@@ -44,4 +44,9 @@ class Payload:
     @property
     def lent(self) -> bool:
         """A slot that is to be given back."""
-        return self.slot >= 0 > self.kept_at
+        return self.slot >= 0
+
+    @property
+    def kept(self) -> bool:
+        """A slot that no other bytes wait for: it may be read for long."""
+        return self.kept_at >= 0
