@@ -42,7 +42,9 @@ def main() -> int:
         print(f"bench.transfer: {error}", file=sys.stderr)
         return 2
     points = [
-        _point(way, size, items, args.at_once) for way, items in found.items() for size in args.mib
+        _point(way, size, items, at_once=args.at_once)
+        for way, items in found.items()
+        for size in args.mib
     ]
     print(table(points, args.beside), file=sys.stderr)
     result = {

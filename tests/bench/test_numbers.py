@@ -52,6 +52,8 @@ def test_a_share_is_of_the_plain_way_right_before() -> None:
         {"bytes": size, "rows_s": rows, "plain_s": plain, "rows_cpu_s": 1.0, "plain_cpu_s": 1.0}
         for rows, plain in times
     ]
-    found = _point("tcp", 1, items)
+    found = _point("tcp", 1, items, at_once=1)
     assert (found["share"], found["best_share"]) == (0.5, 0.5)
     assert found["rows_bytes_per_s"] == size / 2.0
+    several = [{**item, "bytes": 8 * size} for item in items]
+    assert _point("tcp", 1, several, at_once=8)["rows_bytes_per_s"] == 8 * size / 2.0
