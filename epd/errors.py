@@ -2,6 +2,7 @@
 
 EpdError
 |- BadRequest        400  the client can fix it; names the field
+|  |- Unauthorized   401  no key, or one that nobody gave out
 |  |- Forbidden      403  an order from somebody who may not give it
 |  |- NotFound       404  unknown model or route
 |  |- TooLarge       413  a body or an inline file over its limit
@@ -53,6 +54,13 @@ class BadRequest(EpdError):
     code = "invalid_request"
 
 
+class Unauthorized(BadRequest):
+    """No key, or one that nobody gave out."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
 class Forbidden(BadRequest):
     """An order from somebody who may not give it."""
 
@@ -102,6 +110,7 @@ class Unavailable(EpdError):
 
     status = 503
     code = "unavailable"
+    retry_after_s = 1.0
 
 
 class TooLate(Unavailable):
@@ -138,6 +147,7 @@ _BY_STATUS: dict[int, type[EpdError]] = {
     error.status: error
     for error in (
         BadRequest,
+        Unauthorized,
         Forbidden,
         NotFound,
         TooLarge,

@@ -126,6 +126,10 @@ class ItemLayout:
         return sum(end - start for start, end in self.row_spans)
 
 
+PAST_THE_END = "past_the_end"
+"""The code of the error of a window that begins where the sound has ended."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaOptions:
     """How one item is read and processed, where somebody said so; within the operator's ceilings.
@@ -133,7 +137,8 @@ class MediaOptions:
     None, False, () and "" leave it to the model. `num_frames` and `fps` choose frames of a video.
     `frames_indices`, `total_num_frames`, `source_fps` and `duration_s` are the true facts of a
     video that came as single frames. `use_audio_in_video`: its sound becomes part of the item.
-    `truncation`: audio longer than the model listens to is cut instead of refused. `siblings`
+    `truncation`: audio longer than the model listens to is cut instead of refused. Of a sound that
+    is heard in windows, this one begins at `begin_s` and is `most_s` long at most. `siblings`
     counts the conversation's items of this modality, this one included. `processor` is a JSON
     object with sorted keys: the settings of Hugging Face's processor that the family lets clients
     choose.
@@ -147,6 +152,8 @@ class MediaOptions:
     duration_s: float | None = None
     use_audio_in_video: bool = False
     truncation: bool = False
+    begin_s: float = 0.0
+    most_s: float | None = None
     siblings: int = 1
     processor: str = ""
 
@@ -189,6 +196,15 @@ class Prompt:
             at += len(item.layout.token_ids)
         return tuple(found)
 
+    @property
+    def row_spans(self) -> tuple[tuple[int, int], ...]:
+        """Half-open ranges of the resolved prompt that take rows, ascending."""
+        return tuple(
+            (offset + start, offset + end)
+            for offset, item in zip(self.offsets, self.items, strict=True)
+            for start, end in item.layout.row_spans
+        )
+
     def rows_before(self, token: int) -> int:
         """How many rows the first `token` tokens of the resolved prompt take."""
         return sum(
@@ -206,6 +222,9 @@ class Prompt:
         return ids
 
 
+MAX_GRAMMAR_BYTES = 1 << 17
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How tokens are chosen and when generation ends. All resolved, no defaults left.
@@ -217,6 +236,10 @@ class SamplingParams:
     comes before token index `min_tokens`. `max_tokens` counts from token index 0, per choice.
     `logprobs` and `prompt_logprobs`: None for none, else how many of the likeliest tokens to report
     beside the one that is there.
+
+    `grammar` "": any text. Else every choice is a text of this grammar, and ends where that ends:
+    Lark or a JSON object, both as llguidance reads them. Whoever mints it has checked that it
+    compiles; it is at most MAX_GRAMMAR_BYTES long.
     """
 
     n: int = 1
@@ -235,6 +258,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    grammar: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

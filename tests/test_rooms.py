@@ -10,7 +10,18 @@ from pathlib import Path
 import epd
 
 ROOT = Path(__file__).parent.parent
-TORCH_FREE = ("gateway", "prompt", "handoff", "cluster", "wire", "config", "observe", "cli")
+TORCH_FREE = (
+    "gateway",
+    "prompt",
+    "handoff",
+    "cluster",
+    "wire",
+    "config",
+    "observe",
+    "cli",
+    "grammar",
+    "llm",
+)
 TORCH_FREE_MODULES = (
     "epd.types",
     "epd.errors",

@@ -23,7 +23,7 @@ NAME = "epd-random"
 
 MIB = 1 << 20
 CACHES = {
-    "gateway": {"media_budget_bytes": 256 * MIB},
+    "gateway": {"media_budget_bytes": 256 * MIB, "responses_bytes": 64 * MIB},
     "encode": {"rows_bytes": 64 * MIB, "prepared_bytes": 64 * MIB},
     "language": {"kv_bytes": 64 * MIB, "host_bytes": 64 * MIB},
 }

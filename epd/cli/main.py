@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from epd import __version__
 from epd.cli.media_flags import add_media_flags, media_settings
+from epd.cli.model_flags import add_model_flags, model_settings
 from epd.errors import EpdError
 
 EXAMPLES = """\
@@ -100,10 +101,12 @@ def _add_operator(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="N",
         help="what still runs then goes elsewhere (default gateway.drain_s)",
     )
-    drain.add_argument("--key", metavar="KEY", help="gateway.admin_key, where that is set")
     drain.set_defaults(handler=_drain)
     for parser in (status, drain):
         parser.add_argument("--url", help="of the gateway (default http://127.0.0.1:8000)")
+        parser.add_argument(
+            "--key", metavar="KEY", help="gateway.admin_key, or one of gateway.api_keys"
+        )
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -128,8 +131,16 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     serve.add_argument("--host", help="address the HTTP server binds to (default 127.0.0.1)")
     serve.add_argument("--port", help="its port, 0 for a free one (default 8000)")
+    serve.add_argument(
+        "--api-key",
+        action="append",
+        metavar="KEY",
+        help="clients must show this key, or another given so; gateway.api_keys says more of keys",
+    )
     serve.add_argument("--config", metavar="FILE", help="YAML configuration; flags win over it")
     _add_set(serve)
+    _add_supervised(serve)
+    add_model_flags(serve)
     add_media_flags(serve)
     serve.set_defaults(handler=_serve)
 
@@ -145,6 +156,12 @@ def _add_role(
     )
     parser.add_argument("--config", metavar="FILE", help="YAML configuration")
     _add_set(parser)
+    _add_supervised(parser)
+    add_media_flags(parser)
+    parser.set_defaults(handler=_role)
+
+
+def _add_supervised(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ready-fd",
         type=int,
@@ -158,8 +175,6 @@ def _add_role(
         metavar="N",
         help="for a supervisor: stop when this pipe is closed at its other end",
     )
-    add_media_flags(parser)
-    parser.set_defaults(handler=_role)
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
@@ -182,10 +197,12 @@ def _serve(args: argparse.Namespace) -> int:
         "topology": args.topology,
         "gateway.host": args.host,
         "gateway.port": args.port,
+        "gateway.api_keys": args.api_key,
     }
     # In quotes: a folder called 1e3 or "a: b" is no number and no mapping.
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    return serve(args.config, [*given, *media_settings(args), *args.overrides])
+    said = [*given, *model_settings(args), *media_settings(args), *args.overrides]
+    return serve(args.config, said, ready_fd=args.ready_fd, parent_fd=args.parent_fd)
 
 
 def _role(args: argparse.Namespace) -> int:
@@ -214,7 +231,7 @@ def _check(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from epd.cli.operator import URL, status
 
-    return status(args.url or URL, args.request)
+    return status(args.url or URL, args.request, args.key)
 
 
 def _drain(args: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ def estimate(config: Config) -> Iterator[str]:
     try:
         if not config.model:
             raise ConfigError("model is not set")
-        checkpoint = read_checkpoint(config.model)
+        checkpoint = read_checkpoint(config.model, max_context=config.language.max_context)
         machine = _machine(config)
         processes = _by_process(config, checkpoint, machine)
     except EpdError as error:

@@ -17,12 +17,12 @@ TIMEOUT_S = 10.0
 HEAD = ("NAME", "STAGES", "STATE", "ITEMS", "POOL", "RUNS", "KV", "CACHE", "AGE")
 
 
-def status(url: str, request_id: str | None) -> int:
+def status(url: str, request_id: str | None, key: str | None) -> int:
     """A table of the workers, or where one request stands."""
     if request_id is None:
-        print(overview(_ask(url, "/cluster")))
+        print(overview(_ask(url, "/cluster", key)))
     else:
-        where = _ask(url, f"/cluster/requests/{urllib.parse.quote(request_id, safe='')}")
+        where = _ask(url, f"/cluster/requests/{urllib.parse.quote(request_id, safe='')}", key)
         print(json.dumps(where, indent=2))
     return 0
 
@@ -30,8 +30,7 @@ def status(url: str, request_id: str | None) -> int:
 def drain(url: str, worker: str, seconds: float | None, key: str | None) -> int:
     """Have a worker finish and leave."""
     order = {"worker": worker, "seconds": seconds}
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    _ask(url, "/cluster/drain", order, headers)
+    _ask(url, "/cluster/drain", key, order)
     print(f"{worker} drains: it takes nothing new, and leaves when nothing needs it")
     return 0
 
@@ -76,14 +75,14 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _ask(
-    url: str, path: str, body: object | None = None, headers: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def _ask(url: str, path: str, key: str | None, body: object | None = None) -> dict[str, Any]:
     """The gateway's answer; an error of it is raised as it was there."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise Unavailable(f"{url} is no http address")
     data = None if body is None else json.dumps(body).encode()
-    sent = {"Content-Type": "application/json", **(headers or {})}
+    sent = {"Content-Type": "application/json"}
+    if key:
+        sent["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(url.rstrip("/") + path, data, sent)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:

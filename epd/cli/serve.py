@@ -25,18 +25,26 @@ from epd.config import Config, Topology, dump_config, load_config
 from epd.errors import ConfigError
 from epd.models.spec import read_checkpoint
 from epd.workers.preload import preload
+from epd.workers.ready import say_ready
 
 log = logging.getLogger("epd.serve")
 
 GATEWAY = "gateway-0"
 
 
-def serve(path: str | None, overrides: Sequence[str]) -> int:
-    """Run until a signal; the command's exit code."""
+def serve(
+    path: str | None,
+    overrides: Sequence[str],
+    *,
+    ready_fd: int | None = None,
+    parent_fd: int | None = None,
+) -> int:
+    """Run until a signal, or until whoever started this is gone; the command's exit code."""
     logging.basicConfig(format="epd serve: %(message)s", level=logging.INFO, stream=sys.stderr)
     config = resolve(load_config(path, overrides))
     # What cannot be served is refused before anything starts.
-    log.info("%s", check_cluster(config, read_checkpoint(config.model)))
+    checkpoint = read_checkpoint(config.model, max_context=config.language.max_context)
+    log.info("%s", check_cluster(config, checkpoint))
     assert config.threads is not None
     os.environ |= environment.worker_environment(config.threads)
     setproctitle.setproctitle(f"epd: serve {config.topology} ({Path(config.model).name})")
@@ -45,6 +53,7 @@ def serve(path: str | None, overrides: Sequence[str]) -> int:
         def on_ready(ready: Ready) -> None:
             pin_port(config, folder, ready)
             print(ready_line(config, ready), flush=True)
+            say_ready(ready_fd, url=url_of(ready), model=config.gateway.served_model_name)
 
         supervisor = Supervisor(
             child_specs(config, folder),
@@ -53,6 +62,7 @@ def serve(path: str | None, overrides: Sequence[str]) -> int:
             start_timeout_s=config.serve.start_timeout_s,
             stop_grace_s=config.serve.stop_grace_s,
             max_restarts=config.serve.max_restarts,
+            parent_fd=parent_fd,
         )
         try:
             return supervisor.run()
@@ -136,17 +146,24 @@ def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
     )
 
 
+def url_of(ready: Ready) -> str:
+    """Where clients find the gateway."""
+    return str(ready[GATEWAY].get("url", "")).rstrip("/")
+
+
 def ready_line(config: Config, ready: Ready) -> str:
     """The one line on stdout: where it is, what it is, and a command that works."""
-    url = str(ready[GATEWAY].get("url", "")).rstrip("/")
+    url = url_of(ready)
     name = config.gateway.served_model_name
     body = {
         "model": name,
         "messages": [{"role": "user", "content": "Hello"}],
         "max_tokens": 16,
     }
+    gateway = config.gateway
+    key = "-H 'Authorization: Bearer KEY' " if gateway.api_keys or gateway.api_keys_file else ""
     return (
         f"epd is ready: {url}/v1 ({name}, {config.topology})  try: "
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' "
+        f"curl {url}/v1/chat/completions {key}-H 'Content-Type: application/json' "
         f"-d {shlex.quote(json.dumps(body))}"
     )

@@ -55,7 +55,8 @@ class StopSignals:
 class Supervisor:
     """Children are started in the order of `specs`, all at once, and stopped role by role in it.
 
-    `on_ready` gets every child's ready line, by name, once all have said theirs.
+    `on_ready` gets every child's ready line, by name, once all have said theirs. The end of
+    `parent_fd`, a pipe that whoever started this holds open, is a stop signal.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Supervisor:
         start_timeout_s: float,
         stop_grace_s: float,
         max_restarts: int,
+        parent_fd: int | None = None,
     ) -> None:
         self._specs = specs
         self._stop = stop
@@ -81,6 +83,8 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._parent_read, self._parent_write = os.pipe()
         self._serving = False
+        if parent_fd is not None:
+            self._selector.register(parent_fd, selectors.EVENT_READ, None)
 
     def run(self) -> int:
         """Until a stop signal (0) or until it cannot go on (1, with the reason logged)."""
@@ -120,6 +124,9 @@ class Supervisor:
 
     def _listen(self, timeout: float) -> None:
         for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                self._hear_parent(key.fd)
+                continue
             child, pipe = key.data
             if child.read(pipe):
                 continue
@@ -130,6 +137,11 @@ class Supervisor:
                 # It is dying, most likely: its exit code says more than this end-of-file.
                 soon = time.monotonic() + SILENT_GRACE_S
                 self._deadlines[child.spec.name] = min(self._deadlines[child.spec.name], soon)
+
+    def _hear_parent(self, fd: int) -> None:
+        if not os.read(fd, 64):
+            self._selector.unregister(fd)
+            self._stop.count += 1
 
     def _look_at(self, child: Child) -> None:
         name = child.spec.name

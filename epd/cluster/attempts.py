@@ -1,7 +1,9 @@
 """Attempts of requests: placed, withdrawn, split into their choices, ended.
 
-Admission is all or nothing and first come, first served: a refused request gives back what it held
-and goes back to its place; nobody overtakes it until some worker has room again.
+Admission is all or nothing and first come, first served, those of a lower priority before others:
+a refused request gives back what it held and goes back to its place; nobody overtakes it until some
+worker has room again. A step of priority is worth so many places in the line and no more, so that
+who waits is overtaken by so many and no more.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from epd.cluster.expected import continued
 from epd.cluster.instructions import Failed, Instruction, Tell
 from epd.cluster.items import Items
 from epd.cluster.placement import Placement
-from epd.cluster.queue import Queue
+from epd.cluster.queue import Queue, place_in_line
 from epd.cluster.requests import Answer, Item, Phase, Request
 from epd.cluster.submission import Submission
 from epd.cluster.suspects import Suspects
@@ -70,7 +72,7 @@ class Attempts:
     def current(self, key: RequestKey) -> Request | None:
         """The request whose current attempt this is."""
         request = self._requests.get(key.request_id)
-        return request if request is not None and request.key == key else None
+        return request if request is not None and request.attempt == key.attempt else None
 
     def find_item(self, key: ItemKey) -> tuple[Request, Item] | None:
         """The item whose current attempt this is, and its request."""
@@ -112,7 +114,7 @@ class Attempts:
             request.refused_by.clear()
 
     def admit(self) -> list[Instruction]:
-        """Place waiting requests until one has to wait: who lost a worker, then by arrival."""
+        """Place waiting requests until one has to wait: in their order, see `place_in_line`."""
         told = self.resume_items()
         for request in self._in_line:
             waiting = self.alive(request) and request.phase is Phase.WAITING
@@ -135,7 +137,7 @@ class Attempts:
 
     @property
     def _in_line(self) -> list[Request]:
-        return sorted(self._requests.values(), key=lambda r: (not r.deaths, r.order))
+        return sorted(self._requests.values(), key=place_in_line)
 
     def pace(self, name: str, interval_ms: int) -> None:
         """A worker that refused says how often it has room."""

@@ -24,12 +24,14 @@ class Tell:
 class Accepted:
     """The prompt's length is known and within the limits.
 
-    `token_ids` are the prompt's where its logprobs were asked for, else none.
+    `token_ids` are the prompt's where they or its logprobs were asked for, else none; those within
+    `row_spans`, half-open ranges, stand for rows of items.
     """
 
     request_id: str
     num_prompt_tokens: int
     token_ids: tuple[int, ...] = ()
+    row_spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

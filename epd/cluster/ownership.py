@@ -190,9 +190,11 @@ class Ownership:
         request.phase = Phase.WAITING
         request.answer.num_prompt_tokens = num_tokens
         scored = request.sampling.prompt_logprobs is not None
-        token_ids = tuple(prompt.token_ids()) if scored else ()
+        told = scored or request.answer.submission.tells_prompt
+        token_ids = tuple(prompt.token_ids()) if told else ()
+        row_spans = prompt.row_spans if told else ()
         return [
-            Accepted(request.request_id, num_tokens, token_ids),
+            Accepted(request.request_id, num_tokens, token_ids, row_spans),
             *self._items.run_needed(request),
             *self._part_choices(request),
             *self._attempts.admit(),
@@ -295,19 +297,14 @@ class Ownership:
         if emitted is None:
             return []
         emit = answer.emit(emitted)
-        if not request.live:
+        if emitted.finish_reason is not None and not request.live:
             return [emit, *self._attempts.finish(request), *self._attempts.admit()]
-        if sender == request.placed.decode and request.decoded:
-            self._hand_over(request, request.placed.prefill)
+        if sender == request.placed.decode and not request.handed_over and request.decoded:
+            request.handed_over = True  # no token before decode's own is missing
+            self._placement.ended(request.placed.prefill)
         if self._attempts.suspects.proven(request):
             return [emit, *self._attempts.admit()]
         return [emit]
-
-    def _hand_over(self, request: Request, prefill: str) -> None:
-        """Decode runs and no token before its own is missing: prefill is done with the request."""
-        if not request.handed_over:
-            request.handed_over = True
-            self._placement.ended(prefill)
 
     def request_failed(self, sender: str, message: RequestFailed) -> list[Instruction]:
         """An attempt ended on a worker."""

@@ -1,8 +1,13 @@
-"""How long a request would wait for KV, as far as workers have said how often they have room."""
+"""The line for KV: who stands where, and how long a request would wait, as far as workers have said
+how often they have room."""
 
 from __future__ import annotations
 
+from epd.cluster.requests import Request
 from epd.errors import Overloaded
+
+PLACES = 1024
+"""Requests that came before one and that it goes before, for a step of priority less."""
 
 
 class Queue:
@@ -29,3 +34,9 @@ class Queue:
             return None
         text = f"{ahead} requests wait for KV, for {wait_s:.0f} s as it seems"
         return Overloaded(text, retry_after_s=wait_s - self._max_wait_s)
+
+
+def place_in_line(request: Request) -> tuple[bool, int]:
+    """Who lost a worker, then by arrival and priority: as in vLLM the lower one is earlier."""
+    behind = PLACES * request.answer.submission.priority
+    return not request.deaths, request.order + behind

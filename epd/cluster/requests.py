@@ -134,7 +134,8 @@ class Answer:
             self._begun = True
             scores = tuple(self._scores[token] for token in sorted(self._scores))
             opening = Opening(self.num_cached_tokens or 0, scores)
-        last = all(stream.ended for stream in self.streams.values())
+        ended = run.finish_reason is not None
+        last = ended and all(stream.ended for stream in self.streams.values())
         return Emit(self.request_id, run, opening, last)
 
 
@@ -307,6 +308,8 @@ class Request:
 
     def row_ends(self) -> Iterator[tuple[Item, int]]:
         """Each item with the number of prompt tokens up to its last row."""
+        if not self.items:  # a long prompt is not put together for nothing
+            return
         for item, offset in zip(self.items, self.prompt().offsets, strict=True):
             assert item.layout is not None
             yield item, offset + max((end for _, end in item.layout.row_spans), default=0)

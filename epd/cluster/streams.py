@@ -22,6 +22,8 @@ class Stream:
     def take(self, run: TokenRun) -> TokenRun | None:
         """What can be emitted now that `run` is here, if anything."""
         first = len(self.emitted)
+        if run.first_index == first and not (self._ahead or self._end or run.logprobs):
+            return self._next(run)
         logprobs = run.logprobs or (None,) * len(run.token_ids)
         pairs = zip(run.token_ids, logprobs, strict=False)
         self._ahead |= {i: pair for i, pair in enumerate(pairs, run.first_index) if i >= first}
@@ -33,6 +35,12 @@ class Stream:
             if token[1] is not None:
                 found.append(token[1])
         return self._emit(run, first, tuple(found))
+
+    def _next(self, run: TokenRun) -> TokenRun | None:
+        """Nothing is missing or twice, as it nearly always is: the run goes out as it came."""
+        self.emitted += run.token_ids
+        self.ended = run.finish_reason is not None
+        return run if run.token_ids or self.ended else None
 
     def _emit(
         self, run: TokenRun, first: int, logprobs: tuple[TokenLogprobs, ...]

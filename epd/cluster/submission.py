@@ -38,7 +38,8 @@ class ItemJob:
 class Submission:
     """A validated request: text[0], items[0], text[1], ... as token ids without placeholders.
 
-    KV is shared with prompts of the same `cache_salt` only.
+    KV is shared with prompts of the same `cache_salt` only. Those of a lower `priority` go first.
+    `tells_prompt`: the client wants to see the ids of the whole prompt, items included.
     """
 
     request_id: str
@@ -46,3 +47,5 @@ class Submission:
     items: tuple[ItemJob, ...]
     sampling: SamplingParams
     cache_salt: str = ""
+    priority: int = 0
+    tells_prompt: bool = False

@@ -4,6 +4,7 @@ Building a configuration reads no network, no device and no model. Each room rec
 section only.
 """
 
+from epd.config.keys import ApiKey
 from epd.config.loading import dump_config, load_config
 from epd.config.media import ItemLimits, MediaConfig
 from epd.config.section import Section
@@ -19,6 +20,7 @@ from epd.config.topology import ROLES, Topology
 
 __all__ = [
     "ROLES",
+    "ApiKey",
     "Config",
     "EncodeConfig",
     "GatewayConfig",

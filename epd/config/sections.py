@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from epd.config.keys import ApiKeys
 from epd.config.media import MediaConfig
 from epd.config.section import MIB, Section
 from epd.config.topology import Topology
@@ -14,13 +15,23 @@ from epd.errors import ConfigError
 from epd.types import Modality
 
 
-class GatewayConfig(Section):
+class GatewayConfig(ApiKeys):
     """The HTTP front."""
 
     host: str = Field("127.0.0.1", description="address the HTTP server binds to")
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 picks a free one")
     served_model_name: str | None = Field(
         None, description="name clients use; the model folder's name unless set"
+    )
+    other_model_names: tuple[str, ...] = Field((), description="names that mean the same model")
+    chat_template: Path | None = Field(
+        None, description="file with a Jinja template; the checkpoint's own unless set"
+    )
+    tool_call_format: Literal["auto", "hermes", "none"] = Field(
+        "auto", description="how the model writes tool calls; found in the chat template unless set"
+    )
+    reasoning_format: Literal["auto", "think", "none"] = Field(
+        "auto", description="how it writes reasoning; found in the chat template unless set"
     )
     max_body_bytes: int = Field(64 * MIB, gt=0, description="largest HTTP body")
     max_items: int = Field(64, ge=0, description="most items in one request, of all kinds")
@@ -30,15 +41,31 @@ class GatewayConfig(Section):
     )
     known_sources: int = Field(4096, ge=0, description="items kept under the uuid of a client")
     known_bytes: int = Field(256 * MIB, ge=0, description="memory for them")
+    responses_bytes: int = Field(
+        256 * MIB, ge=0, description="memory for responses that can be continued; 0 keeps none"
+    )
+    responses_tenant_bytes: int = Field(
+        64 * MIB, gt=0, description="the most of it that one tenant takes"
+    )
+    responses_s: float = Field(
+        3600.0, gt=0, description="how long a response and its media are kept at most"
+    )
     max_wait_s: float = Field(
         120.0, gt=0, description="a request that would wait longer for KV is answered with 429"
     )
+    grammar_timeout_s: float = Field(
+        2.0, gt=0, description="processor time that the form of an answer may take to compile"
+    )
+    max_grammars: int = Field(16, ge=1, description="forms that wait to be compiled, before 429")
     request_timeout_s: float = Field(600.0, gt=0, description="a request ends after this with 503")
     drain_s: float = Field(
         30.0, ge=0, description="a worker drained over HTTP may finish for so long unless told else"
     )
     admin_key: str = Field(
         "", description="bearer token for draining workers; without it only this machine may"
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (), description='origins whose web pages may ask (CORS), or ["*"]; none unless set'
     )
     allow: dict[str, tuple[str, ...]] = Field(
         {}, description="values that parts of workers' fingerprints may have, by the part's name"
@@ -136,6 +163,9 @@ class Config(Section):
     """Everything. `name`, `listen` and `gateways` matter to a single role started by hand."""
 
     model: str = Field("", description="folder of the checkpoint")
+    trust_remote_code: bool = Field(
+        False, description="load processors whose code lies in the checkpoint's folder"
+    )
     topology: str = Field("1E1P1D", description="NENPND, NENPD (fused) or EPD (one engine)")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="the checkpoint's own unless set"

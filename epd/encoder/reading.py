@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 
 from epd.config import MediaConfig
@@ -14,17 +14,20 @@ from epd.encoder.events import PreparedItem, Towers
 from epd.encoder.times import ItemTimes
 from epd.errors import BadMedia, BadRequest, EpdError, InternalError
 from epd.media import content_key
-from epd.media.decoded import Media, Tensors, VideoInfo
+from epd.media.decoded import Media, Sound, Tensors, VideoInfo
 from epd.media.decoders import Decoders
 from epd.media.frames import load_clip
 from epd.media.sampling import capped
 from epd.media.tensors import read_tensors
 from epd.media.versions import decoding
 from epd.models.adapter import Asked
-from epd.types import Activity, ItemForm, ItemKey, MediaOptions, Modality
+from epd.types import PAST_THE_END, Activity, ItemForm, ItemKey, MediaOptions, Modality
 from epd.wire.messages import EncodeItem
 
 log = logging.getLogger(__name__)
+
+SHORTEST_S = 0.1
+"""Of the last window of a sound: what is left is less than a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class Reader:
             case Modality.IMAGE:
                 return decoders.image(data)
             case Modality.AUDIO:
-                return decoders.audio(data, self._towers.sampling_rate)
+                return windowed(decoders.audio(data, self._towers.sampling_rate), job.options)
             case Modality.TIME_SERIES:
                 return decoders.series(data)
             case Modality.VIDEO:
@@ -170,6 +173,17 @@ class Reader:
 def whose(item: ItemKey) -> dict[str, str | int]:
     """For log lines that are about one item."""
     return {"request": item.request_id, "item": item.index}
+
+
+def windowed(sound: Sound, options: MediaOptions) -> Sound:
+    """The part of a sound that was asked for. BadMedia where it begins behind the end."""
+    if options.most_s is None:
+        return sound
+    begin = int(options.begin_s * sound.rate)
+    if begin and len(sound.samples) - begin < SHORTEST_S * sound.rate:
+        raise BadMedia("the sound has ended before this window", code=PAST_THE_END)
+    samples = sound.samples[begin : begin + int(options.most_s * sound.rate)]
+    return replace(sound, samples=samples)
 
 
 @contextmanager

@@ -15,51 +15,7 @@ import torch
 from epd.engine.tables import IdLists, Seats, fit, put
 from epd.types import SamplingParams
 
-
-class Adjustments:
-    """All of them, in the order in which they apply. Slots are small numbers for requests."""
-
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
-        self._all: tuple[Adjustment, ...] = (
-            Bias(vocab_size, device),
-            RepetitionPenalty(device),
-            CountPenalties(vocab_size, device),
-            LateStop(device),
-        )
-
-    def add(
-        self, slot: int, sampling: SamplingParams, prompt: Sequence[int], generated: Sequence[int]
-    ) -> bool:
-        """A request takes the slot. Whether nothing will ever be changed for it."""
-        for adjustment in self._all:
-            adjustment.add(slot, sampling, prompt, generated)
-        return not any(adjustment.wanted(sampling) for adjustment in self._all)
-
-    def forget(self, slot: int) -> None:
-        """Its request is gone."""
-        for adjustment in self._all:
-            adjustment.forget(slot)
-
-    def apply(self, logits: torch.Tensor, slots: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """[N, vocab] for token number `index` of `slots`, both [N] on the host -> adjusted scores.
-
-        A new tensor in float32 where anything changes, else the logits themselves.
-        """
-        scores = logits
-        for adjustment in self._all:
-            places = adjustment.concerned(slots, index)
-            if len(places):
-                if scores is logits:
-                    scores = logits.to(torch.float32, copy=True)
-                adjustment.adjust(scores, places, adjustment.rows(slots[places]))
-        return scores
-
-    def accept(self, slots: torch.Tensor, index: torch.Tensor, ids: torch.Tensor) -> None:
-        """These ids, on the device, were chosen for the slots."""
-        for adjustment in self._all:
-            places = adjustment.concerned(slots, index)
-            if len(places):
-                adjustment.accept(adjustment.rows(slots[places]), places, ids)
+_LAST = -1e30  # no chance beside any other score, and the best one where all others are -inf
 
 
 class Adjustment(ABC):
@@ -211,11 +167,12 @@ class CountPenalties(Adjustment):
 
 
 class LateStop(Adjustment):
-    """min_tokens: until then no id that would stop the answer."""
+    """min_tokens: until then no id that would stop the answer, unless its grammar ends there."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self._stops = IdLists(device)
+        self._scores = torch.zeros(0, 1, device=device)
         self._first = torch.zeros(0, 1, dtype=torch.int64)  # by slot: where a stop may come
 
     def add(
@@ -238,7 +195,9 @@ class LateStop(Adjustment):
         self, row: int, sampling: SamplingParams, prompt: Sequence[int], generated: Sequence[int]
     ) -> None:
         self._stops.set(row, sampling.stop_token_ids)
+        self._scores = fit(self._scores, row + 1, 1)
+        self._scores[row] = _LAST if sampling.grammar else -torch.inf
 
     def adjust(self, scores: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) -> None:
-        at = put(places, self._device)[:, None]
-        scores[at, self._stops.get(rows)] = -torch.inf
+        at, on_device = put(torch.stack([places, rows]), self._device)[:, :, None]
+        scores[at, self._stops.get(rows)] = self._scores[on_device[:, 0]]

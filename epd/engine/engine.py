@@ -25,13 +25,16 @@ from epd.engine.runner import ChunkRows, Outcome, Runner
 from epd.engine.sampler import BROKEN, Sampler
 from epd.engine.scheduler import Scheduler, Step
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded
+from epd.grammar import Grammars
 from epd.types import Prefix, RequestKey, TokenLogprobs, TokenRun
 
 
 class Engine:
     """Started requests, their blocks, and one forward at a time."""
 
-    def __init__(self, model: LanguageModel, config: LanguageConfig) -> None:
+    def __init__(
+        self, model: LanguageModel, config: LanguageConfig, grammars: Grammars | None = None
+    ) -> None:
         self._model = model
         self._prefix_cache = config.prefix_cache
         size, blocks, host = (
@@ -42,7 +45,7 @@ class Engine:
         self._pool = BlockPool(num_blocks=blocks, block_size=size)
         self._host = HostBlocks(host)
         self._cache = KvCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
-        self._sampler = Sampler(vocab_size=model.vocab_size, device=model.device)
+        self._sampler = Sampler(vocab_size=model.vocab_size, device=model.device, grammars=grammars)
         self._phases = Phases()
         self._runner = Runner(
             model, self._cache, self._pool, SdpaBackend(), self._sampler, self._phases
@@ -315,8 +318,7 @@ class Engine:
         if self._scheduler.get(state.key) is not state:
             return  # another of its choices failed it in this step
         if any(token == BROKEN for token, _ in sampled):
-            self._pool.disown(state.key)
-            self._fail(state.key, InternalError("the model's logits are not finite"), result)
+            self._fail(state.key, self._fault(chunk), result)
             return
         self._scheduler.complete(chunk)
         if chunk.choice is None:
@@ -327,6 +329,14 @@ class Engine:
             self._emit(state, choice, token, logprobs, result)
         if not state.in_prompt:
             self._after_tokens(chunk, result)
+
+    def _fault(self, chunk: Chunk) -> EpdError:
+        """Why there is no token. KV that gives no finite logits is not to be found again."""
+        for choice in chunk.samples:
+            if (fault := self._sampler.fault(choice.name)) is not None:
+                return fault
+        self._pool.disown(chunk.state.key)
+        return InternalError("the model's logits are not finite")
 
     def _emit(
         self,

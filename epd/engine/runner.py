@@ -179,6 +179,8 @@ class Runner:
         else:
             return Outcome()
         ids: list[int] = sampled.ids.tolist()
+        if likeliest is None:
+            self._sampler.chosen(names, ids)
         return Outcome(ids, sampled.logprobs())
 
     def _prompt_logprobs(

@@ -1,6 +1,7 @@
 """From logits to token ids: a few tensor operations for the whole batch, no device sync.
 
-Order and meaning as in transformers' generate(): bias, penalties, stops that come too early; then
+Order and meaning as in transformers' generate(): bias, penalties, stops that come too early, what
+the grammar forbids; then
 the argmax where the temperature is 0, else temperature, top_k, top_p, min_p and a draw.
 
 A row depends on nothing but its own logits, parameters, tokens and index.
@@ -13,11 +14,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from epd.engine.adjustments import Adjustments
+from epd.engine.adjusting import Adjustments
 from epd.engine.draw import Draws
 from epd.engine.largest import argmax
 from epd.engine.logprobs import measure, read
 from epd.engine.tables import Seats, fit, put
+from epd.errors import EpdError
+from epd.grammar import Grammars, no_grammars
 from epd.types import SamplingParams, TokenLogprobs
 
 # In place of a token id where the logits were not finite.
@@ -50,12 +53,14 @@ class Sampler:
     """
 
     @torch.inference_mode()
-    def __init__(self, *, vocab_size: int, device: torch.device) -> None:
+    def __init__(
+        self, *, vocab_size: int, device: torch.device, grammars: Grammars | None = None
+    ) -> None:
         self._vocab_size = vocab_size
         self._device = device
         self._seats = Seats()
         self._slots: dict[Hashable, int] = {}
-        self._adjustments = Adjustments(vocab_size, device)
+        self._adjustments = Adjustments(vocab_size, device, grammars or no_grammars())
         self._draws = Draws(device)
         # On the host, by slot: index of the next token; 0 without logprobs, else 1 + how many top.
         self._asked = torch.zeros(0, 2, dtype=torch.int64)
@@ -120,6 +125,15 @@ class Sampler:
         self._asked[slots, 0] += 1
         measured = self._measure(logits, ids, asked)
         return Sampled(torch.where(finite, ids, BROKEN), asked.tolist(), measured)
+
+    def chosen(self, names: Sequence[Hashable], ids: Sequence[int]) -> None:
+        """What sample() or take() gave for the names, once it is on the host."""
+        slots = torch.tensor([self._slots[name] for name in names], dtype=torch.int64)
+        self._adjustments.chosen(slots, ids)
+
+    def fault(self, name: Hashable) -> EpdError | None:
+        """Why its id is BROKEN, where that is no fault of the logits."""
+        return self._adjustments.fault(self._slots[name])
 
     def _known(self, sampling: SamplingParams) -> SamplingParams:
         """Without ids outside of the vocabulary: they never come, and are no place to write to."""

@@ -12,10 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import aclosing
 
+from pydantic_core import to_json
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from epd.errors import Cancelled, EpdError
+from epd.gateway.batch import submit
 from epd.gateway.completion import Completion, Piece, joined
 from epd.gateway.errors import unexpected
 from epd.gateway.front import Front, Prepared
@@ -23,6 +25,11 @@ from epd.gateway.leaving import while_connected
 from epd.gateway.path_headers import CALL
 from epd.gateway.service import Service
 from epd.gateway.shapes import Event
+
+MOST_AT_ONCE = 64
+"""Events in one write, where more tokens are here than were sent."""
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def answer(service: Service, front: Front, prepared: Prepared) -> Response:
@@ -49,13 +56,16 @@ class Answer(Response, ABC):
         """Run the request and send what comes of it."""
 
     async def _submit(self, scope: Scope) -> Completion:
-        spec = self._prepared.spec
-        call = scope[CALL] = await self._service.submit(spec)
+        specs, shows_stop = self._prepared.specs, self._prepared.shows_stop
+        call = scope[CALL] = await submit(self._service, specs)
+        num_choices = sum(spec.sampling.n for spec in specs)
         return Completion(
             call,
-            detokenizers=[self._front.detokenizer(self._prepared) for _ in range(spec.sampling.n)],
-            stop_token_ids=spec.sampling.stop_token_ids,
+            detokenizers=[self._front.detokenizer(self._prepared) for _ in range(num_choices)],
+            stop_token_ids=() if shows_stop else specs[0].sampling.stop_token_ids,
+            form=self._prepared.form,
             shows_path=self._prepared.shows_path,
+            account=self._prepared.account,
         )
 
 
@@ -67,6 +77,7 @@ class WholeAnswer(Answer):
         pieces: dict[int, list[Piece]] = {}
         async with aclosing(completion.pieces()) as found:
             async for piece in found:
+                self._shape.seen(completion, piece)
                 pieces.setdefault(piece.choice, []).append(piece)
         await self._shape.begun(completion)
         choices = [joined(pieces[choice]) for choice in sorted(pieces)]
@@ -76,7 +87,10 @@ class WholeAnswer(Answer):
 class StreamedAnswer(Answer):
     """Server-sent events."""
 
-    _started = False
+    def __init__(self, service: Service, front: Front, prepared: Prepared) -> None:
+        super().__init__(service, front, prepared)
+        self._started = False
+        self._unsent: list[bytes] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -89,17 +103,18 @@ class StreamedAnswer(Answer):
         try:
             completion = await self._submit(scope)
             await self._pieces(completion, send)
-            await self._events(send, self._shape.ended(completion))
-            await self._write(send, self._shape.closing)
+            await self._end(send, self._shape.ended(completion), self._shape.closing)
         except EpdError as error:
             if not self._started:
                 raise
-            await self._events(send, self._shape.failed(error))
+            await self._failed(send, error)
         except Exception as error:
             if not self._started:
                 raise
-            await self._events(send, self._shape.failed(unexpected(error)))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._failed(send, unexpected(error))
+
+    async def _failed(self, send: Send, error: EpdError) -> None:
+        await self._end(send, self._shape.failed(error), self._shape.broken_off)
 
     async def _pieces(self, completion: Completion, send: Send) -> None:
         async with aclosing(completion.pieces()) as pieces:
@@ -107,7 +122,9 @@ class StreamedAnswer(Answer):
                 if not self._started:
                     await self._shape.begun(completion)
                     await self._start(send)
-                await self._events(send, self._shape.piece(completion, piece))
+                self._unsent += map(_written, self._shape.piece(completion, piece))
+                if not completion.call.more or len(self._unsent) >= MOST_AT_ONCE:
+                    await self._flush(send)
 
     async def _start(self, send: Send) -> None:
         self._started = True
@@ -115,16 +132,22 @@ class StreamedAnswer(Answer):
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _events(self, send: Send, events: Iterable[Event]) -> None:
-        await self._write(send, b"".join(_written(event) for event in events))
+    async def _end(self, send: Send, events: Iterable[Event], closing: bytes) -> None:
+        """The last that is sent."""
+        data = b"".join([*self._unsent, *map(_written, events), closing])
+        await send({"type": "http.response.body", "body": data, "more_body": False})
 
-    async def _write(self, send: Send, data: bytes) -> None:
-        if data:
+    async def _flush(self, send: Send) -> None:
+        """Events of tokens that came together go out together."""
+        if data := b"".join(self._unsent):
+            self._unsent.clear()
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 def _written(event: Event) -> bytes:
-    # In ASCII: some clients take U+2028 and U+0085 for the end of a line.
-    data = json.dumps(event.data, separators=(",", ":"))
-    name = f"event: {event.name}\n" if event.name else ""
-    return f"{name}data: {data}\n\n".encode("ascii")
+    """In ASCII: some clients take U+2028 and U+0085 for the end of a line."""
+    data = to_json(event.data)
+    if not data.isascii():
+        data = _ENCODER.encode(event.data).encode("ascii")
+    name = f"event: {event.name}\n".encode("ascii") if event.name else b""
+    return b"%sdata: %s\n\n" % (name, data)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
+from epd.gateway.accounts import Accounts
 from epd.gateway.errors import install
 from epd.gateway.front import Front
+from epd.gateway.guard import Guard
+from epd.gateway.openapi import describe
 from epd.gateway.path_headers import PathHeaders
+from epd.gateway.responses import Elsewhere, Responses
 from epd.gateway.routes import build_router
 from epd.gateway.service import Service
 
 
-def create_app(service: Service, front: Front) -> FastAPI:
-    """The whole HTTP surface; the app closes `front` when it shuts down."""
+def create_app(service: Service, front: Front, elsewhere: Elsewhere | None = None) -> FastAPI:
+    """The whole HTTP surface; the app closes `front` when it shuts down.
+
+    `elsewhere` are the cluster's other gateways, if there can be any.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -25,12 +33,33 @@ def create_app(service: Service, front: Front) -> FastAPI:
     app = FastAPI(
         title="epd",
         lifespan=lifespan,
-        openapi_url=None,  # no pages that the list of routes does not name
+        openapi_url=None,  # our own is a route like the others
         redirect_slashes=False,  # a redirect would repeat the client's Host
     )
     app.state.service = service
     app.state.front = front
-    app.include_router(build_router())
+    app.state.responses = Responses(front, elsewhere)
+    router = build_router()
+    app.include_router(router)
+    app.state.document = describe(router.routes)
     app.add_middleware(PathHeaders)
+    app.add_middleware(
+        Guard, accounts=Accounts(front.config.all_keys()), admin_key=front.config.admin_key
+    )
     install(app)
+    if front.config.allowed_origins:
+        _allow(app, front.config.allowed_origins)
     return app
+
+
+def _allow(app: FastAPI, origins: Sequence[str]) -> None:
+    """Web pages of these origins may ask, and read errors too. They send no cookies: a key is all
+    that this server knows its clients by.
+    """
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        expose_headers=("retry-after",),
+    )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from epd.errors import InternalError
+from epd.gateway.accounts import Account
 from epd.gateway.service import Call
 from epd.prompt import Detokenizer
-from epd.types import FinishReason, TokenLogprobs, TokenRun
+from epd.prompt.calls import PLAIN, AnswerForm, AnswerReader, CallPiece, Reading, joined_readings
+from epd.types import FinishReason, Modality, TokenLogprobs, TokenRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What one run of tokens adds to its choice, possibly no text.
+    """What one run of tokens adds to its choice, possibly nothing that can be shown.
 
     `token_ids` are all that count as generated, the one that stops included; `logprobs` are theirs
     where they were asked for.
@@ -25,15 +28,22 @@ class Piece:
     choice: int
     text: str
     token_ids: tuple[int, ...]
+    reasoning: str = ""
+    calls: tuple[CallPiece, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:
     """All pieces of one choice as one."""
+    read = joined_readings(
+        Reading(text=piece.text, reasoning=piece.reasoning, calls=piece.calls) for piece in pieces
+    )
     return Piece(
         choice=pieces[0].choice,
-        text="".join(piece.text for piece in pieces),
+        text=read.text,
+        reasoning=read.reasoning,
+        calls=read.calls,
         token_ids=tuple(chain.from_iterable(piece.token_ids for piece in pieces)),
         logprobs=tuple(chain.from_iterable(piece.logprobs for piece in pieces)),
         finish_reason=pieces[-1].finish_reason,
@@ -41,9 +51,10 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 
 
 class Completion:
-    """Drives one call. Choice number i becomes text in `detokenizers[i]`.
+    """Drives one call. Choice number i becomes text in `detokenizers[i]`, which has this `form`.
 
-    `shows_path`: its usage tells what was done for it.
+    A token that stops a choice and is one of `stop_token_ids` is no text of it. `shows_path`: its
+    usage tells what was done for it. `account` pays for all tokens at the end.
     """
 
     def __init__(
@@ -52,11 +63,14 @@ class Completion:
         *,
         detokenizers: Sequence[Detokenizer],
         stop_token_ids: tuple[int, ...],
+        form: AnswerForm = PLAIN,
         shows_path: bool = False,
+        account: Account | None = None,
     ) -> None:
         self.call = call
+        self._account = account
         self.shows_path = shows_path
-        self._choices = [_Choice(i, one) for i, one in enumerate(detokenizers)]
+        self._choices = [_Choice(i, one, AnswerReader(form)) for i, one in enumerate(detokenizers)]
         self._live = set(range(len(detokenizers)))
         self._stop_token_ids = frozenset(stop_token_ids)
 
@@ -76,8 +90,19 @@ class Completion:
                     return
             raise InternalError("gateway: the tokens ended without a finish reason")
         finally:
+            if self._account is not None:
+                spent = self.call.num_prompt_tokens + self._num_tokens
+                self._account.spend(spent, time.monotonic())
             if self._live:  # an error, or a client that left
                 await asyncio.shield(self.call.cancel())
+
+    def call_id(self, choice: int, index: int) -> str:
+        """What clients call one tool call of this completion; no other has it."""
+        return f"call_{self.call.request_id}_{choice}_{index}"
+
+    @property
+    def _num_tokens(self) -> int:
+        return sum(choice.num_tokens for choice in self._choices)
 
     def usage(self) -> dict[str, Any]:
         """OpenAI's usage object. Generated tokens count, ending eos tokens included.
@@ -85,26 +110,33 @@ class Completion:
         The path is an extension for those who asked for it.
         """
         num_prompt = self.call.num_prompt_tokens
-        num_tokens = sum(choice.num_tokens for choice in self._choices)
+        num_tokens = self._num_tokens
         return {
             "prompt_tokens": num_prompt,
             "completion_tokens": num_tokens,
             "total_tokens": num_prompt + num_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.call.num_cached_tokens},
+            "prompt_tokens_details": self._details(),
             **({"epd": self.call.path.shown()} if self.shows_path else {}),
         }
+
+    def _details(self) -> dict[str, int]:
+        """Of the prompt's tokens: those that were cached, and those that are rows of items."""
+        rows = self.call.path.num_rows()
+        of_items = {f"{modality.value}_tokens": rows[modality] for modality in Modality}
+        return {"cached_tokens": self.call.num_cached_tokens, **of_items}
 
 
 class _Choice:
     """One choice while it is made."""
 
-    def __init__(self, index: int, detokenizer: Detokenizer) -> None:
+    def __init__(self, index: int, detokenizer: Detokenizer, reader: AnswerReader) -> None:
         self.num_tokens = 0
         self._index = index
         self._detokenizer = detokenizer
+        self._reader = reader
 
     def take(self, run: TokenRun, stop_token_ids: frozenset[int]) -> Piece:
-        """The text of its next tokens, as far as no stop string ends it."""
+        """What its next tokens say, as far as no stop string or last call ends it."""
         if run.first_index != self.num_tokens:
             raise InternalError(
                 f"gateway: token {run.first_index} came where {self.num_tokens} was due"
@@ -119,10 +151,17 @@ class _Choice:
         reason, ids = run.finish_reason, run.token_ids
         if self._detokenizer.stopped:
             reason, ids = FinishReason.STOP, ids[: self._detokenizer.num_tokens - before]
+        found = self._reader.feed(text)
+        if reason is not None:
+            found = joined_readings([found, self._reader.finish()])
+        elif self._reader.done:
+            reason = FinishReason.STOP
         self.num_tokens += len(ids)
         return Piece(
             choice=self._index,
-            text=text,
+            text=found.text,
+            reasoning=found.reasoning,
+            calls=found.calls,
             token_ids=ids,
             logprobs=run.logprobs[: len(ids)],
             finish_reason=reason,

@@ -1,7 +1,8 @@
 """One way from anything that goes wrong to OpenAI's error body.
 
-EpdError              its own status, kind, code and param
-ValidationError       400, param = path of the field
+EpdError              its own status, kind, code and param: the table is epd/errors.py
+ValidationError       400, param = path of the field, where a request is read
+ClientDisconnect      499
 routing               404 and 405
 anything else         500, logged with its traceback, which never reaches a body
 """
@@ -17,19 +18,22 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from epd.errors import BadRequest, EpdError, InternalError
+from epd.errors import BadRequest, Cancelled, EpdError, InternalError, Unauthorized
 from epd.gateway.schemas import TAGS
+from epd.gateway.scrub import without_places
 
 logger = logging.getLogger(__name__)
 
 
 def error_body(error: EpdError) -> dict[str, Any]:
-    """What clients read."""
+    """What clients read. The server's own faults are told without places inside it."""
+    message = error.message if error.status < 500 else without_places(error.message)
     return {
         "error": {
-            "message": error.message,
+            "message": message,
             "type": error.kind,
             "param": error.param,
             "code": error.code,
@@ -40,9 +44,22 @@ def error_body(error: EpdError) -> dict[str, Any]:
 def error_response(error: EpdError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The body with its status, and Retry-After where that is known."""
     headers = dict(headers or {})
+    if error.status == Unauthorized.status:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+
+def shaped(error: Exception) -> EpdError:
+    """The error that a client is told of."""
+    match error:
+        case EpdError():
+            return error
+        case ClientDisconnect():
+            return Cancelled("the client left while sending")
+        case _:
+            return unexpected(error)
 
 
 def unexpected(error: BaseException) -> InternalError:
@@ -82,16 +99,16 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        message = f"{request.method} {request.url.path[:200]}: {error.detail}"
-        shaped = BadRequest(message, code=code)
-        shaped.status = error.status_code
-        return error_response(shaped, dict(error.headers or {}))
+        path = request.scope["path"][:200]
+        told = BadRequest(f"{request.method} {path}: {error.detail}", code=code)
+        told.status = error.status_code
+        return error_response(told, dict(error.headers or {}))
 
     app.add_middleware(Barrier)
 
 
 class Barrier:
-    """The outer barrier of one request: nothing unexpected leaves it without an answer."""
+    """The outer barrier of one request: no error leaves it but as an answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -110,7 +127,7 @@ class Barrier:
         try:
             await self._app(scope, receive, watch)
         except Exception as error:
-            shaped = unexpected(error)
+            told = shaped(error)
             if started:
                 raise  # the server cuts the connection: the client sees that the answer is broken
-            await error_response(shaped)(scope, receive, send)
+            await error_response(told)(scope, receive, send)

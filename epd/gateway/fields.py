@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from epd.errors import BadRequest
 
@@ -23,6 +25,20 @@ class Fields(BaseModel):
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """Known but not implemented: only null and these values are accepted."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """With what is accepted beside the fields, and nothing else."""
+        found = handler.resolve_ref_schema(handler(schema))
+        shown = found.setdefault("properties", {})
+        for name in sorted(cls.ignored):
+            shown.setdefault(name, {"description": "changes nothing"})
+        for name, values in sorted(cls.neutral.items()):
+            shown.setdefault(name, {"enum": [None, *values]})
+        found["additionalProperties"] = False
+        return found
 
     def check_extra(self, path: str = "") -> None:
         """BadRequest with the path of the first field, here or below, that is not accepted."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from epd.config import GatewayConfig, MediaConfig
 from epd.errors import BadRequest, TooLarge
+from epd.gateway.accounts import tenant_salt
 from epd.gateway.known import KnownSources, Name
 from epd.gateway.options import Opened, Options
 from epd.gateway.parts import MediaContent, VideoContent
@@ -41,13 +42,16 @@ class ItemReader:
             most_bytes=gateway.known_bytes, most_entries=gateway.known_sources
         )
 
-    def read(self, body: ChatRequest) -> Read:
-        """BadRequest or TooLarge names the part or the setting at fault."""
+    def read(self, body: ChatRequest, tenant: str) -> Read:
+        """Names mean something inside `tenant` only.
+
+        BadRequest or TooLarge names the part or the setting at fault.
+        """
         places = list(_places(body))
         self._check_taken(places)
         self._check_counts(places)
         named: dict[Name, Source] = {}
-        sources = self._open(places, body.cache_salt or "", named)
+        sources = self._open(places, tenant_salt(tenant, body.cache_salt or ""), named)
         opened = [
             Opened(
                 place=place,
@@ -58,7 +62,7 @@ class ItemReader:
             for (place, part), source in zip(places, sources, strict=True)
         ]
         items = iter(self._options.resolve(opened, body.media_io_kwargs, body.mm_processor_kwargs))
-        messages = [message.to_prompt(items) for message in body.messages]
+        messages = [message.to_prompt(items, i) for i, message in enumerate(body.messages)]
         return Read(messages=messages, named=list(named.items()))
 
     def _check_taken(self, places: Sequence[Placed]) -> None:
@@ -108,7 +112,7 @@ def _places(body: ChatRequest) -> list[Placed]:
     parts = [
         (place_of(i, j), part)
         for i, message in enumerate(body.messages)
-        if not isinstance(message.content, str)
+        if isinstance(message.content, list)
         for j, part in enumerate(message.content)
         if isinstance(part, MediaContent)
     ]

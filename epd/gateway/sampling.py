@@ -77,6 +77,7 @@ def resolve(request: ChatRequest, checkpoint: Checkpoint) -> SamplingParams:
         stop_token_ids=_stop_ids(request, checkpoint),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         prompt_logprobs=request.prompt_logprobs,
+        grammar=request.grammar[0],
     )
 
 

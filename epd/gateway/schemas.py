@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from functools import cached_property
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from epd.errors import BadRequest
 from epd.gateway.fields import Fields
-from epd.gateway.parts import PART_TAGS, STRING, Content, TextContent
-from epd.prompt import ItemPart, Message, TextPart
+from epd.gateway.parts import PART_TAGS, STRING
+from epd.gateway.structured import ResponseFormat, StructuredOutputs, wanted_grammar
+from epd.gateway.tools import MAX_TOOLS, Offer, Tool, ToolChoice
+from epd.gateway.turns import PARTS, ChatMessage
+from epd.prompt import Rendering
 
 MAX_MESSAGES = 4096
-MAX_PARTS = 4096
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_TOKENS = 256
@@ -25,55 +28,16 @@ MAX_BIASES = 1024
 MAX_LOGPROBS = 20
 MAX_SALT_CHARACTERS = 256
 MAX_SETTINGS = 32
+MAX_PRIORITY = 1000
+MAX_ARGUMENT_CHARACTERS = 1 << 16
 
 # Tags name the members of unions; pydantic puts them in error paths and errors.py takes them out.
-PARTS, LIST = "<parts>", "<list>"
+LIST = "<list>"
 TAGS = PART_TAGS | {PARTS, LIST}
-
-
-def _content_tag(value: Any) -> str | None:
-    return STRING if isinstance(value, str) else PARTS if isinstance(value, list) else None
 
 
 def _stop_tag(value: Any) -> str | None:
     return STRING if isinstance(value, str) else LIST if isinstance(value, list) else None
-
-
-class ChatMessage(Fields):
-    """One turn. What a client gets as an answer can be sent back as the assistant's turn."""
-
-    neutral: ClassVar = {
-        "annotations": ([],),
-        "audio": (),
-        "function_call": (),
-        "reasoning_content": ("",),
-        "refusal": ("",),
-        "tool_call_id": (),
-        "tool_calls": ([],),
-    }
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        Annotated[str, Tag(STRING)]
-        | Annotated[list[Content], Field(min_length=1, max_length=MAX_PARTS), Tag(PARTS)],
-        Discriminator(
-            _content_tag,
-            custom_error_type="content_type",
-            custom_error_message="content must be a string or a list of parts",
-        ),
-    ]
-    name: str | None = Field(None, max_length=256)
-
-    def to_prompt(self, items: Iterator[ItemPart]) -> Message:
-        """Takes its items from the front. OpenAI's "developer" is "system" to templates."""
-        role = "system" if self.role == "developer" else self.role
-        if isinstance(self.content, str):
-            return Message(role=role, content=self.content, name=self.name)
-        content = tuple(
-            TextPart(text=part.text) if isinstance(part, TextContent) else next(items)
-            for part in self.content
-        )
-        return Message(role=role, content=content, name=self.name)
 
 
 class StreamOptions(Fields):
@@ -82,6 +46,7 @@ class StreamOptions(Fields):
     neutral: ClassVar = {"include_obfuscation": (False,)}
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
@@ -89,6 +54,9 @@ Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+
+# A client's own name for its request, which stands in the answer as it is.
+RequestName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\z")]
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
@@ -118,18 +86,24 @@ class ChatRequest(Fields):
         }
     )
     neutral: ClassVar = {
+        "allowed_token_ids": (),
         "audio": (),
+        "bad_words": ([],),
+        "chat_template": (),
+        "documents": ([],),
+        "echo": (False,),
         "function_call": ("none", "auto"),
         "functions": ([],),
+        "length_penalty": (1.0,),
         "modalities": (["text"],),
         "moderation": (),
-        "parallel_tool_calls": (True, False),
         "prediction": (),
         "reasoning_effort": (),
-        "response_format": ({"type": "text"},),
+        "return_tokens_as_token_ids": (False,),
         "service_tier": ("auto", "default"),
-        "tool_choice": ("none", "auto"),
-        "tools": ([],),
+        "spaces_between_special_tokens": (True,),
+        "truncate_prompt_tokens": (),
+        "use_beam_search": (False,),
         "verbosity": (),
         "web_search_options": (),
     }
@@ -146,7 +120,8 @@ class ChatRequest(Fields):
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=-1, le=MAX_TOKENS)
     min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    repetition_penalty: float | None = Field(None, gt=0, le=10, allow_inf_nan=False)
+    # Far below, logits would leave the range of float32.
+    repetition_penalty: float | None = Field(None, ge=0.01, le=10, allow_inf_nan=False)
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: (
@@ -174,10 +149,22 @@ class ChatRequest(Fields):
         | None
     ) = None
     ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     cache_salt: str | None = Field(None, min_length=1, max_length=MAX_SALT_CHARACTERS)
+    request_id: RequestName | None = None
+    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
     return_token_ids: bool | None = None
     return_path: bool | None = None
     media_io_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
@@ -186,6 +173,8 @@ class ChatRequest(Fields):
     def check(self) -> None:
         """What one field alone cannot tell. BadRequest names the field."""
         self.check_extra()
+        for i, message in enumerate(self.messages):
+            message.check(f"messages[{i}]")
         if self.stream_options is not None and not self.stream:
             raise BadRequest("stream_options needs stream: true", param="stream_options")
         both = {self.max_tokens, self.max_completion_tokens} - {None}
@@ -197,6 +186,27 @@ class ChatRequest(Fields):
             raise BadRequest("min_tokens is more than max_tokens", param="min_tokens")
         if self.top_logprobs and not self.logprobs:
             raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+        if len(json.dumps(self.chat_template_kwargs)) > MAX_ARGUMENT_CHARACTERS:
+            raise BadRequest(
+                f"chat_template_kwargs: more than {MAX_ARGUMENT_CHARACTERS} characters of JSON",
+                param="chat_template_kwargs",
+            )
+        if self.continue_final_message and self.add_generation_prompt:
+            raise BadRequest(
+                "continue_final_message and add_generation_prompt exclude each other",
+                param="continue_final_message",
+            )
+        _ = self.grammar, self.offer  # to make them is to check them
+
+    @cached_property
+    def offer(self) -> Offer:
+        """The functions that it has for the model. BadRequest where they have no sense."""
+        return Offer(self.tools, self.tool_choice)
+
+    @cached_property
+    def grammar(self) -> tuple[str, str]:
+        """What the answer has to be, "" for any text, and the field that says so. BadRequest."""
+        return wanted_grammar(self.response_format, self.structured_outputs)
 
     @property
     def most_tokens(self) -> int | None:
@@ -214,3 +224,21 @@ class ChatRequest(Fields):
     def include_usage(self) -> bool:
         """Whether a stream ends with a usage chunk."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def shows_usage_so_far(self) -> bool:
+        """Whether every chunk of a stream has the usage up to it."""
+        options = self.stream_options
+        return options is not None and bool(options.continuous_usage_stats)
+
+    @property
+    def rendering(self) -> Rendering:
+        """How its messages become a prompt."""
+        continues = bool(self.continue_final_message)
+        opens = not continues if self.add_generation_prompt is None else self.add_generation_prompt
+        return Rendering(
+            add_generation_prompt=opens,
+            continue_final_message=continues,
+            tools=self.offer.shown,
+            arguments=self.chat_template_kwargs or {},
+        )

@@ -15,12 +15,16 @@ from epd.types import SamplingParams, TokenLogprobs, TokenRun
 class CallSpec:
     """A validated request. `sampling.max_tokens` may be more than the context has room for: the
     service lowers it once the prompt's length is known. `deadline_s` counts from submission. KV is
-    shared with prompts of the same `cache_salt` only. `traceparent` is the client's header."""
+    shared with prompts of the same `cache_salt` only. Of those that wait for room, requests of a
+    lower `priority` go first. `tells_prompt`: the ids of the whole prompt are wanted.
+    `traceparent` is the client's header."""
 
     draft: Draft
     sampling: SamplingParams
     deadline_s: float
     cache_salt: str = ""
+    priority: int = 0
+    tells_prompt: bool = False
     traceparent: str = ""
 
 
@@ -50,7 +54,12 @@ class Call(Protocol):
 
     @property
     def prompt_token_ids(self) -> tuple[int, ...]:
-        """The resolved prompt where its logprobs were asked for, else empty."""
+        """The resolved prompt where it or its logprobs were asked for, else empty."""
+        ...
+
+    @property
+    def prompt_row_spans(self) -> tuple[tuple[int, int], ...]:
+        """Half-open ranges of them that take rows of items instead of being tokens."""
         ...
 
     @property
@@ -63,6 +72,11 @@ class Call(Protocol):
 
         Ends when every choice has ended. EpdError.
         """
+        ...
+
+    @property
+    def more(self) -> bool:
+        """The next of what runs() gives is here already, as far as that can be told."""
         ...
 
     def end_choice(self, choice: int) -> None:

@@ -42,6 +42,8 @@ class Checkpoint:
     `dtype` is what the weights are stored in. `vocab_size` counts rows of the embedding, which
     can be more than the tokenizer knows. Any of `eos_token_ids` ends an answer.
 
+    `trust_remote_code`: a processor's code may come from the folder.
+
     Where the model is a part of a larger one, `config` and `architecture` are the part's, and the
     names of its weights in the files begin with `prefix`.
     """
@@ -57,6 +59,7 @@ class Checkpoint:
     vocab_size: int
     eos_token_ids: tuple[int, ...]
     prefix: str = ""
+    trust_remote_code: bool = False
 
     def adapter(self) -> Adapter:
         """The family's adapter for it."""
@@ -74,8 +77,13 @@ class Checkpoint:
         }
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read the folder's JSON files. ConfigError or UnsupportedModel say what is wrong with it."""
+def read_checkpoint(
+    path: str | Path, *, max_context: int | None = None, trust_remote_code: bool = False
+) -> Checkpoint:
+    """Read the folder's JSON files. ConfigError or UnsupportedModel say what is wrong with it.
+
+    `max_context` may be less than the checkpoint's own, never more.
+    """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"no checkpoint: {folder} is not a folder")
@@ -96,11 +104,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         spec=spec,
         name=folder.resolve().name,
         dtype=_dtype(config, folder, prefix),
-        max_context=_positive(config, "max_position_embeddings", folder),
+        max_context=_context(config, folder, max_context),
         vocab_size=vocab_size,
         eos_token_ids=_eos(config, generation)
         or tuple(token for token in spec.eos_token_ids if token < vocab_size),
         prefix=prefix,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -150,6 +159,16 @@ def _positive(config: dict[str, Any], key: str, folder: Path) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{folder / 'config.json'}: {key} is {value!r}, not a positive number")
     return value
+
+
+def _context(config: dict[str, Any], folder: Path, wanted: int | None) -> int:
+    most = _positive(config, "max_position_embeddings", folder)
+    if wanted is not None and wanted > most:
+        raise ConfigError(
+            f"language.max_context is {wanted}: {folder.name} has {most} positions",
+            param="language.max_context",
+        )
+    return wanted or most
 
 
 def _dtype(config: dict[str, Any], folder: Path, prefix: str) -> str:

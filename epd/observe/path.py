@@ -6,6 +6,7 @@ names of activities, stages and modalities are ours, never a client's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -190,6 +191,13 @@ class Path:
     def num_hits(self) -> int:
         """Items that cost no tower."""
         return sum(item.cached for item in self.items)
+
+    def num_rows(self) -> Counter[Modality]:
+        """Prompt tokens that take rows, by the modality of their items."""
+        found = Counter[Modality]()
+        for item in self.items:
+            found[item.modality] += item.num_rows
+        return found
 
     @property
     def pending(self) -> list[str]:

@@ -74,6 +74,10 @@ class Aliases:
         """The tokenizer's own id of a hidden token."""
         return self._ids[content]
 
+    def hides(self, token_id: int) -> bool:
+        """Whether the tokenizer's id is of a hidden token."""
+        return token_id in self._hidden_ids
+
     def alias_of(self, content: str) -> str:
         """What stands for the token in rendered text."""
         return self._alias[content]

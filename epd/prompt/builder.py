@@ -2,56 +2,147 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from epd.errors import BadRequest, InternalError
 from epd.models.spec import Checkpoint
 from epd.prompt.aliases import Aliases
-from epd.prompt.chat import ItemPart, Message, items_of, num_characters
+from epd.prompt.calls import calls_tools, opens_reasoning, reasons
+from epd.prompt.chat import ItemPart, Message, Rendering, items_of, num_characters
 from epd.prompt.detokenizer import Detokenizer
 from epd.prompt.draft import Draft, MediaPart
 from epd.prompt.template import Template
 from epd.prompt.token_texts import TokenTexts
-from epd.prompt.tokenizer import read_template, read_tokenizer
+from epd.prompt.tokenizer import read_file, read_template, read_tokenizer
 from epd.types import Modality
 
 # Normalisation can compose this many characters to one at most, by a wide margin.
 _COMPOSED = 4
 
+_TAIL = 16  # tokens; the mark of reasoning and white space, spelled by the character
+
 
 class PromptBuilder:
     """One checkpoint's way from chat to ids and back. Thread-safe; slow calls, so off the loop."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, template: Path | None = None) -> None:
         tokenizer = read_tokenizer(checkpoint.path)
         self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
         self._placeholders = dict(checkpoint.spec.placeholders)
         self._modality = {token: modality for modality, token in self._placeholders.items()}
         self._aliases = Aliases(self._tokenizer, also=self._placeholders.values())
-        self.template = Template(
-            tokenizer,
-            read_template(checkpoint.path, tokenizer, checkpoint.spec.default_template),
-            self._aliases,
-            self._placeholders,
+        source = (
+            read_template(checkpoint.path, tokenizer, checkpoint.spec.default_template)
+            if template is None
+            else read_file(template)
         )
+        self.template = Template(tokenizer, source, self._aliases, self._placeholders)
+        self.reasons = reasons(source)
+        self.calls_tools = calls_tools(source)
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self.added_tokens = frozenset(token.content for token in added)
         self.token_texts = TokenTexts(self._tokenizer)
         self._bos: str | None = tokenizer.bos_token
         self._before, self._after = _added_around(self._tokenizer)
-        self._max_context = checkpoint.max_context
+        self.max_context = checkpoint.max_context
+        self._vocab_size = checkpoint.vocab_size
         longest_token = max(map(len, self._tokenizer.get_vocab()))
         self._max_characters = checkpoint.max_context * longest_token * _COMPOSED
 
-    def build(self, messages: Sequence[Message]) -> Draft:
+    def build(self, messages: Sequence[Message], rendering: Rendering | None = None) -> Draft:
         """BadRequest names what the client can fix."""
+        rendering = rendering or Rendering()
         items = list(items_of(messages))
-        self._check(messages, items)
-        text = self.template.render(messages)
+        self._check(messages, items, rendering)
+        text = self.template.render(messages, rendering)
         sequence, texts_before = self._find_placeholders(text)
-        bound = _bind(sequence, items)
-        ids = self._cut(self._encode(text), len(sequence))
+        bound = _bind(sequence, items, "messages", "the model's chat template shows")
+        return self._draft(self._encode(text), bound, texts_before)
+
+    def build_raw(
+        self,
+        prompt: str | Sequence[int],
+        items: Sequence[tuple[str, ItemPart]] = (),
+        *,
+        add_special_tokens: bool = True,
+    ) -> Draft:
+        """Of a text in which special tokens are what they say, or of ids as they are.
+
+        The tokenizer's own tokens around a text are added as it adds them to any text.
+        """
+        if isinstance(prompt, str):
+            ids, sequence, texts_before = self._read_text(prompt, add_special_tokens)
+        else:
+            ids = self._checked(prompt, "prompt")
+            sequence, texts_before = self._read_ids(ids)
+        if not ids:
+            raise BadRequest("the prompt has no tokens", param="prompt")
+        bound = _bind(sequence, list(items), "prompt", "the prompt has placeholders for")
+        return self._draft(ids, bound, texts_before)
+
+    def tokens(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """What the tokenizer makes of any text."""
+        self._check_characters(len(text))
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def tokens_of(self, draft: Draft) -> list[int]:
+        """The draft's ids, an item being its placeholder."""
+        ids = list(draft.text[0])
+        for part, text in zip(draft.parts, draft.text[1:], strict=True):
+            ids += [self._aliases.id_of(self._placeholders[part.modality]), *text]
+        return ids
+
+    def text_of(self, ids: Sequence[int], param: str) -> str:
+        """What they say, special tokens by their names; `param` is what a client calls them."""
+        text: str = self._tokenizer.decode(self._checked(ids, param), skip_special_tokens=False)
+        return text
+
+    def names_of(self, ids: Sequence[int]) -> list[str]:
+        """What the vocabulary calls them."""
+        return [self._tokenizer.id_to_token(token_id) or "" for token_id in ids]
+
+    def _read_text(
+        self, prompt: str, add_special_tokens: bool
+    ) -> tuple[list[int], list[Modality], list[str]]:
+        self._check_characters(len(prompt))
+        text = self._aliases.hide(prompt)
+        ids = self._aliases.encode(text)
+        if add_special_tokens:
+            ids = [*self._before, *ids, *self._after]
+        return ids, *self._find_placeholders(text)
+
+    def _read_ids(self, ids: Sequence[int]) -> tuple[list[Modality], list[str]]:
+        """As _find_placeholders, of ids."""
+        modality_of = {self._aliases.id_of(token): m for token, m in self._modality.items()}
+        sequence: list[Modality] = []
+        before: list[str] = []
+        last = 0
+        for place, token_id in enumerate(ids):
+            if (modality := modality_of.get(token_id)) is not None:
+                sequence.append(modality)
+                before.append(self._tokenizer.decode(ids[last:place], skip_special_tokens=False))
+            if self._aliases.hides(token_id):
+                last = place + 1
+        return sequence, before
+
+    def _checked(self, ids: Sequence[int], param: str) -> list[int]:
+        unknown = next((one for one in ids if not 0 <= one < self._vocab_size), None)
+        if unknown is not None:
+            raise BadRequest(
+                f"token {unknown} is not in the vocabulary of {self._vocab_size}", param=param
+            )
+        return list(ids)
+
+    def _draft(
+        self, all_ids: list[int], bound: list[tuple[str, ItemPart]], texts_before: list[str]
+    ) -> Draft:
+        ids = self._cut(all_ids, len(bound))
         self._check_length(sum(map(len, ids)) + len(bound))
         parts = tuple(
             MediaPart(
@@ -66,27 +157,50 @@ class PromptBuilder:
         )
         return Draft(text=ids, parts=parts)
 
-    def detokenizer(self, stops: Sequence[str] = (), *, min_tokens: int = 0) -> Detokenizer:
-        """For one choice of an answer."""
-        return Detokenizer(self._tokenizer, stops=stops, min_tokens=min_tokens)
+    def opens_reasoning(self, draft: Draft) -> bool:
+        """Whether the answer begins inside of reasoning."""
+        tail = list(draft.text[-1][-_TAIL:])
+        return opens_reasoning(self._tokenizer.decode(tail, skip_special_tokens=False))
 
-    def _check(self, messages: Sequence[Message], items: list[tuple[str, ItemPart]]) -> None:
+    def detokenizer(
+        self,
+        stops: Sequence[str] = (),
+        *,
+        min_tokens: int = 0,
+        shows_special: bool = False,
+        shows_stop: bool = False,
+    ) -> Detokenizer:
+        """For one choice of an answer."""
+        return Detokenizer(
+            self._tokenizer,
+            stops=stops,
+            min_tokens=min_tokens,
+            shows_special=shows_special,
+            shows_stop=shows_stop,
+        )
+
+    def _check(
+        self, messages: Sequence[Message], items: list[tuple[str, ItemPart]], rendering: Rendering
+    ) -> None:
         if not messages:
             raise BadRequest("messages must not be empty", param="messages")
         for where, item in items:
             if item.modality not in self._placeholders:
                 raise BadRequest(f"{where}: this model takes no {item.modality}", param=where)
-        if num_characters(messages) > self._max_characters:  # too long whatever its tokens are
+        self._check_characters(num_characters(messages) + len(json.dumps(rendering.tools)))
+
+    def _check_characters(self, num: int) -> None:
+        if num > self._max_characters:  # too long whatever its tokens are
             raise self._too_long("more")
 
     def _check_length(self, num_tokens: int) -> None:
         """An item takes one token at least, an answer too."""
-        if num_tokens >= self._max_context:
+        if num_tokens >= self.max_context:
             raise self._too_long(f"at least {num_tokens}")
 
     def _too_long(self, has: str) -> BadRequest:
         return BadRequest(
-            f"this model's context is {self._max_context} tokens, prompt and answer together; "
+            f"this model's context is {self.max_context} tokens, prompt and answer together; "
             f"the prompt has {has}",
             param="messages",
             code="context_length_exceeded",
@@ -126,7 +240,7 @@ class PromptBuilder:
 
 
 def _bind(
-    sequence: list[Modality], items: list[tuple[str, ItemPart]]
+    sequence: list[Modality], items: list[tuple[str, ItemPart]], param: str, showing: str
 ) -> list[tuple[str, ItemPart]]:
     """The k-th placeholder of a modality takes its k-th item; the result is in prompt order."""
     shown = Counter(sequence)
@@ -134,9 +248,9 @@ def _bind(
     for modality in sorted(shown | given):
         if shown[modality] != given[modality]:
             raise BadRequest(
-                f"the chat has {given[modality]} {modality} items, but the model's chat template "
-                f"shows {shown[modality]}",
-                param="messages",
+                f"the request has {given[modality]} {modality} items, but {showing} "
+                f"{shown[modality]}",
+                param=param,
             )
     queues = {
         modality: iter([entry for entry in items if entry[1].modality is modality])

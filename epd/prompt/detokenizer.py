@@ -13,7 +13,8 @@ _MOST_HELD = 16  # tokens; the bytes of one character never need so many
 
 
 class Detokenizer:
-    """One answer's text. Special tokens are skipped, a stop string is cut off.
+    """One answer's text. Special tokens are skipped, a stop string is cut off, unless they are
+    to be shown.
 
     `num_tokens` counts the ids taken so far, up to the one that completed a stop string: `stopped`
     says that there was one, and later ids are ignored. No stop string is looked for in the text of
@@ -21,12 +22,19 @@ class Detokenizer:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, stops: Sequence[str] = (), min_tokens: int = 0
+        self,
+        tokenizer: Tokenizer,
+        *,
+        stops: Sequence[str] = (),
+        min_tokens: int = 0,
+        shows_special: bool = False,
+        shows_stop: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._min_tokens = min_tokens
-        self._skipped = {i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
-        self._stops = StopStrings(stops)
+        added = {} if shows_special else tokenizer.get_added_tokens_decoder()
+        self._skipped = {i for i, token in added.items() if token.special}
+        self._stops = StopStrings(stops, shows=shows_stop)
         # The last shown tokens give their followers context: some decoders drop a first space.
         self._shown: list[int] = []
         self._waiting: list[int] = []

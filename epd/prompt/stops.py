@@ -6,21 +6,28 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """One answer's stop strings. How the text is cut into pieces never changes the result."""
+    """One answer's stop strings. How the text is cut into pieces never changes the result.
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    `shows`: the one that was found is text, too.
+    """
+
+    def __init__(self, stops: Sequence[str], *, shows: bool = False) -> None:
+        self._shows = shows
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
         self.found: str | None = None
 
     def feed(self, text: str) -> str:
-        """What may be shown now. After a match: the text before it, and from then on nothing."""
+        """What may be shown now. After a match: the text up to it, and from then on nothing."""
+        if not self._stops:
+            return text
         if self.found is not None:
             return ""
         self._held += text
         if match := self._first_match():
             start, self.found = match
-            shown, self._held = self._held[:start], ""
+            end = start + len(self.found) if self._shows else start
+            shown, self._held = self._held[:end], ""
             return shown
         keep = self._num_undecided()
         cut = len(self._held) - keep

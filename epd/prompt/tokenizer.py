@@ -40,6 +40,14 @@ def read_template(folder: Path, tokenizer: PreTrainedTokenizerFast, default: str
     raise ConfigError(f"{folder} has no chat template")
 
 
+def read_file(template: Path) -> str:
+    """A template that the operator put in place of the checkpoint's."""
+    try:
+        return template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the chat template {template}: {error}") from error
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
@@ -57,3 +65,12 @@ def _default_of(template: Any, folder: Path) -> str:
     if not isinstance(template, str):
         raise ConfigError(f"{folder} has several chat templates and none is named default")
     return template
+
+
+def tokenizer_json(folder: Path) -> str:
+    """All of it in one text, added tokens included, as the library `tokenizers` reads it."""
+    tokenizer = read_tokenizer(folder).backend_tokenizer
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    text: str = tokenizer.to_str()
+    return text

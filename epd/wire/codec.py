@@ -12,7 +12,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -142,12 +142,12 @@ def _dataclass(cls: type) -> _ClassCodec:
     decoders = tuple(codec.decode for codec in codecs)
     converted = tuple((i, codec.encode) for i, codec in enumerate(codecs) if codec.encode)
     getter = _fields(names)
+    build = _builder(cls, names)
 
     def decode_fields(value: Any) -> Any:
         if type(value) is not tuple or len(value) != len(names):
             raise _Mismatch(f"{cls.__name__} takes {len(names)} fields")
-        values = [decode(v) for decode, v in zip(decoders, value)]  # noqa: B905 - checked above
-        return cls(**dict(zip(names, values)))  # noqa: B905
+        return build([decode(v) for decode, v in zip(decoders, value)])  # noqa: B905 - checked above
 
     def encode_fields(value: Any) -> Any:
         fields = list(getter(value))
@@ -164,13 +164,33 @@ def _fields(names: tuple[str, ...]) -> Convert:
     return getter if len(names) > 1 else lambda value: (getter(value),)
 
 
+def _builder(cls: type, names: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
+    """How to make one of all its fields' values. Tokens come by the thousand: where a class checks
+    nothing itself, its slots are filled without asking its frozen __init__ for each.
+    """
+    if hasattr(cls, "__post_init__") or "__slots__" not in vars(cls):
+        return lambda values: cls(**dict(zip(names, values, strict=True)))
+    setters = tuple(vars(cls)[name].__set__ for name in names)
+    new = object.__new__
+
+    def fill(values: Sequence[Any]) -> Any:
+        made: Any = new(cls)
+        for setter, value in zip(setters, values):  # noqa: B905 - as many as there are names
+            setter(made, value)
+        return made
+
+    return fill
+
+
 def _decode_plain(cls: type, names: tuple[str, ...], kinds: tuple[type, ...]) -> Convert:
     """For classes of plain fields alone, keys above all: one comparison checks every type."""
+
+    build = _builder(cls, names)
 
     def decode(value: Any) -> Any:
         if type(value) is not tuple or tuple(map(type, value)) != kinds:
             raise _Mismatch(f"{cls.__name__} takes {[kind.__name__ for kind in kinds]}")
-        return cls(**dict(zip(names, value)))  # noqa: B905 - lengths are equal here
+        return build(value)
 
     return decode
 

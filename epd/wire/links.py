@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from epd.errors import ConfigError, ProtocolError
 from epd.types import Member
-from epd.wire.messages import EmbeddingData, EncodeItem, KvChunk
+from epd.wire.messages import EmbeddingData, EncodeItem, Found, KvChunk, Recalled
 
 Buffer = bytes | bytearray | memoryview
 
@@ -136,5 +136,7 @@ def check_frame(message: object, frame_bytes: int | None) -> None:
         expected = message.payload.nbytes if message.payload.slot < 0 else None
     elif isinstance(message, EncodeItem):
         expected = frame_bytes or 0 if message.url is None else None
+    elif isinstance(message, Recalled):
+        expected = frame_bytes or 0 if message.found is Found.KEPT else None
     if frame_bytes != expected:
         raise ProtocolError("frame", f"{frame_bytes} bytes in the frame, {expected} promised")

@@ -35,7 +35,7 @@ def run_gateway(config: Config, *, ready_fd: int | None) -> int:
     """Serve until SIGTERM or SIGINT; the exit status."""
     setup(config.log_level, config.name or "gateway-0", config.log_format)
     try:
-        checkpoint = read_checkpoint(config.model)
+        checkpoint = read_checkpoint(config.model, max_context=config.language.max_context)
         http = bind(config.gateway.host, config.gateway.port)
         asyncio.run(_serve(config, checkpoint, http, ready_fd))
     except EpdError as error:
@@ -96,7 +96,7 @@ async def _serve(
     node = Node(config, checkpoint, Metrics(), traces)
     node.links.start()
     front = Front(checkpoint, config.gateway, config.media)
-    app = create_app(node, front)
+    app = create_app(node, front, node.recalls)
     serving = asyncio.Event()
     grace_s = max(GRACE_S, config.drain_s)
     server = _Server(

@@ -6,40 +6,33 @@ The I/O thread delivers into the loop; all decisions are made there by `epd.clus
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import math
 import secrets
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections import Counter, deque
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from epd.cluster import (
     Accepted,
     Emit,
     Failed,
-    ItemJob,
     Membership,
     Ownership,
     Placement,
-    Submission,
     Tell,
     asked_as,
     hear,
 )
 from epd.cluster.membership import Rejected
 from epd.config import Config
-from epd.errors import Cancelled, EpdError, InternalError, NotFound, Overloaded, Unavailable
+from epd.errors import EpdError, InternalError, NotFound, Overloaded, Unavailable
 from epd.gateway.service import CallSpec
-from epd.media.sizes import picture_pixels
 from epd.models.spec import SHAPES_TOKENS, Checkpoint
 from epd.observe import Metrics, PassedOn, Path, Traces
 from epd.prefix import prefix_root
-from epd.prompt import Draft, MediaPart
-from epd.types import ItemForm, Member, Modality, TokenLogprobs, TokenRun
+from epd.types import Member
 from epd.wire.links import Delivery, PeerLost
 from epd.wire.messages import (
     Admit,
@@ -50,6 +43,8 @@ from epd.wire.messages import (
     ItemSpans,
     Leaving,
     Members,
+    Recall,
+    Recalled,
     Register,
     RegisterRefused,
     Released,
@@ -60,60 +55,15 @@ from epd.wire.messages import (
 from epd.wire.zmq_links import ZmqLinks
 from epd.workers import paths
 from epd.workers.awake import Awake
+from epd.workers.live_call import LiveCall
 from epd.workers.overview import Overview
+from epd.workers.recalls import Recalls
+from epd.workers.submissions import digests, submission
 
 log = logging.getLogger(__name__)
 
-HASHED_AT_ONCE = 1 << 16
-"""Bytes of media that are hashed on the loop; more would stop it for too long."""
-
-
-@dataclass(eq=False)
-class LiveCall:
-    """One request as its HTTP handler sees it. `live` has the choices that have not ended for it.
-
-    In `events`, None only says that `live` has changed.
-    """
-
-    node: Node
-    request_id: str
-    media: tuple[bytes | None, ...]
-    live: set[int]
-    path: Path
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    prompt_token_ids: tuple[int, ...] = ()
-    events: asyncio.Queue[TokenRun | EpdError | None] = field(default_factory=asyncio.Queue)
-    ends: float = math.inf
-    timer: asyncio.TimerHandle | None = None
-
-    @property
-    def media_bytes(self) -> int:
-        """Inline bytes kept for it."""
-        return sum(len(data) for data in self.media if data is not None)
-
-    async def runs(self) -> AsyncIterator[TokenRun]:
-        """Tokens as they come, to the last choice's last; raises the error that ends them."""
-        while self.live:
-            event = await self.events.get()
-            if isinstance(event, EpdError):
-                raise event
-            if event is None or event.choice not in self.live:
-                continue
-            if event.finish_reason is not None:
-                self.live.discard(event.choice)
-            yield event
-
-    def end_choice(self, choice: int) -> None:
-        """No more tokens of this choice are wanted; the last one ends the request."""
-        self.live.discard(choice)
-        self.events.put_nowait(None)
-        self.node.end_choice(self.request_id, choice)
-
-    async def cancel(self) -> None:
-        """Nobody reads any more; every stage lets go. Harmless after the end."""
-        self.node.cancel(self.request_id, Cancelled("the client left"))
+ROOTS = 1024
+"""Salts whose first parent is remembered: a tenant asks again and again."""
 
 
 class Node:
@@ -136,17 +86,26 @@ class Node:
         same = {key: fingerprint[key] for key in SHAPES_TOKENS}
         self._membership = Membership(same, config.gateway.allow)
         self.overview = Overview(self._membership)
-        limit = config.language.max_context or checkpoint.max_context
         self._ownership = Ownership(
             self._membership,
             Placement(self._membership),
-            min(limit, checkpoint.max_context),
-            partial(prefix_root, fingerprint) if config.language.prefix_cache else None,
+            checkpoint.max_context,
+            lru_cache(ROOTS)(partial(prefix_root, fingerprint))
+            if config.language.prefix_cache
+            else None,
             config.gateway.max_wait_s,
         )
         self.links = ZmqLinks(config.name or "gateway-0", config.listen, config.wire, self)
+        self.recalls = Recalls(
+            self.links.name,
+            self.links.send,
+            lambda: (member.name for member in self._membership.members),
+            config.wire,
+        )
         self.broken: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[str, LiveCall] = {}
+        self._arrived: deque[object] = deque()
+        self._turn_is_due = False
         self._awake = Awake(config.wire.dead_after_s / 2)
         self._heard: dict[str, float] = {}
         self._beats = 0
@@ -155,6 +114,8 @@ class Node:
             Register: self._on_register,
             HeartbeatReply: self._on_heartbeat,
             Leaving: lambda d: self._lost(d.sender, d.incarnation, d.message.reason, left=True),
+            Recall: self.recalls.on_recall,
+            Recalled: self.recalls.on_recalled,
             ItemSpans: lambda d: None,  # of use to the request's path alone
             RequestSpans: lambda d: None,
         }
@@ -163,7 +124,7 @@ class Node:
 
     async def submit(self, call: CallSpec) -> LiveCall:
         """Take a request, or refuse it at once."""
-        sources = await self._sources(call.draft)
+        sources = await digests(call.draft)
         if len(self._calls) >= self._config.gateway.max_waiting:
             raise Overloaded(f"{len(self._calls)} requests are waiting already")
         first, num = call.sampling.first_choice, call.sampling.n
@@ -180,14 +141,8 @@ class Node:
         live.timer = self._loop.call_later(timeout, self._expire, live.request_id, timeout)
         for part in call.draft.parts:
             self.metrics_registry.item(part.modality)
-        self._do(self._ownership.submit(_submission(live.request_id, call, sources)))
+        self._do(self._ownership.submit(submission(live.request_id, call, sources)))
         return live
-
-    async def _sources(self, draft: Draft) -> list[bytes]:
-        """A digest per item; of large files away from the loop."""
-        if sum(part.source.num_bytes for part in draft.parts) <= HASHED_AT_ONCE:
-            return _digests(draft.parts)
-        return await asyncio.to_thread(_digests, draft.parts)
 
     def _check_media(self, live: LiveCall) -> None:
         held = sum(other.media_bytes for other in self._calls.values())
@@ -260,12 +215,20 @@ class Node:
     # ---- the cluster side
 
     def put(self, event: object) -> bool:
-        """From the I/O thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._guarded, event)
-        except RuntimeError:  # the loop is closed: this process ends
-            log.debug("an event came after the end")
+        """From the I/O thread. Waking the loop costs more than most events: once for many."""
+        self._arrived.append(event)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            try:
+                self._loop.call_soon_threadsafe(self._turn)
+            except RuntimeError:  # the loop is closed: this process ends
+                log.debug("an event came after the end")
         return True
+
+    def _turn(self) -> None:
+        self._turn_is_due = False  # first: what arrives from now on is for another turn
+        for _ in range(len(self._arrived)):
+            self._guarded(self._arrived.popleft())
 
     def _guarded(self, event: object) -> None:
         """A fault of ours ends the process: a gateway that lost count must not go on."""
@@ -398,11 +361,8 @@ class Node:
             match instruction:
                 case Tell(to, message):
                     self._tell(to, message)
-                case Accepted(request_id, num_prompt_tokens, token_ids):
-                    call = self._calls[request_id]
-                    call.num_prompt_tokens, call.prompt_token_ids = num_prompt_tokens, token_ids
-                    call.path.laid_out = time.monotonic()
-                    self.metrics_registry.prompt_tokens(num_prompt_tokens)
+                case Accepted():
+                    self._accepted(instruction)
                 case Emit():
                     self._emit(instruction)
                 case Failed(request_id, error):
@@ -430,6 +390,14 @@ class Node:
         left = self._calls[asked_as(key.request_id)].ends - time.monotonic()
         return max(1, int(left * 1000))
 
+    def _accepted(self, accepted: Accepted) -> None:
+        call = self._calls[accepted.request_id]
+        call.num_prompt_tokens = accepted.num_prompt_tokens
+        call.prompt_token_ids = accepted.token_ids
+        call.prompt_row_spans = accepted.row_spans
+        call.path.laid_out = time.monotonic()
+        self.metrics_registry.prompt_tokens(accepted.num_prompt_tokens)
+
     def _emit(self, emit: Emit) -> None:
         call = self._calls[emit.request_id]
         if emit.opening is not None:
@@ -439,7 +407,7 @@ class Node:
             call.path.first_token = time.monotonic()
             call.path.num_cached_tokens = call.num_cached_tokens
             self.metrics_registry.first_token(call.path.first_token - call.path.began)
-        call.events.put_nowait(emit.run)
+        call.put(emit.run)
         self.metrics_registry.tokens(len(emit.run.token_ids))
         if emit.last:
             self._answered(emit.request_id)
@@ -449,7 +417,7 @@ class Node:
 
     def _ended(self, request_id: str, error: EpdError) -> None:
         call = self._close(request_id, str(error.status))
-        call.events.put_nowait(error)
+        call.put(error)
         self.metrics_registry.failure(error.code)
         what = {"request": request_id, "status": error.status, "code": error.code}
         log.info("request failed: %s", error.message, extra=what)
@@ -464,47 +432,3 @@ class Node:
         self._traces.end(call.path, status)
         log.debug("request ended", extra={"request": request_id, "status": status})
         return call
-
-
-def _submission(request_id: str, call: CallSpec, sources: list[bytes]) -> Submission:
-    items = tuple(
-        ItemJob(
-            modality=part.modality,
-            url=part.source.url,
-            text_before=part.text_before,
-            source=source,
-            form=part.source.form,
-            pieces=part.source.pieces,
-            options=part.options,
-            num_bytes=part.source.num_bytes,
-            pixels=_pixels(part),
-        )
-        for part, source in zip(call.draft.parts, sources, strict=True)
-    )
-    return Submission(
-        request_id=request_id,
-        text=call.draft.text,
-        items=items,
-        sampling=call.sampling,
-        cache_salt=call.cache_salt,
-    )
-
-
-def _pixels(part: MediaPart) -> int:
-    """Of an inline picture, or of a video's first frame; 0 where that cannot be seen."""
-    pictures = part.modality is Modality.IMAGE or part.source.form is ItemForm.FRAMES
-    if part.source.data is None or part.source.form is ItemForm.EMBEDS or not pictures:
-        return 0
-    return picture_pixels(part.source.data) or 0
-
-
-def _digests(parts: Iterable[MediaPart]) -> list[bytes]:
-    return [_digest(part) for part in parts]
-
-
-def _digest(part: MediaPart) -> bytes:
-    """What the item is and how it is read; of an address, not of what is there."""
-    source = part.source
-    digest = hashlib.sha256(repr((source.url, source.form, source.pieces, part.options)).encode())
-    digest.update(source.data or b"")
-    return digest.digest()

@@ -25,6 +25,12 @@ CUDA_BASE = 1500 * MIB
 CUDA_CONTEXT = 600 * MIB
 """Measured, rounded up: Python with its libraries, and what CUDA adds on the host and the GPU."""
 
+GRAMMAR_BASE = 64 * MIB
+"""Of the gateway's process that tries grammars."""
+
+GRAMMAR_TOKEN_BYTES = 1 << 10
+"""Per entry of the vocabulary that grammars are compiled for; measured, rounded up."""
+
 STAGED_CHUNKS = 32
 """Bulk messages on their way in and out: a window of KV or rows and its acknowledgements."""
 
@@ -53,6 +59,12 @@ def needs_of(role: str, config: Config, checkpoint: Checkpoint, *, device: str) 
                 num_bytes=config.gateway.known_bytes,
                 settings=("gateway.known_bytes",),
             ),
+            Need(name="grammars", num_bytes=GRAMMAR_BASE + _grammars(checkpoint)),
+            Need(
+                name="kept responses",
+                num_bytes=config.gateway.responses_bytes,
+                settings=("gateway.responses_bytes",),
+            ),
         ]
     sizes = _Sizes(config, checkpoint, Where.DEVICE if device == "cuda" else Where.HOST)
     needs = [*_base(device), *sizes.staging(role)]
@@ -73,6 +85,10 @@ def check_worker(role: str, config: Config, checkpoint: Checkpoint, *, device: s
     )
     log.info("%s", table(needs, machine))
     check_fits(needs, machine, f"this {role} worker")
+
+
+def _grammars(checkpoint: Checkpoint) -> int:
+    return checkpoint.vocab_size * GRAMMAR_TOKEN_BYTES
 
 
 def _free_device() -> int:
@@ -167,6 +183,7 @@ class _Sizes:
             self._kv_cache(),
             self._computing("activations", self._step(), "language.max_step_tokens"),
             self._computing("sampling", self._sampling(), "language.max_running"),
+            Need(name="grammars", num_bytes=_grammars(self._checkpoint)),
         ]
         if role != "prefill":
             host = language.host_bytes

@@ -13,11 +13,13 @@ from epd.config import Config
 from epd.encoder import Encoder
 from epd.engine import Engine
 from epd.errors import ConfigError
+from epd.grammar import Grammars
 from epd.handoff import KvReceiver, RowReceiver
 from epd.models.language import LanguageModel, load_language
 from epd.models.placement import resolve_device, resolve_dtype
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import load_towers
+from epd.prompt import tokenizer_json
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.segments import host_id
 from epd.types import Member, Stage
@@ -104,7 +106,11 @@ class _Build:
 def build_seats(role: str, config: Config, inbox: Inbox, lookup: Lookup) -> list[Seat]:
     """Load what the role needs and bind its sockets; nothing is sent yet."""
     _limit_threads(config)
-    checkpoint = read_checkpoint(config.model)
+    checkpoint = read_checkpoint(
+        config.model,
+        max_context=config.language.max_context,
+        trust_remote_code=config.trust_remote_code,
+    )
     name = config.name or f"{role}-{os.getpid()}"
     roles = {f"{name}.encode": "encode", name: "fused"} if role == "engine" else {name: role}
     if not set(roles.values()) <= set(STAGES):
@@ -196,9 +202,11 @@ def _core(
     model = load_language(
         build.checkpoint, device=build.device, dtype=build.dtype, cache=_cache(build.config)
     )
-    engine = Engine(model, build.config.language)
-    max_context = build.config.language.max_context or build.checkpoint.max_context
-    facts = {"kv_tokens": engine.num_tokens_capacity, "max_context": max_context}
+    engine = Engine(model, build.config.language, _grammars(build.checkpoint))
+    facts = {
+        "kv_tokens": engine.num_tokens_capacity,
+        "max_context": build.checkpoint.max_context,
+    }
     if role == "decode":
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
         kv = KvReceiver(model.num_layers, window)
@@ -207,6 +215,14 @@ def _core(
     chunk = build.config.wire.chunk_bytes
     language = build.config.language
     return lambda s: PrefillCore(s, model, engine, rows, outgoing, chunk, language), facts
+
+
+def _grammars(checkpoint: Checkpoint) -> Grammars:
+    return Grammars(
+        lambda: tokenizer_json(checkpoint.path),
+        vocab_size=checkpoint.vocab_size,
+        eos_token_ids=checkpoint.eos_token_ids,
+    )
 
 
 def _cache(config: Config) -> Path | None:

@@ -24,6 +24,8 @@ from epd.wire.messages import (
     Forgotten,
     Leaving,
     Members,
+    Recall,
+    Recalled,
     Register,
     RegisterRefused,
     Released,
@@ -32,6 +34,7 @@ from epd.wire.messages import (
 from epd.workers.core import Core
 from epd.workers.gateways import Gateway, Gateways
 from epd.workers.pulse import Pulse
+from epd.workers.relay import Relay
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class Station:
         self._pulse = pulse
         self._wants = wants
         self._gateways = Gateways()
+        self._relay = Relay(links, self._gateways)
         self._core: Core | None = None
         self._unreachable: set[str] = set()
         self._doubted: dict[str, Member] = {}  # lost here, named by a table
@@ -140,6 +144,8 @@ class Station:
             self.drain_asked_ms = message.deadline_ms
         elif isinstance(message, Released):
             self._released(delivery)
+        elif isinstance(message, Recall | Recalled):
+            self._relay.pass_on(delivery)
         else:
             self.core.receive(delivery)
 

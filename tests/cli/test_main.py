@@ -23,13 +23,24 @@ MEDIA_FLAGS = [
     "--media-io-kwargs",
     "--mm-processor-kwargs",
 ]
+MODEL_FLAGS = [
+    "--served-model-name",
+    "--max-model-len",
+    "--chat-template",
+    "--trust-remote-code",
+]
 ROLE_FLAGS = ["--config", "--set", "--ready-fd", "--parent-fd", *MEDIA_FLAGS]
 FLAGS = {
-    "serve": ["MODEL", "--topology", "--host", "--port", "--config", "--set", *MEDIA_FLAGS],
+    "serve": [
+        *("MODEL", "--topology", "--host", "--port", "--api-key"),
+        *("--config", "--set", "--ready-fd", "--parent-fd"),
+        *MODEL_FLAGS,
+        *MEDIA_FLAGS,
+    ],
     "check": ["FILE", "--set"],
     "keys": ["FOLDER"],
-    "status": ["REQUEST", "--url"],
-    "drain": ["NAME", "--seconds", "--key", "--url"],
+    "status": ["REQUEST", "--url", "--key"],
+    "drain": ["NAME", "--seconds", "--url", "--key"],
     **dict.fromkeys(ROLES, ROLE_FLAGS),
 }
 

@@ -89,6 +89,19 @@ def test_the_ready_line_is_one_line_with_a_curl_whose_body_is_json(model: Path) 
     assert json.loads(curl[-1])["model"] == "Some-Model"
 
 
+def test_keys_reach_the_gateway_as_hashes_alone(model: Path, tmp_path: Path) -> None:
+    """Neither the files of the children nor what they are started with say a key."""
+    config = load_config(None, [f'model="{model}"', 'gateway.api_keys=["sk-secret"]'])
+    specs = child_specs(resolve(config), tmp_path)
+    assert load_config(specs[0].argv[-1]).gateway.api_keys == config.gateway.api_keys
+    for path in tmp_path.glob("*.yaml"):
+        assert "sk-secret" not in path.read_text()
+    assert "sk-secret" not in repr(specs)
+    assert "-H 'Authorization: Bearer KEY'" in ready_line(
+        config, {"gateway-0": {"url": "http://h"}}
+    )
+
+
 def test_name_listen_and_gateways_are_refused() -> None:
     with pytest.raises(ConfigError, match="by hand"):
         resolve(Config(listen="tcp://127.0.0.1"))

@@ -86,6 +86,7 @@ def supervisor(
     start_timeout_s: float = 30.0,
     stop_grace_s: float = 10.0,
     max_restarts: int = 5,
+    parent_fd: int | None = None,
 ) -> Supervisor:
     return Supervisor(
         specs,
@@ -94,6 +95,7 @@ def supervisor(
         start_timeout_s=start_timeout_s,
         stop_grace_s=stop_grace_s,
         max_restarts=max_restarts,
+        parent_fd=parent_fd,
     )
 
 
@@ -116,6 +118,24 @@ def test_all_ready_is_announced_once_with_every_ready_line(
     assert len(heard) == 1
     assert heard[0]["gateway-0"]["url"] == "u"
     assert set(heard[0]) == {"gateway-0", "encode-0"}
+
+
+def test_the_end_of_its_parents_pipe_is_a_stop_signal(
+    spec: SpecBuilder, stop: StopSignals, notes: Path
+) -> None:
+    """Whoever started it was killed, say: all stop in order."""
+    reader, writer = os.pipe()
+    body = (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); ready()\n"
+        "signal.sigwait([signal.SIGTERM]); note('stopped')"
+    )
+    try:
+        child = spec("gateway-0", body)
+        code = supervisor([child], stop, lambda _: os.close(writer), parent_fd=reader).run()
+    finally:
+        os.close(reader)
+    assert code == 0
+    assert notes.read_text().splitlines() == ["stopped"]
 
 
 def test_stop_goes_role_by_role_and_a_role_stops_only_when_the_one_before_has_ended(

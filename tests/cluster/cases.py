@@ -13,15 +13,23 @@ from tests.cluster.running import Cluster, data_url, picture
 MAX_TOKENS = 24
 
 EXTENSIONS = {  # not in the stock client's signature
+    "add_generation_prompt",
     "cache_salt",
+    "chat_template_kwargs",
+    "continue_final_message",
     "ignore_eos",
+    "include_stop_str_in_output",
     "media_io_kwargs",
     "min_p",
     "min_tokens",
     "mm_processor_kwargs",
+    "priority",
     "prompt_logprobs",
     "repetition_penalty",
+    "request_id",
+    "skip_special_tokens",
     "stop_token_ids",
+    "structured_outputs",
     "top_k",
 }
 

@@ -294,6 +294,7 @@ class Seen:
     """What a client asked and has got."""
 
     number: int
+    priority: int
     sources: tuple[bytes, ...]
     sampling: SamplingParams
     prompt: int = 0
@@ -303,6 +304,11 @@ class Seen:
     ended: bool = False
     left: bool = False
     error: EpdError | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """In the line; there are too few of them for priorities to fade."""
+        return self.priority, self.number
 
 
 class Crowd:
@@ -345,11 +351,18 @@ class Crowd:
                 node.encoder_died(name)
 
     def ask(
-        self, text: int, sources: tuple[bytes, ...], n: int, num_tokens: int, *, scored: bool
+        self,
+        text: int,
+        sources: tuple[bytes, ...],
+        n: int,
+        num_tokens: int,
+        *,
+        scored: bool,
+        priority: int = 0,
     ) -> None:
         sampling = SamplingParams(n=n, max_tokens=num_tokens, prompt_logprobs=0 if scored else None)
         request_id = f"r{len(self.seen)}"
-        self.seen[request_id] = Seen(len(self.seen), sources, sampling)
+        self.seen[request_id] = Seen(len(self.seen), priority, sources, sampling)
         submission = Submission(
             request_id=request_id,
             text=((1,) * text, *[()] * len(sources)),
@@ -358,6 +371,7 @@ class Crowd:
                 for source in sources
             ),
             sampling=sampling,
+            priority=priority,
         )
         self.do(self.owner.submit(submission))
 
@@ -449,9 +463,8 @@ class Crowd:
             seen.scores = emit.opening.prompt_logprobs
 
     def nobody_is_overtaken(self, request_id: str) -> None:
-        """Nothing is asked for while an older request waits that was refused.
-
-        But for those that lost a worker, which go first.
+        """Nothing is asked for while a request that was refused waits, and is older or of a lower
+        priority. But for those that lost a worker, which go first.
         """
         parent = asked_as(request_id)
         if self.owner._attempts._requests[request_id].deaths:
@@ -459,8 +472,8 @@ class Crowd:
         if parent != request_id and parent in self.aged:  # its choices wait one by one by now
             self.aged.discard(parent)
             self.aged.add(request_id)
-        number = self.seen[parent].number
-        assert all(self.seen[asked_as(o)].number >= number for o in self.aged if self.waits(o))
+        place = self.seen[parent].place
+        assert all(self.seen[asked_as(o)].place >= place for o in self.aged if self.waits(o))
 
     def waits(self, request_id: str) -> bool:
         """A request, or the part that makes one choice of it, has not ended."""

@@ -54,6 +54,8 @@ class Gateway:
         prompt_logprobs: int | None = None,
         source: bytes = b"",
         salt: str = "",
+        priority: int = 0,
+        tells_prompt: bool = False,
         job: ItemJob = IMAGE_JOB,
         jobs: tuple[ItemJob, ...] = (),
     ) -> list[Instruction]:
@@ -67,6 +69,8 @@ class Gateway:
             items=jobs,
             sampling=sampling,
             cache_salt=salt,
+            priority=priority,
+            tells_prompt=tells_prompt,
         )
         return self.owner.submit(submission)
 

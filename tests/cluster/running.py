@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,20 @@ START_S = 120.0
 
 
 class Cluster(Front):
-    """`epd serve MODEL --topology T` on a free port; `settings` are --set key=value."""
+    """`epd serve MODEL --topology T` on a free port; `settings` are --set key=value, `flags` stand
+    before them as they are."""
 
     def __init__(
-        self, model: Path, topology: str, *settings: str, env: Mapping[str, str] | None = None
+        self,
+        model: Path,
+        topology: str,
+        *settings: str,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         argv = [sys.executable, "-m", "epd", "serve", str(model), "--topology", topology]
-        argv += ["--port", "0", "--set", "dtype=float32", "--set", "language.kv_tokens=16384"]
+        argv += ["--port", "0", *flags]
+        argv += ["--set", "dtype=float32", "--set", "language.kv_tokens=16384"]
         for setting in settings:
             argv += ["--set", setting]
         self.process = subprocess.Popen(

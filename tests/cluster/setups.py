@@ -33,7 +33,7 @@ def chunks_of(num_tokens: int) -> tuple[str, ...]:
 
 
 SETUPS: dict[str, Setup] = {
-    "EPD": Setup(topology="EPD"),
+    "EPD": Setup(topology="EPD", slow=True),
     "1E1PD in chunks of 16": Setup(topology="1E1PD", settings=chunks_of(16), slow=True),
     "1E1P1D": Setup(topology="1E1P1D", settings=chunks_of(128)),
     "2E2P2D without caches": Setup(

@@ -66,9 +66,19 @@ class AnyCrowd(RuleBasedStateMachine):
         n=st.integers(1, 3),
         num_tokens=st.integers(1, 6),
         scored=st.integers(0, 3),
+        priority=st.integers(-1, 1),
     )
-    def ask(self, text: int, sources: list[bytes], n: int, num_tokens: int, scored: int) -> None:
-        self.crowd.ask(text, tuple(sources), n, num_tokens, scored=scored == 0)
+    def ask(
+        self,
+        text: int,
+        sources: list[bytes],
+        n: int,
+        num_tokens: int,
+        scored: int,
+        priority: int,
+    ) -> None:
+        asked = (text, tuple(sources), n, num_tokens)
+        self.crowd.ask(*asked, scored=scored == 0, priority=priority)
 
     @precondition(lambda self: self.crowd.lanes)
     @rule(data=st.data(), count=st.integers(1, 20))

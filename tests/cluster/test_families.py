@@ -26,7 +26,6 @@ MAX_TOKENS = 12
 
 FAST = (
     "qwen2_5_omni-2E1P1D",
-    "qwen3_vl_moe-1E1P1D",
     "internvl-1E1P1D",
     "qwen2_audio-1E1P1D",
     "patch_series-1E1P1D",

@@ -448,6 +448,7 @@ def test_shared_memory_cannot_be_named_by_clients_nor_guessed(
     assert patient.ask([part]).status == 400
 
 
+@pytest.mark.slow
 def test_shared_memory_of_a_killed_encoder_is_reclaimed(
     path_of: Callable[[str], Path], reference: Reference
 ) -> None:

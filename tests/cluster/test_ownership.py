@@ -19,7 +19,7 @@ from tests.cluster.owning import (
     split,
     told,
 )
-from tests.cluster.samples import decode, encode, fused, prefill, run
+from tests.cluster.samples import decode, encode, fused, layout, prefill, run
 
 STOP = FinishReason.STOP
 
@@ -49,6 +49,13 @@ def test_items_are_spread_over_encoders_and_awaited() -> None:
     assert [job.item for _, job in jobs] == [ItemKey("r", 0, 1), ItemKey("r", 1, 1)]
     assert gateway.laid_out("E2", index=1) == []
     assert gateway.laid_out("E") == [Accepted("r", 8), reserve(num=18)]
+
+
+def test_the_ids_of_a_prompt_are_told_to_who_wants_them_items_included() -> None:
+    gateway = split()
+    gateway.submit(items=1, text=(7, 8), tells_prompt=True)
+    accepted, *_ = gateway.laid_out("E")
+    assert accepted == Accepted("r", 4, (7, 8, *layout().token_ids), ((2, 4),))
 
 
 def test_a_fused_worker_is_admitted_without_a_reservation() -> None:
@@ -208,6 +215,40 @@ def test_who_was_overtaken_by_none_lets_the_next_one_go() -> None:
     assert gateway.owner.room() == [reserve(again)]
     assert told(gateway.reserved(request=again), m.Reserve) == []
     assert gateway.admitted(request=again) == [reserve(RequestKey("s", 1))]
+
+
+@pytest.mark.parametrize(
+    ("priorities", "first"),
+    [((0, 0, 0), "a"), ((0, -1, 0), "b"), ((0, -1, -2), "c"), ((0, 1, 2), "a"), ((1, 0, 0), "b")],
+)
+def test_of_those_that_wait_the_lowest_priority_goes_first(
+    priorities: tuple[int, ...], first: str
+) -> None:
+    """And of equal ones who came first."""
+    gateway = split()
+    gateway.submit("r", priority=-9)
+    gateway.refused("D")
+    for name, priority in zip("abc", priorities, strict=True):
+        gateway.submit(name, priority=priority)
+    assert gateway.owner.num_waiting == 4
+    [(_, found), *_] = told(gateway.owner.cancel("r"), m.Reserve)
+    assert found.request.request_id == first
+
+
+@pytest.mark.parametrize(("num_between", "first"), [(0, "new"), (1, "new"), (2, "old"), (3, "old")])
+def test_nobody_is_overtaken_for_ever(
+    monkeypatch: pytest.MonkeyPatch, num_between: int, first: str
+) -> None:
+    """A step of priority is worth so many places: who came that much earlier goes first."""
+    monkeypatch.setattr("epd.cluster.queue.PLACES", 2.5)
+    gateway = split()
+    gateway.submit("old")
+    gateway.refused("D", RequestKey("old", 1))
+    for number in range(num_between):
+        gateway.submit(f"x{number}")
+    gateway.submit("new", priority=-1)
+    [(_, found), *_] = told(gateway.owner.room(), m.Reserve)
+    assert found.request.request_id == first
 
 
 def test_requests_that_were_never_refused_are_placed_side_by_side() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from epd.cluster import Opening
+from dataclasses import replace
+
+from epd.cluster import Accepted, Opening
 from epd.types import FinishReason, RequestKey, TokenLogprobs
 from epd.wire import messages as m
 from tests.cluster.owning import Gateway, R, emits, emitted, one, root_of, split
-from tests.cluster.samples import decode, prefill, run
+from tests.cluster.samples import decode, layout, prefill, run
 
 AGAIN = RequestKey("r", 2)
 
@@ -49,6 +51,15 @@ def test_the_first_admission_says_what_was_cached() -> None:
     gateway.admitted(request=AGAIN, cached=3)
     (first,) = emits(gateway.emits("P", run(0, 10, attempt=2)))
     assert first.opening == Opening(num_cached_tokens=1)
+
+
+def test_the_places_of_rows_are_told_with_the_prompts_ids() -> None:
+    """Four tokens of text, and two items of which the first begins with a token of its own."""
+    gateway = split()
+    gateway.submit(items=2, prompt_logprobs=0)
+    gateway.laid_out(found=replace(layout(3), row_spans=((1, 3),)))
+    accepted, *_ = gateway.laid_out(index=1, found=layout(2))
+    assert accepted == Accepted("r", 9, (1, 1, 1, 1, 9, 9, 9, 9, 9), ((5, 7), (7, 9)))
 
 
 def test_logprobs_are_collected_chunk_by_chunk() -> None:

@@ -168,7 +168,14 @@ def test_logprobs_are_the_models_own(client: Client, expected: Expected) -> None
     assert first is None
     assert len(rest) == num_prompt - 1
     prompt = inputs["input_ids"][0].tolist()
+    picture = expected.reference.model.config.image_token_id
+    assert [entries is None for entries in rest] == [
+        token == picture for token in prompt[1:num_prompt]
+    ]
+    assert whole.usage.prompt_tokens_details.image_tokens == prompt.count(picture) > 0
     for at, entries in enumerate(rest):
+        if entries is None:  # a row is no token
+            continue
         found = entries[str(prompt[at + 1])]["logprob"]
         assert found == pytest.approx(float(logits[at, prompt[at + 1]]), abs=1e-3)
         assert len(entries) >= 2

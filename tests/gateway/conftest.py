@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from epd.config import GatewayConfig, MediaConfig
 from epd.gateway import Front, create_app
+from epd.gateway.responses import Elsewhere
 from epd.models.spec import Checkpoint
 from tests.gateway.asking import Client
 from tests.gateway.scripted import ScriptedService
@@ -46,7 +47,7 @@ def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 @pytest.fixture
 def serve(checkpoint: Checkpoint) -> Serve:
-    """`async with serve(service, model=..., media=..., **gateway) as client`."""
+    """`async with serve(service, model=..., media=..., elsewhere=..., **gateway) as client`."""
 
     @asynccontextmanager
     async def open_client(
@@ -54,10 +55,13 @@ def serve(checkpoint: Checkpoint) -> Serve:
         *,
         model: Checkpoint | None = None,
         media: MediaConfig | None = None,
+        elsewhere: Elsewhere | None = None,
         **config: Any,
     ) -> AsyncIterator[httpx.AsyncClient]:
         front = Front(model or checkpoint, GatewayConfig(**config), media or MediaConfig())
-        transport = httpx.ASGITransport(create_app(service, front), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(
+            create_app(service, front, elsewhere), raise_app_exceptions=False
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://epd") as client:
             yield client
         front.close()

@@ -54,8 +54,11 @@ class ScriptedCall:
     num_prompt_tokens: int = len(PROMPT)
     num_cached_tokens: int = NUM_CACHED
     prompt_token_ids: tuple[int, ...] = ()
+    prompt_row_spans: tuple[tuple[int, int], ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     num_cancels: int = 0
+    together: bool = False
+    num_played: int = 0
     ended: list[int] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,6 +69,7 @@ class ScriptedCall:
             self.prompt_logprobs = tuple(logprobs_of(token_id, top) for token_id in PROMPT[1:])
         indices = [0] * self.sampling.n
         for step in self.steps:
+            self.num_played += 1
             if step is None:
                 self.waiting.set()
                 await asyncio.Event().wait()
@@ -86,6 +90,10 @@ class ScriptedCall:
             )
             indices[choice] += len(ids)
 
+    @property
+    def more(self) -> bool:
+        return self.together and self.num_played < len(self.steps)
+
     def end_choice(self, choice: int) -> None:
         self.ended.append(choice)
 
@@ -96,16 +104,20 @@ class ScriptedCall:
 
 @dataclass
 class ScriptedService:
-    """Gives every request the same script. `refusal` is raised instead of taking it."""
+    """Gives every request the same script. `refusal` is raised instead of taking it. `together`:
+    all runs are there at once."""
 
     script: Sequence[Step] = ()
     refusal: EpdError | None = None
     hangs: bool = False
+    together: bool = False
     model_name: str = "tiny"
     created: int = 1_700_000_000
     is_ready: bool = True
     specs: list[CallSpec] = field(default_factory=list)
     calls: list[ScriptedCall] = field(default_factory=list)
+    path: Path = field(default_factory=lambda: Path.of("r", 0.0, ()))
+    row_spans: tuple[tuple[int, int], ...] = ()
     orders: list[tuple[str, float | None]] = field(default_factory=list)
     taken: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,8 +132,12 @@ class ScriptedService:
                 await asyncio.Event().wait()
             finally:
                 self.left.set()
-        self.calls.append(ScriptedCall(f"r{len(self.calls)}", self.script, call.sampling))
-        return self.calls[-1]
+        name = f"r{len(self.calls)}"
+        played = ScriptedCall(name, self.script, call.sampling, self.path, together=self.together)
+        played.prompt_row_spans = self.row_spans
+        played.prompt_token_ids = PROMPT if call.tells_prompt else ()
+        self.calls.append(played)
+        return played
 
     def ready(self) -> bool:
         return self.is_ready

@@ -229,6 +229,29 @@ async def test_the_prompts_logprobs_are_said_once(
     assert all("prompt_logprobs" not in (chunk.model_extra or {}) for chunk in others)
 
 
+async def test_token_ids_are_told_of_the_prompt_and_of_logprobs_to_who_asks(
+    serve: Serve, tokenizer: Tokenizer
+) -> None:
+    """Several tokens may have one text, so a text alone does not say which one it was."""
+    service = ScriptedService([tokenizer.encode("a").ids, Last((), LENGTH)])
+    async with serve(service) as client:
+        body = await whole(client, return_token_ids=True, logprobs=True, top_logprobs=1)
+        first, *others = await streamed(client, return_token_ids=True)
+        silent = await whole(client, logprobs=True)
+    assert [spec.tells_prompt for spec in service.specs] == [True, True, False]
+    assert body.model_extra is not None and first.model_extra is not None
+    assert body.model_extra["prompt_token_ids"] == list(PROMPT)
+    assert first.model_extra["prompt_token_ids"] == list(PROMPT)
+    assert all("prompt_token_ids" not in (chunk.model_extra or {}) for chunk in others)
+    assert body.choices[0].logprobs is not None and body.choices[0].logprobs.content is not None
+    [entry] = body.choices[0].logprobs.content
+    assert entry.model_extra == {"token_id": tokenizer.encode("a").ids[0]}
+    assert [top.model_extra for top in entry.top_logprobs] == [{"token_id": 65}]
+    assert silent.choices[0].logprobs is not None and silent.choices[0].logprobs.content is not None
+    assert silent.choices[0].logprobs.content[0].model_extra == {}
+    assert silent.model_extra is not None and "prompt_token_ids" not in silent.model_extra
+
+
 async def test_the_salt_reaches_the_cluster(serve: Serve, tokenizer: Tokenizer) -> None:
     service = ScriptedService([Last((), LENGTH)])
     async with serve(service) as client:

@@ -18,6 +18,10 @@ from tests.gateway.scripted import NUM_CACHED, Last, ScriptedService, Step
 
 pytestmark = pytest.mark.anyio
 
+DETAILS = {
+    "cached_tokens": NUM_CACHED,
+    **dict.fromkeys(("image_tokens", "video_tokens", "audio_tokens", "time_series_tokens"), 0),
+}
 PIXEL = "data:image/png;base64,aGVsbG8="
 
 
@@ -58,7 +62,7 @@ async def test_an_answer_has_openais_form(serve: Serve, tokenizer: Tokenizer) ->
             "prompt_tokens": 7,
             "completion_tokens": num_tokens,
             "total_tokens": 7 + num_tokens,
-            "prompt_tokens_details": {"cached_tokens": NUM_CACHED},
+            "prompt_tokens_details": DETAILS,
         },
     }
     assert service.calls[0].num_cancels == 0
@@ -97,7 +101,7 @@ async def test_usage_comes_last_where_it_is_asked_for(serve: Serve, tokenizer: T
         "prompt_tokens": 7,
         "completion_tokens": 2,
         "total_tokens": 9,
-        "prompt_tokens_details": {"cached_tokens": NUM_CACHED},
+        "prompt_tokens_details": DETAILS,
     }
 
 
@@ -301,7 +305,14 @@ async def test_the_prompt_reaches_the_service(serve: Serve, tokenizer: Tokenizer
 
 async def test_the_other_routes_answer(serve: Serve) -> None:
     service = ScriptedService()
-    card = {"id": "tiny", "object": "model", "created": 1_700_000_000, "owned_by": "epd"}
+    card = {
+        "id": "tiny",
+        "root": "tiny",
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "epd",
+        "max_model_len": 4096,
+    }
     async with serve(service) as client:
         assert (await client.get("/v1/models")).json() == {"object": "list", "data": [card]}
         assert (await client.get("/v1/models/tiny")).json() == card
@@ -319,8 +330,7 @@ async def test_the_other_routes_answer(serve: Serve) -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/v1/nothing", 404, "not_found"),
-        ("GET", "/docs", 404, "not_found"),
-        ("GET", "/openapi.json", 404, "not_found"),
+        ("GET", "/redoc", 404, "not_found"),
         ("GET", "/v1/models/", 404, "model_not_found"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("POST", "/health/", 404, "not_found"),

@@ -13,8 +13,11 @@ from pydantic import ValidationError
 from epd.errors import BadRequest
 from epd.gateway.errors import from_validation
 from epd.gateway.schemas import ChatRequest
+from epd.prompt import ToolCall
 
 USER = {"role": "user", "content": "hi"}
+TOOL = {"type": "function", "function": {"name": "look"}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 
 
@@ -31,6 +34,20 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [USER], **fields}
 
 
+def turn_of(*calls: Any) -> dict[str, Any]:
+    """A chat in which the assistant has called functions."""
+    turn = {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": calls}
+    return chat(messages=[USER, turn])
+
+
+def taking(parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "look", "parameters": parameters}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
 def parts(*content: Any) -> dict[str, Any]:
     return chat(messages=[{"role": "user", "content": list(content)}])
 
@@ -43,12 +60,17 @@ def parts(*content: Any) -> dict[str, Any]:
         (chat(messages=[]), "messages"),
         (chat(messages=[{"role": "user"}]), "messages[0].content"),
         (chat(messages=[{"role": "robot", "content": "x"}]), "messages[0].role"),
-        (chat(messages=[USER, {"role": "tool", "content": "x"}]), "messages[1].role"),
+        (chat(messages=[USER, {"role": "tool"}]), "messages[1].content"),
+        (chat(messages=[{**USER, "tool_call_id": "x"}]), "messages[0].tool_call_id"),
+        (chat(messages=[{**USER, "reasoning_content": "x"}]), "messages[0].reasoning_content"),
         (chat(messages=[{"role": "user", "content": None}]), "messages[0].content"),
         (chat(messages=[{"role": "user", "content": 5}]), "messages[0].content"),
         (chat(messages=[{"role": "user", "content": []}]), "messages[0].content"),
         (chat(messages=[{**USER, "mood": 1}]), "messages[0].mood"),
-        (chat(messages=[{**USER, "tool_calls": [{}]}]), "messages[0].tool_calls"),
+        (chat(messages=[{**USER, "tool_calls": [CALL]}]), "messages[0].tool_calls"),
+        (turn_of({}), "messages[1].tool_calls[0].function"),
+        (turn_of({**CALL, "type": "custom"}), "messages[1].tool_calls[0].type"),
+        (turn_of({**CALL, "mood": 1}), "messages[1].tool_calls[0].mood"),
         (parts({"type": "text"}), "messages[0].content[0].text"),
         (parts({"type": "text", "text": 1}), "messages[0].content[0].text"),
         (parts({"type": "smell_url", "smell_url": {"url": "x"}}), "messages[0].content[0]"),
@@ -108,6 +130,7 @@ def parts(*content: Any) -> dict[str, Any]:
         (chat(top_k=-2), "top_k"),
         (chat(top_k=1.5), "top_k"),
         (chat(repetition_penalty=0), "repetition_penalty"),
+        (chat(repetition_penalty=5e-324), "repetition_penalty"),
         (chat(seed=2**63), "seed"),
         (chat(max_tokens=0), "max_tokens"),
         (chat(max_completion_tokens=2**31), "max_completion_tokens"),
@@ -126,9 +149,19 @@ def parts(*content: Any) -> dict[str, Any]:
         (chat(n=0), "n"),
         (chat(n=17), "n"),
         (chat(n=True), "n"),
-        (chat(tools=[{"type": "function"}]), "tools"),
+        (chat(tools=[{"type": "function"}]), "tools[0].function"),
+        (chat(tools=[{"type": "custom", "custom": {}}]), "tools[0].type"),
+        (chat(tools=[{**TOOL, "function": {"name": "a b"}}]), "tools[0].function.name"),
+        (chat(tools=[{**TOOL, "function": {"name": 5}}]), "tools[0].function.name"),
+        (chat(tools=[taking("x")]), "tools[0].function.parameters"),
+        (chat(tools=[taking({"type": "array"})]), "tools[0].function.parameters.type"),
+        (chat(tools=[TOOL, TOOL]), "tools"),
+        (chat(tools=[TOOL] * 129), "tools"),
         (chat(tool_choice="required"), "tool_choice"),
-        (chat(response_format={"type": "json_object"}), "response_format"),
+        (chat(tool_choice="sometimes", tools=[TOOL]), "tool_choice"),
+        (chat(tool_choice=5, tools=[TOOL]), "tool_choice"),
+        (chat(tool_choice=named("fly"), tools=[TOOL]), "tool_choice.function.name"),
+        (chat(tool_choice={"type": "allowed_tools"}, tools=[TOOL]), "tool_choice.type"),
         (chat(min_p=-0.1), "min_p"),
         (chat(min_p=1.1), "min_p"),
         (chat(min_tokens=-1), "min_tokens"),
@@ -201,7 +234,31 @@ def test_an_answer_can_be_sent_back_as_a_turn() -> None:
         "tool_calls": None,
     }
     request = parse(chat(messages=[USER, answer, USER]))
-    assert request.messages[1].to_prompt(iter(())).content == "yes"
+    assert request.messages[1].to_prompt(iter(()), 1).content == "yes"
+
+
+def test_calls_can_be_sent_back_with_their_results() -> None:
+    """As the stock client has them, in streams too. Arguments are an object to the template."""
+    body = turn_of({**CALL, "index": 0}, {**CALL, "function": {"name": "go", "arguments": ""}})
+    body["messages"].append({"role": "tool", "tool_call_id": "c1", "content": "sunny"})
+    request = parse(body)
+    [_, calls, result] = [
+        message.to_prompt(iter(()), i) for i, message in enumerate(request.messages)
+    ]
+    assert (calls.content, calls.reasoning) == ("", "hm")
+    assert calls.tool_calls == (
+        ToolCall(id="c1", name="look", arguments={"at": 1}),
+        ToolCall(id="c1", name="go", arguments={}),
+    )
+    assert (result.role, result.tool_call_id, result.content) == ("tool", "c1", "sunny")
+
+
+@pytest.mark.parametrize("arguments", ["{", "[]", "null", "5", "[" * 100_000])
+def test_arguments_that_are_no_object_are_named(arguments: str) -> None:
+    request = parse(turn_of({**CALL, "function": {"name": "look", "arguments": arguments}}))
+    with pytest.raises(BadRequest) as caught:
+        request.messages[1].to_prompt(iter(()), 1)
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))

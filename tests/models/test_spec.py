@@ -53,6 +53,12 @@ def test_flat_files_of_older_checkpoints_are_read(path: Path, tmp_path: Path) ->
     assert (found.max_context, found.vocab_size, found.dtype) == (8192, 1088, "bfloat16")
 
 
+def test_a_context_may_be_shorter_than_the_checkpoints_and_never_longer(path: Path) -> None:
+    assert read_checkpoint(path, max_context=100).max_context == 100
+    with pytest.raises(ConfigError, match="language.max_context is 8193: tiny has 8192 positions"):
+        read_checkpoint(path, max_context=8193)
+
+
 def test_a_silent_configuration_means_the_stored_dtype(path: Path, tmp_path: Path) -> None:
     assert (
         read_checkpoint(edited(path, tmp_path / "c", "config.json", dtype=None)).dtype == "float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,22 @@ EVERY_TEMPLATE = (
 )
 """All modalities, in the order of the chat."""
 
+TOOLS_TEMPLATE = (
+    "{% if tools %}<|im_start|>system\nCall these: <tools>{% for tool in tools %}\n"
+    "{{ tool | tojson }}{% endfor %}\n</tools> as <tool_call>\n"
+    '{"name": ..., "arguments": ...}\n</tool_call><|im_end|>\n{% endif %}'
+    "{% for m in messages %}{% if m.role == 'tool' %}<|im_start|>user\n<tool_response>\n"
+    "{{ m.content }}\n</tool_response>{% else %}<|im_start|>{{ m.role }}\n"
+    "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+    "{{ m.content }}{% for call in m.tool_calls or [] %}<tool_call>\n"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
+    "\n</tool_call>{% endfor %}{% endif %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    "{% if thinking is not defined or thinking %}<think>\n{% endif %}"
+)
+"""Shows tools, calls and what they gave as Qwen's templates do, and opens reasoning, too."""
 
-def byte_level_bpe() -> Tokenizer:
+
+def byte_level_bpe(plain: Sequence[str] = PLAIN) -> Tokenizer:
     """Shaped like Qwen's: NFC, byte-level BPE, added tokens after the merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -80,7 +95,7 @@ def byte_level_bpe() -> Tokenizer:
     )
     tokenizer.train_from_iterator(CORPUS * 3, trainer)
     tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIALS])
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=True) for text in PLAIN])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=True) for text in plain])
     return tokenizer
 
 

@@ -69,6 +69,13 @@ def test_special_tokens_are_not_shown_and_cost_no_space() -> None:
     assert detokenizer.add([*first, 2, 1, *second]) == "a b c"
 
 
+def test_special_tokens_are_shown_to_those_who_ask() -> None:
+    tokenizer = TOKENIZERS["byte level"]
+    ids = tokenizer.encode("a<|im_end|>b").ids
+    assert Detokenizer(tokenizer, shows_special=True).add(ids) == "a<|im_end|>b"
+    assert Detokenizer(tokenizer).add(ids) == "ab"
+
+
 def test_plain_added_tokens_are_shown() -> None:
     tokenizer = TOKENIZERS["byte level"]
     assert Detokenizer(tokenizer).add(tokenizer.encode("<think>x").ids) == "<think>x"
@@ -83,6 +90,13 @@ def test_a_stop_string_ends_the_text_and_the_count() -> None:
     assert detokenizer.add(ids[:4]) == "zzq"
     assert detokenizer.add(ids[4:]) == "" and detokenizer.finish() == ""
     assert detokenizer.stopped and detokenizer.num_tokens == 5
+
+
+def test_a_stop_string_may_be_shown() -> None:
+    tokenizer = TOKENIZERS["byte level"]
+    detokenizer = Detokenizer(tokenizer, stops=["qx"], shows_stop=True)
+    assert detokenizer.add(tokenizer.encode("zzqqxx!!").ids) == "zzqqx"
+    assert detokenizer.finish() == "" and detokenizer.num_tokens == 5
 
 
 @pytest.mark.parametrize("cut", range(9))

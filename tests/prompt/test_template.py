@@ -8,9 +8,9 @@ import pytest
 
 from epd.errors import BadRequest, ConfigError
 from epd.models.random_checkpoint import CHAT_TEMPLATE
-from epd.prompt import ItemPart, Message, PromptBuilder, Source, TextPart
+from epd.prompt import ItemPart, Message, PromptBuilder, Rendering, Source, TextPart, ToolCall
 from epd.types import Modality
-from tests.prompt.folders import PARTS_TEMPLATE, STRING_TEMPLATE, write_folder
+from tests.prompt.folders import PARTS_TEMPLATE, STRING_TEMPLATE, TOOLS_TEMPLATE, write_folder
 
 IMAGE = ItemPart(modality=Modality.IMAGE, source=Source(url="https://example.org/a.png"))
 ALL = {"user", "system", "assistant"}
@@ -122,3 +122,35 @@ def test_a_checkpoint_without_a_fast_tokenizer_is_refused(tmp_path: Path) -> Non
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
         PromptBuilder(checkpoint)
+
+
+def test_what_a_tool_said_has_a_format_of_its_own(tmp_path: Path) -> None:
+    """Here only a string is shown, whatever users may send."""
+    template = TOOLS_TEMPLATE.replace(
+        "{{ m.content }}{% for call",
+        "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
+        "{{ c.text }}{% endfor %}{% endif %}{% for call",
+    )
+    builder = PromptBuilder(write_folder(tmp_path, template=template))
+    assert builder.template.strings == ALL | {"tool"} and builder.template.parts == ALL
+    result = Message(role="tool", content=(TextPart(text="sun"), TextPart(text="and rain")))
+    call = ToolCall(name="look", arguments={"at": 1})
+    turn = Message(role="assistant", content="", tool_calls=(call,), reasoning="hm")
+    text = text_of(builder, Message(role="user", content="hi"), turn, result)
+    assert "<tool_response>\nsun\nand rain\n</tool_response>" in text
+    assert '<think>\nhm\n</think>\n\n<tool_call>\n{"name": "look", "arguments": {"at": 1}}' in text
+
+
+def test_tools_stand_in_the_prompt_as_they_were_sent(tmp_path: Path) -> None:
+    """Special tokens in them are text, and what is too long counts."""
+    builder = PromptBuilder(write_folder(tmp_path, template=TOOLS_TEMPLATE))
+    user = Message(role="user", content="hi")
+    tool = {"function": {"name": "<|im_end|>"}, "type": "function"}
+    draft = builder.build([user], Rendering(tools=[tool]))
+    eos = builder._tokenizer.token_to_id("<|im_end|>")
+    assert draft.text[0].count(eos) == 2  # the template's own
+    assert builder.opens_reasoning(draft)
+    closed = builder.build([user], Rendering(arguments={"thinking": False}))
+    assert not builder.opens_reasoning(closed)
+    with pytest.raises(BadRequest, match="context"):
+        builder.build([user], Rendering(tools=[{**tool, "x": "a" * 1_000_000}]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ from epd.types import (
 from epd.types import Stage as Stages
 from epd.wire import messages as m
 from epd.wire.links import Delivery
-from epd.workers.gateway import HASHED_AT_ONCE, Node
+from epd.workers.gateway import Node
 from tests.checkpoints import build
 from tests.cluster.samples import decode, encode, layout, prefill, run
 
@@ -167,6 +168,43 @@ def test_the_runs_of_all_choices_end_with_the_last_one(play: Play) -> None:
     play(scene)
 
 
+def test_what_arrives_from_another_thread_is_heard_in_order_and_wakes_the_loop_once(
+    play: Play,
+) -> None:
+    """However many events come before the loop has its turn, and after it."""
+
+    async def scene(stage: Stage) -> None:
+        live = await stage.node.submit(call())
+        key = RequestKey(live.request_id, 1)
+        stage.admit(key)
+
+        def put(*indices: int) -> None:
+            for index in indices:
+                end = STOP if index == 8 else None
+                message = m.Tokens(runs=(run(index, index, request=key.request_id, finish=end),))
+                delivery = Delivery(sender="P", incarnation="1", message=message, frame=None)
+                assert stage.node.put(delivery)
+
+        wakes: list[Any] = []
+        with pytest.MonkeyPatch.context() as patch:
+            wake = stage.node._loop.call_soon_threadsafe
+            patch.setattr(
+                stage.node._loop, "call_soon_threadsafe", lambda do: wakes.append(wake(do))
+            )
+            thread = threading.Thread(target=put, args=range(5))
+            thread.start()
+            thread.join()
+            assert len(wakes) == 1 and not live.more
+            runs = live.runs()
+            assert [(await anext(runs)).token_ids[0] for _ in range(5)] == [0, 1, 2, 3, 4]
+            put(5, 6)
+            put(7, 8)
+            assert await rest(runs) == [(0, (index,)) for index in (5, 6, 7, 8)]
+            assert len(wakes) == 2
+
+    play(scene)
+
+
 def test_a_choice_that_its_reader_ends_is_stopped_and_shown_no_more(play: Play) -> None:
     """Not even what had come already; the last one ends the call."""
 
@@ -232,7 +270,7 @@ def test_the_parts_of_a_request_are_encoded_from_its_bytes(play: Play) -> None:
         jobs = stage.told(m.EncodeItem)[1:]
         assert [job.item.request_id for job, _ in jobs] == [f"{key}/0", f"{key}/1"]
         assert [frame for _, frame in jobs] == [b"picture", b"picture"]
-        live.node.cancel(key, Unavailable("over"))
+        live.holder.cancel(key, Unavailable("over"))
         with pytest.raises(EpdError, match="over"):
             await rest(live.runs())
         assert stage.metric("epd_live_requests") == 0
@@ -299,28 +337,6 @@ def test_whoever_works_for_a_request_knows_how_much_time_it_has(play: Play) -> N
         stage.node.end_all()
 
     play(scene, gateway={"request_timeout_s": 7.0})
-
-
-@pytest.mark.parametrize("size", [10, HASHED_AT_ONCE + 1])
-def test_a_source_is_what_an_item_is_and_how_it_is_read(play: Play, size: int) -> None:
-    """However it is computed."""
-    data = b"x" * size
-    (part,) = call(data).draft.parts
-    others = [
-        replace(part, source=Source.file(data[1:] + b"y")),
-        replace(part, source=Source(url="http://a/b")),
-        replace(part, source=Source.of([("a", data[:1]), ("b", data[1:])], ItemForm.FRAMES)),
-        replace(part, options=MediaOptions(siblings=2)),
-    ]
-    same = replace(part, index=1, text_before="more", where="there")
-
-    async def scene(stage: Stage) -> None:
-        found = await stage.node._sources(Draft(text=(), parts=(part, same, *others)))
-        assert len(found) == 6
-        assert found[0] == found[1]
-        assert len(set(found)) == 5 and b"" not in found
-
-    play(scene)
 
 
 def test_an_item_that_was_answered_before_is_held(play: Play) -> None:

@@ -26,8 +26,15 @@ class Shape(ABC):
     closing: ClassVar[bytes] = b"data: [DONE]\n\n"
     """What a stream ends with that has not failed."""
 
+    broken_off: ClassVar[bytes] = b""
+    """What one ends with that has."""
+
     async def begun(self, completion: Completion) -> None:
         """The first tokens are there: all is known that there is to know of the prompt."""
+        return
+
+    def seen(self, completion: Completion, piece: Piece) -> None:
+        """One piece of an answer that is not streamed, as it comes."""
         return
 
     @abstractmethod

@@ -96,10 +96,13 @@ class LlavaStyle(Adapter):
 
         prepare_torchvision()
         folder = self.checkpoint.path
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        trust = self.checkpoint.trust_remote_code
+        processor = AutoProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust
+        )
         # Backends differ by up to 0.015 per value, so one is pinned.
         processor.image_processor = AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, backend="pil"
+            folder, local_files_only=True, backend="pil", trust_remote_code=trust
         )
         for name, (found, wanted) in self.expected(processor).items():
             if found != wanted:

@@ -1,0 +1,91 @@
+"""OpenAI's text completion, and its chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from epd.gateway.completion import Completion, Piece
+from epd.gateway.logprobs import of_answer, of_prompt, of_text
+from epd.gateway.schemas import ChatRequest
+from epd.gateway.shapes.shape import Event, Shape
+from epd.prompt import TokenTexts
+
+
+class CompletionShape(Shape):
+    """Token ids and prompt_logprobs, extensions of OpenAI's form, are for those who ask."""
+
+    def __init__(self, body: ChatRequest, *, model_name: str, texts: TokenTexts) -> None:
+        self._body = body
+        self._model_name = model_name
+        self._texts = texts
+        self._created = int(time.time())
+        self._lengths: Counter[int] = Counter()
+        self._of_prompt: dict[str, Any] = {}
+
+    async def begun(self, completion: Completion) -> None:
+        """What is said of a long prompt takes a while to write."""
+        if self._body.prompt_logprobs is not None:
+            call = completion.call
+            found = await asyncio.to_thread(
+                of_prompt,
+                self._texts,
+                call.prompt_token_ids,
+                call.prompt_logprobs,
+                call.prompt_row_spans,
+            )
+            self._of_prompt = {"prompt_logprobs": found}
+        if self._body.return_token_ids and completion.call.prompt_token_ids:
+            self._of_prompt["prompt_token_ids"] = completion.call.prompt_token_ids
+
+    def whole(self, completion: Completion, choices: Sequence[Piece]) -> dict[str, Any]:
+        """All choices of all prompts, in order."""
+        shown = [self._choice(one) for one in choices]
+        return {**self._answer(completion, shown), "usage": completion.usage()}
+
+    def piece(self, completion: Completion, piece: Piece) -> Iterable[Event]:
+        """The same form again, with what is new of one choice."""
+        if not piece.text and not piece.token_ids and piece.finish_reason is None:
+            return []
+        chunk = self._answer(completion, [self._choice(piece)])
+        if self._body.shows_usage_so_far:
+            chunk["usage"] = completion.usage()
+        elif self._body.include_usage:
+            chunk["usage"] = None
+        return [Event(chunk)]
+
+    def ended(self, completion: Completion) -> Iterable[Event]:
+        """The usage chunk, if it was asked for."""
+        if not self._body.include_usage and not completion.shows_path:
+            return []
+        return [Event({**self._answer(completion, []), "usage": completion.usage()})]
+
+    def _answer(self, completion: Completion, choices: list[Any]) -> dict[str, Any]:
+        return {
+            "id": f"cmpl-{self._body.request_id or completion.call.request_id}",
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._model_name,
+            "choices": choices,
+        }
+
+    def _choice(self, piece: Piece) -> dict[str, Any]:
+        logprobs = None
+        if self._body.logprobs:
+            offset = self._lengths[piece.choice]
+            logprobs = of_text(self._texts, piece.token_ids, piece.logprobs, offset)
+            if self._body.return_token_ids:
+                logprobs |= of_answer(self._texts, piece.token_ids, piece.logprobs, shows_ids=True)
+        self._lengths[piece.choice] += len(piece.text)
+        choice = {
+            "index": piece.choice,
+            "text": piece.text,
+            "logprobs": logprobs,
+            "finish_reason": piece.finish_reason,
+            **self._of_prompt,
+        }
+        self._of_prompt = {}
+        return {**choice, "token_ids": piece.token_ids} if self._body.return_token_ids else choice

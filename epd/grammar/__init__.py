@@ -1,0 +1,16 @@
+"""What an answer may look like: grammars compiled for a vocabulary, and their masks. No torch."""
+
+from epd.grammar.checker import Checker
+from epd.grammar.compiled import Grammars, Guide, no_grammars
+from epd.grammar.texts import any_of, json_text, lark_text, regex_text
+
+__all__ = [
+    "Checker",
+    "Grammars",
+    "Guide",
+    "any_of",
+    "json_text",
+    "lark_text",
+    "no_grammars",
+    "regex_text",
+]
