@@ -22,8 +22,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 TOGETHER := $(PYTEST) --numprocesses $(JOBS) --dist loadfile
 # What pytest says where no test was chosen.
 NONE := 5
+# What these need lies in environments of their own, below .venvs, which take gigabytes; those that
+# CLIENTS does not name are left out.
+OPTIONAL := not clients and not openapi
+CLIENTS ?= clients node aiperf evalscope guidellm
+ENVIRONMENTS := $(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) \
+	$(BIN)/python -m tests.clients.environments
 
-.PHONY: help venv serve test test-slow lint gpu-check clean
+.PHONY: help venv serve test test-slow test-clients test-openapi lint gpu-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -32,12 +38,20 @@ serve: $(VENV)/.core ## a whole cluster on this machine; MODEL=folder for a mode
 	@$(BIN)/epd serve $(MODEL) $(ARGS)
 
 test: lint ## lint, types, rooms, and every test that is neither slow nor for a GPU
-	@$(TOGETHER) -m "not slow and not gpu and not alone" $(ARGS) || [ $$? = $(NONE) ]
-	@$(PYTEST) -m "alone and not slow and not gpu" $(ARGS) || [ $$? = $(NONE) ]
+	@$(TOGETHER) -m "not slow and not gpu and not alone and $(OPTIONAL)" $(ARGS) || [ $$? = $(NONE) ]
+	@$(PYTEST) -m "alone and not slow and not gpu and $(OPTIONAL)" $(ARGS) || [ $$? = $(NONE) ]
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
-	@$(TOGETHER) -m "slow and not gpu and not alone" $(ARGS) || [ $$? = $(NONE) ]
-	@$(PYTEST) -m "alone and slow and not gpu" $(ARGS) || [ $$? = $(NONE) ]
+	@$(TOGETHER) -m "slow and not gpu and not alone and $(OPTIONAL)" $(ARGS) || [ $$? = $(NONE) ]
+	@$(PYTEST) -m "alone and slow and not gpu and $(OPTIONAL)" $(ARGS) || [ $$? = $(NONE) ]
+
+test-clients: $(VENV)/.dev ## stock clients and load tools; makes their environments in .venvs
+	@$(ENVIRONMENTS) $(CLIENTS)
+	@$(PYTEST) -m clients tests/clients $(ARGS)
+
+test-openapi: $(VENV)/.dev ## made-up requests by the OpenAPI document; makes their environment
+	@$(ENVIRONMENTS) openapi
+	@$(PYTEST) -m openapi tests/openapi $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(BIN)/ruff check --quiet .
@@ -51,7 +65,7 @@ gpu-check: ## the tests for a CUDA GPU, with the torch found here; nothing to do
 venv: $(VENV)/.dev ## .venv with everything for development
 
 clean: ## remove .venv and caches
-	@rm -rf $(VENV) .venv-gpu .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv-gpu .venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "epd needs Python 3.11 or later: make PYTHON=/path/to/python3"; exit 1; }

@@ -28,7 +28,15 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
 def test_make_alone_lists_the_targets() -> None:
     printed = make().stdout
-    for target in ("serve", "test", "test-slow", "lint", "gpu-check"):
+    for target in (
+        "serve",
+        "test",
+        "test-slow",
+        "test-clients",
+        "test-openapi",
+        "lint",
+        "gpu-check",
+    ):
         assert f"make {target} " in printed
 
 
@@ -40,10 +48,18 @@ def test_serve_installs_first_and_passes_the_model_on(tmp_path: Path) -> None:
 
 def test_test_lints_and_leaves_out_what_is_slow_or_for_a_gpu() -> None:
     steps = make("-n", "test").stdout
-    together, one_by_one = "not slow and not gpu and not alone", "alone and not slow and not gpu"
+    needs_more = "and not clients and not openapi"
+    together = f"not slow and not gpu and not alone {needs_more}"
+    one_by_one = f"alone and not slow and not gpu {needs_more}"
     chosen = (f'--numprocesses 2 --dist loadfile -m "{together}"', f'-q -m "{one_by_one}"')
     for command in ("ruff check", "mypy", "lint-imports", *chosen):
         assert command in steps
+
+
+@pytest.mark.parametrize("name", ["clients", "openapi"])
+def test_clients_get_their_environments_before_they_run(name: str) -> None:
+    steps = make("-n", f"test-{name}").stdout
+    assert steps.index("tests.clients.environments") < steps.index(f"-m {name} tests/{name}")
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="a GPU here, most likely")
