@@ -87,6 +87,7 @@ def test_rows_are_sent_through_every_way() -> None:
         "bench.overlap --images 2 --tower-s 0.05 --requests 1 --cases all_on all_off",
         "bench.parallel_encode --encoders 1 2 --images 2 --tower-s 0.05 --requests 1",
         "bench.cache_hit --pictures 1 --set threads=1",
+        "bench.gateway --clients 2 --tokens 4 --streams 2 --requests 8 --rounds 1",
         "bench.isolation --tower-s 0.05 --before-s 1 --streams 1 --burst 1 --max-tokens 20",
     ],
 )
