@@ -266,7 +266,12 @@ def test_a_prompt_that_is_too_long(cluster: Cluster, case: str) -> None:
 FIELDS: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "unknown model": ({"model": "gpt-17"}, 404, "model", "no model 'gpt-17'"),
     "n=0": ({"n": 0}, 400, "n", "n: "),
-    "tools": ({"tools": [{"type": "function"}]}, 400, "tools", "tools is not supported"),
+    "tools": (
+        {"tools": [{"type": "function"}]},
+        400,
+        "tools[0].function",
+        "tools[0].function: Field required",
+    ),
     "no messages": ({"messages": []}, 400, "messages", "messages: "),
     "unknown field": (
         {"extra_body": {"tempreature": 1}},

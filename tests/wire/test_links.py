@@ -16,9 +16,11 @@ from epd.wire.links import BULK_MESSAGES
 from epd.wire.messages import (
     REGISTRY,
     EncodeItem,
+    Found,
     Heartbeat,
     HeartbeatReply,
     KvChunk,
+    Recalled,
     Register,
 )
 from tests.wire.conftest import CANCEL, Net, Node, answer_heartbeats, chunk, eventually, pair
@@ -31,6 +33,8 @@ def deliverable(message: Any, sender: Node, frame: bytes) -> tuple[Any, bytes | 
         return dataclasses.replace(message, member=sender.member), None
     if isinstance(message, EncodeItem):
         return message, frame if message.url is None else None
+    if isinstance(message, Recalled):
+        return message, frame if message.found is Found.KEPT else None
     if not isinstance(message, BULK_MESSAGES):
         return message, None
     payload = message.payload
