@@ -42,12 +42,13 @@ def serve(
     """Run until a signal, or until whoever started this is gone; the command's exit code."""
     logging.basicConfig(format="epd serve: %(message)s", level=logging.INFO, stream=sys.stderr)
     config = resolve(load_config(path, overrides))
+    # Before the environment changes: it finds a title's place by where both lie in memory.
+    setproctitle.setproctitle(f"epd: serve {config.topology} ({Path(config.model).name})")
     # What cannot be served is refused before anything starts.
     checkpoint = read_checkpoint(config.model, max_context=config.language.max_context)
     log.info("%s", check_cluster(config, checkpoint))
     assert config.threads is not None
     os.environ |= environment.worker_environment(config.threads)
-    setproctitle.setproctitle(f"epd: serve {config.topology} ({Path(config.model).name})")
     with StopSignals() as stop, runtime_folder(environment.runtime_base()) as folder:
 
         def on_ready(ready: Ready) -> None:
