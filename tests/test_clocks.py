@@ -14,9 +14,8 @@ WALL_CLOCK = {
 
 SHOWN_ONLY = {
     "cli/runtime.py": "compared with the files' own times",
-    "gateway/completions/shape.py": "`created` of an answer",
     "gateway/responses/shape.py": "`created_at` and `completed_at` of a response",
-    "gateway/shapes/chat.py": "`created` of an answer",
+    "gateway/shapes/openai.py": "`created` of an answer",
     "observe/": "what is written down",
     "workers/gateway.py": "`created` of the model",
 }

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from epd.gateway.completion import Completion, Piece
-from epd.gateway.logprobs import of_answer, of_prompt, of_text
+from epd.gateway.logprobs import of_answer, of_text
 from epd.gateway.schemas import ChatRequest
-from epd.gateway.shapes.shape import Event, Shape
+from epd.gateway.shapes.openai import OpenAIShape
+from epd.gateway.shapes.shape import Event
 from epd.prompt import TokenTexts
 
 
-class CompletionShape(Shape):
-    """Token ids and prompt_logprobs, extensions of OpenAI's form, are for those who ask."""
+class CompletionShape(OpenAIShape):
+    """A text_completion of all prompts, or its chunks."""
 
     def __init__(self, body: ChatRequest, *, model_name: str, texts: TokenTexts) -> None:
-        self._body = body
-        self._model_name = model_name
-        self._texts = texts
-        self._created = int(time.time())
+        super().__init__(body, model_name=model_name, texts=texts)
         self._lengths: Counter[int] = Counter()
-        self._of_prompt: dict[str, Any] = {}
-
-    async def begun(self, completion: Completion) -> None:
-        """What is said of a long prompt takes a while to write."""
-        if self._body.prompt_logprobs is not None:
-            call = completion.call
-            found = await asyncio.to_thread(
-                of_prompt,
-                self._texts,
-                call.prompt_token_ids,
-                call.prompt_logprobs,
-                call.prompt_row_spans,
-            )
-            self._of_prompt = {"prompt_logprobs": found}
-        if self._body.return_token_ids and completion.call.prompt_token_ids:
-            self._of_prompt["prompt_token_ids"] = completion.call.prompt_token_ids
 
     def whole(self, completion: Completion, choices: Sequence[Piece]) -> dict[str, Any]:
         """All choices of all prompts, in order."""
@@ -51,11 +31,7 @@ class CompletionShape(Shape):
         if not piece.text and not piece.token_ids and piece.finish_reason is None:
             return []
         chunk = self._answer(completion, [self._choice(piece)])
-        if self._body.shows_usage_so_far:
-            chunk["usage"] = completion.usage()
-        elif self._body.include_usage:
-            chunk["usage"] = None
-        return [Event(chunk)]
+        return [Event(chunk | self._usage_so_far(completion))]
 
     def ended(self, completion: Completion) -> Iterable[Event]:
         """The usage chunk, if it was asked for."""

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from epd.gateway.completion import Completion, Piece
-from epd.gateway.logprobs import of_answer, of_prompt
+from epd.gateway.logprobs import of_answer
 from epd.gateway.schemas import ChatRequest
-from epd.gateway.shapes.shape import Event, Shape
+from epd.gateway.shapes.openai import OpenAIShape
+from epd.gateway.shapes.shape import Event
 from epd.prompt import TokenTexts
 from epd.types import FinishReason
 
 
-class ChatShape(Shape):
-    """Token ids and prompt_logprobs, extensions of OpenAI's form, are for those who ask."""
+class ChatShape(OpenAIShape):
+    """A chat.completion, or its chunks."""
 
     def __init__(self, body: ChatRequest, *, model_name: str, texts: TokenTexts) -> None:
-        self._body = body
-        self._model_name = model_name
-        self._texts = texts
-        self._created = int(time.time())
+        super().__init__(body, model_name=model_name, texts=texts)
         self._begun: set[int] = set()
         self._calling: set[int] = set()
-        self._of_prompt: dict[str, Any] = {}
-
-    async def begun(self, completion: Completion) -> None:
-        """What is said of a long prompt takes a while to write."""
-        if self._body.prompt_logprobs is not None:
-            call = completion.call
-            found = await asyncio.to_thread(
-                of_prompt,
-                self._texts,
-                call.prompt_token_ids,
-                call.prompt_logprobs,
-                call.prompt_row_spans,
-            )
-            self._of_prompt = {"prompt_logprobs": found}
-        if self._body.return_token_ids:
-            self._of_prompt["prompt_token_ids"] = completion.call.prompt_token_ids
 
     def whole(self, completion: Completion, choices: Sequence[Piece]) -> dict[str, Any]:
         """A chat.completion."""
@@ -82,11 +62,6 @@ class ChatShape(Shape):
             "model": self._model_name,
             "choices": choices,
         }
-
-    def _usage_so_far(self, completion: Completion) -> dict[str, Any]:
-        if self._body.shows_usage_so_far:
-            return {"usage": completion.usage()}
-        return {"usage": None} if self._body.include_usage else {}
 
     def _message(self, completion: Completion, whole: Piece) -> dict[str, Any]:
         """What is not there is left out, but `content` is null beside calls."""
