@@ -22,7 +22,7 @@ from PIL import Image
 
 from epd.config import MediaConfig
 from epd.config.media import ImageLimits, VideoLimits
-from epd.errors import BadMedia, BadRequest, ConfigError, EpdError, Unavailable
+from epd.errors import BadMedia, BadRequest, ConfigError, EpdError, InternalError, Unavailable
 from epd.media.audio import AudioIO
 from epd.media.backends import MODULES
 from epd.media.decoded import VideoInfo
@@ -279,6 +279,30 @@ def test_a_process_that_died_idle_is_no_items_fault(opener: Open) -> None:
     os.kill(pid, signal.SIGKILL)
     assert select.select([gone], [], [], 30)[0]
     os.close(gone)
+    assert decoders.image(PICTURE).image.size == (30, 20)
+
+
+def test_a_process_that_is_ended_as_it_starts_is_no_items_fault(opener: Open) -> None:
+    """The item is there already and waits for it; another one is started."""
+    decoders = opener()
+    first = decoders.pids
+    with ThreadPoolExecutor(1) as pool:
+        os.kill(*first, signal.SIGSTOP)  # before it can say that it is ready
+        picture = pool.submit(decoders.image, PICTURE)
+        while decoders._idle:  # until the item has it
+            os.sched_yield()
+        os.kill(*first, signal.SIGKILL)
+        assert picture.result().image.size == (30, 20)
+    assert decoders.pids != first
+
+
+def test_a_process_that_never_starts_is_said(opener: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoders = opener()
+    os.kill(*decoders.pids, signal.SIGKILL)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(InternalError, match="its process does not start"):
+        decoders.image(PICTURE)
+    monkeypatch.undo()
     assert decoders.image(PICTURE).image.size == (30, 20)
 
 

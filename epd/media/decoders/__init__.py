@@ -27,6 +27,10 @@ __all__ = ["Decoders"]
 
 log = logging.getLogger(__name__)
 
+_NO_START = "decoder: its process does not start"
+_MOST_STARTS = 3
+"""In a row, for one item: what ended the first need not be there for the second."""
+
 Choose = Callable[[VideoInfo], Sequence[int]]
 
 
@@ -133,10 +137,9 @@ class Decoders:
     @contextmanager
     def _process(self) -> Iterator[Process]:
         """One that is idle, for one item. It is replaced unless it is at its place again."""
-        process = self._borrow()
+        process = self._ready()
         healthy = False
         try:
-            process.wait_ready()
             yield process
             healthy = True
         except (Lost, Malformed) as error:
@@ -145,13 +148,28 @@ class Decoders:
                 self._check_open()
             reason = str(error) if isinstance(error, Lost) else "the decoder gave no valid answer"
             raise BadMedia(reason) from error
-        except StartFailed as error:
-            raise InternalError("decoder: its process does not start") from error
         except EpdError:
             healthy = True
             raise
         finally:
             self._give_back(process, healthy=healthy)
+
+    def _ready(self) -> Process:
+        """One that can take an item now. Whose start something ends is replaced, for a while."""
+        failed: StartFailed | None = None
+        for _ in range(_MOST_STARTS):
+            process = self._borrow()
+            try:
+                process.wait_ready()
+            except BaseException as error:
+                self._give_back(process, healthy=False)
+                if not isinstance(error, StartFailed):
+                    raise
+                log.warning("decoder lost: it ended as it started", extra={"pid": process.pid})
+                failed = error
+            else:
+                return process
+        raise InternalError(_NO_START) from failed
 
     def _borrow(self) -> Process:
         """An idle one, or one in place of those that were lost."""
@@ -167,7 +185,7 @@ class Decoders:
             try:
                 process = Process(self._config)
             except OSError as error:
-                raise InternalError("decoder: its process does not start") from error
+                raise InternalError(_NO_START) from error
             self._all.add(process)
             return process
 
