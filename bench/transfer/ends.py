@@ -41,9 +41,8 @@ from epd.wire.messages import (
 from epd.wire.zmq_links import ZmqLinks
 from epd.workers.core import Core
 from epd.workers.encode import EncodeCore
-from epd.workers.heap import keep_freed_memory
 from epd.workers.lookup import Lookup
-from epd.workers.process import Worker
+from epd.workers.process import Worker, settle_threads
 from epd.workers.pulse import Pulse
 from epd.workers.seats import PULL_BYTES, Seat
 from epd.workers.station import Station
@@ -241,7 +240,7 @@ def main() -> None:
     how many items are pulled at once."""
     name, address, settings, rows, beside, at_once = sys.argv[1:]
     torch.set_num_threads(1)
-    keep_freed_memory()
+    settle_threads()
     wire = WireConfig(**json.loads(settings))
     todo: list[int] = json.loads(rows)
     most = max(todo) * ROW_BYTES

@@ -136,7 +136,7 @@ class WireConfig(Section):
 
     insecure: bool = Field(False, description="allow sockets off loopback without CURVE keys")
     curve_dir: Path | None = Field(None, description="folder with the cluster's CURVE keys")
-    chunk_bytes: int = Field(2 * MIB, ge=4096, description="bulk bytes per message on a socket")
+    chunk_bytes: int = Field(4 * MIB, ge=4096, description="bulk bytes per message on a socket")
     high_water: int = Field(1000, ge=1, description="messages queued per socket")
     max_message_bytes: int = Field(64 * MIB, gt=0, description="largest frame accepted")
     shm_bytes: int = Field(

@@ -31,7 +31,7 @@ GRAMMAR_BASE = 64 * MIB
 GRAMMAR_TOKEN_BYTES = 1 << 10
 """Per entry of the vocabulary that grammars are compiled for; measured, rounded up."""
 
-STAGED_CHUNKS = 32
+STAGED_CHUNKS = 16
 """Bulk messages on their way in and out: a window of KV or rows and its acknowledgements."""
 
 KEPT_ACTIVATIONS = 8

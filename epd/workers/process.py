@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import cast
@@ -23,12 +24,14 @@ log = logging.getLogger(__name__)
 INBOX_EVENTS = 10_000
 TICK_S = 0.25
 RETRY_S = 0.002
+THREAD_TURN_S = 0.0005
+"""How long one thread of Python may keep another waiting: sockets must not wait for a step."""
 
 
 def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     """Build the role's seats, register, serve, leave."""
     setup(config.log_level, config.name or role, config.log_format)
-    keep_freed_memory()
+    settle_threads()
     inbox = Inbox(capacity=INBOX_EVENTS)
     lookup = Lookup(config.gateways, config.wire.resolve_s)
     worker = Worker(inbox, config.drain_s)
@@ -46,6 +49,12 @@ def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
         worker.close()
         lookup.close()
     return 0
+
+
+def settle_threads() -> None:
+    """What the threads of this process share: one heap, and the interpreter by turns."""
+    keep_freed_memory()
+    sys.setswitchinterval(THREAD_TURN_S)
 
 
 class Worker:

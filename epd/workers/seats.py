@@ -39,7 +39,7 @@ from epd.workers.pulse import Pulse
 from epd.workers.station import Station
 
 FULL_RETRY_S = 0.01
-PULL_BYTES = 16 << 20
+PULL_BYTES = 256 << 20
 KV_WINDOW_BYTES = 32 << 20
 
 STAGES: dict[str, tuple[Stage, ...]] = {
