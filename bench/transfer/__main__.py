@@ -46,13 +46,15 @@ def main() -> int:
         for way, items in found.items()
         for size in args.mib
     ]
-    print(table(points, args.beside), file=sys.stderr)
+    lines = [line(way, points) for way in args.ways] if len(args.mib) > 1 else []
+    print(table(points, lines, args.beside), file=sys.stderr)
     result = {
         "question": "transfer",
         "command": sys.argv[1:],
         **hardware.facts(),
         "workload": vars(args),
         "points": points,
+        "lines": lines,
         "items": found,
     }
     print(json.dumps(result))
@@ -149,6 +151,7 @@ def _point(way: str, mib: int, items: Sequence[dict[str, float]], at_once: int) 
     return {
         "way": way,
         "mib": mib,
+        "bytes": size,
         "rows_bytes_per_s": size / statistics.median(item["rows_s"] for item in own),
         "plain_bytes_per_s": size / statistics.median(item["plain_s"] for item in own),
         "rows_cpu_s_per_gb": 1e9 / size * statistics.median(item["rows_cpu_s"] for item in own),
@@ -158,10 +161,22 @@ def _point(way: str, mib: int, items: Sequence[dict[str, float]], at_once: int) 
     }
 
 
-def table(points: Sequence[dict[str, Any]], beside: str) -> str:
-    """A line per way and size."""
+def line(way: str, points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What every item costs, and the rate at which its bytes come: a line through the medians."""
+    own = [point for point in points if point["way"] == way]
+    sizes = [point["bytes"] for point in own]
+    found: dict[str, Any] = {"way": way}
+    for name in ("rows", "plain"):
+        seconds = [point["bytes"] / point[f"{name}_bytes_per_s"] for point in own]
+        slope, fixed = statistics.linear_regression(sizes, seconds)
+        found |= {f"{name}_fixed_s": fixed, f"{name}_rate": 1 / slope}
+    return {**found, "share": found["rows_rate"] / found["plain_rate"]}
+
+
+def table(points: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]], beside: str) -> str:
+    """A line per way and size, and below what it is made of."""
     head = ("way", "MiB", "rows, GB/s", "plain, GB/s", "share", "best of each", "CPU s/GB", "plain")
-    lines = ["".join(f"{name:>14}" for name in head)]
+    rows = ["".join(f"{name:>14}" for name in head)]
     for point in points:
         cells = (
             point["way"],
@@ -173,8 +188,13 @@ def table(points: Sequence[dict[str, Any]], beside: str) -> str:
             f"{point['rows_cpu_s_per_gb']:.2f}",
             f"{point['plain_cpu_s_per_gb']:.2f}",
         )
-        lines.append("".join(f"{cell:>14}" for cell in cells))
-    return "\n".join([*lines, "", PLAIN[beside]])
+        rows.append("".join(f"{cell:>14}" for cell in cells))
+    made_of = [
+        f"{each['way']}: {1000 * each['rows_fixed_s']:.1f} ms for each, then "
+        f"{each['rows_rate'] / 1e9:.2f} GB/s, {100 * each['share']:.0f} % of plain"
+        for each in lines
+    ]
+    return "\n".join([*rows, "", *made_of, "", PLAIN[beside]])
 
 
 if __name__ == "__main__":

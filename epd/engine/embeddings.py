@@ -6,7 +6,7 @@ only, never from looking for token ids. Not thread-safe: the step thread owns it
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
@@ -137,6 +137,48 @@ class _Part:
         return _Part(copy, lambda: None)
 
 
+class _Parts:
+    """What is there of one item: parts that do not overlap, by their first rows.
+
+    Every call costs as much as the parts that it is about, however many there are.
+    """
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+        self._starts: list[int] = []  # ascending
+        self._by_start: dict[int, _Part] = {}
+
+    def put(self, start: int, part: _Part) -> None:
+        insort(self._starts, start)
+        self._by_start[start] = part
+        self.num_bytes += part.rows.nbytes
+
+    def behind(self, row: int) -> Iterator[tuple[int, _Part]]:
+        """Those that end behind `row`, with where they start."""
+        at = bisect_right(self._starts, row)
+        if at and self._end(at - 1) > row:
+            at -= 1
+        for start in self._starts[at:]:
+            yield start, self._by_start[start]
+
+    def drop_before(self, row: int) -> None:
+        """Free those that end there or earlier."""
+        gone = 0
+        while gone < len(self._starts) and self._end(gone) <= row:
+            self.num_bytes -= self._by_start.pop(self._starts[gone]).rows.nbytes
+            gone += 1
+        del self._starts[:gone]
+
+    def clear(self) -> None:
+        self._starts.clear()
+        self._by_start.clear()
+        self.num_bytes = 0
+
+    def _end(self, at: int) -> int:
+        start = self._starts[at]
+        return start + len(self._by_start[start])
+
+
 class _ItemRows:
     """Rows of one item. Rows [0, num_dropped) are gone again, [.., num_landed) without a gap."""
 
@@ -148,7 +190,7 @@ class _ItemRows:
         self.num_landed = 0
         self._num_dropped = 0
         self._name = f"item {index} (from {item.encoder})"
-        self._parts: dict[int, _Part] = {}
+        self._parts = _Parts()
         # Absolute token spans that take rows, and the number of the first row of each.
         self.spans = [(offset + start, offset + end) for start, end in layout.row_spans]
         self._firsts: list[int] = []
@@ -163,7 +205,7 @@ class _ItemRows:
 
     @property
     def held_bytes(self) -> int:
-        return sum(part.rows.nbytes for part in self._parts.values())
+        return self._parts.num_bytes
 
     def token_of(self, row: int) -> int:
         """The token that takes this row."""
@@ -180,18 +222,18 @@ class _ItemRows:
         for start, stop in list(self._gaps(max(first_row, self._num_dropped), end)):
             piece = part.slice(start - first_row, stop - first_row)
             # A slice would keep the whole part's memory, uncounted.
-            self._parts[start] = piece if len(piece) == len(part) else piece.copy()
+            self._parts.put(start, piece if len(piece) == len(part) else piece.copy())
         self._count_landed()
 
     def take(self, wanted: range) -> list[_Part]:
         """The rows in order, as slices of the parts."""
         taken = []
         at = wanted.start
-        for start in sorted(self._parts):
-            part = self._parts[start]
-            if start <= at < min(start + len(part), wanted.stop):
-                taken.append(part.slice(at - start, wanted.stop - start))
-                at += len(taken[-1])
+        for start, part in self._parts.behind(at):
+            if not start <= at < wanted.stop:
+                break
+            taken.append(part.slice(at - start, wanted.stop - start))
+            at += len(taken[-1])
         if at != wanted.stop:
             raise InternalError(f"{self._name}: row {at} is not there")
         return taken
@@ -199,8 +241,7 @@ class _ItemRows:
     def drop_before(self, token: int) -> None:
         gone = self._row_at(token)
         self._num_dropped = max(self._num_dropped, min(gone, self.num_landed))
-        for start in [s for s, p in self._parts.items() if s + len(p) <= self._num_dropped]:
-            del self._parts[start]
+        self._parts.drop_before(self._num_dropped)
 
     def skip_before(self, token: int) -> None:
         self.num_landed = max(self.num_landed, self._row_at(token))
@@ -211,9 +252,10 @@ class _ItemRows:
         self._parts.clear()
 
     def _count_landed(self) -> None:
-        for start in sorted(self._parts):
-            if start <= self.num_landed:
-                self.num_landed = max(self.num_landed, start + len(self._parts[start]))
+        for start, part in self._parts.behind(self.num_landed):
+            if start > self.num_landed:
+                break
+            self.num_landed = start + len(part)
 
     def _row_at(self, token: int) -> int:
         """Rows that tokens before `token` take."""
@@ -221,10 +263,12 @@ class _ItemRows:
 
     def _gaps(self, first: int, end: int) -> Iterator[tuple[int, int]]:
         """Ranges of [first, end) that no part holds."""
-        for start in sorted(self._parts):
-            if first < min(start, end):
-                yield first, min(start, end)
-            first = max(first, start + len(self._parts[start]))
+        for start, part in self._parts.behind(first):
+            if start >= end:
+                break
+            if first < start:
+                yield first, start
+            first = start + len(part)
         if first < end:
             yield first, end
 

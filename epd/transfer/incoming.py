@@ -79,7 +79,8 @@ class Incoming:
         member took its memory back.
         """
         keeper = _Keeper()
-        weakref.finalize(keeper, unread).atexit = False
+        if unread is not nothing:
+            weakref.finalize(keeper, unread).atexit = False
         dtype = dtype_of(payload.dtype)
         _check_size(payload, dtype)
         check: Callable[[], None] = nothing
