@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 """A name that means whatever model is served."""
 
+_SHORT_BYTES = 4096
+"""Bodies up to this size are parsed on the loop: to change threads costs more than that does."""
+
 _THREADS = 2  # tokenising holds no lock for long; more would fight with the workers on one host
 
 
@@ -81,7 +84,7 @@ Build = Callable[[list[Message], Rendering], Draft]
 
 
 class Front:
-    """Holds what requests are checked against. Parsing and tokenising run on its own threads.
+    """Holds what requests are checked against. Long bodies are parsed on its own threads.
 
     Bodies in its hands are bounded in number and in bytes; beyond that clients get 429.
     """
@@ -107,13 +110,13 @@ class Front:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def prepare(self, request: Request, parse: Parse[P], before: Before | None = None) -> P:
-        """Reads the body and parses it, on a thread of ours. EpdError says what is wrong."""
+        """Reads the body and parses it, on a thread if it is long. EpdError: it is wrong."""
         prepared = _with_headers(await self.read(request, parse, before), request)
         await self._grammars.check(prepared.spec.sampling, prepared.grammar_field)
         return _of_asker(prepared, account_of(request.scope))
 
     async def read(self, request: Request, parse: Parse[T], before: Before | None = None) -> T:
-        """Any body. `before` is waited for when the body is there, and not on a thread."""
+        """Any body. `before` is waited for when the body is there, and never on a thread."""
         if self._num_held >= self._config.max_waiting:
             raise Overloaded("too many requests are waiting to be read")
         size = 0
@@ -132,6 +135,8 @@ class Front:
             raw, tenant = b"".join(chunks), tenant_of(request.scope)
             if before is not None:
                 await before(raw, tenant)
+            elif size <= _SHORT_BYTES:
+                return parse(raw, tenant)
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, parse, raw, tenant
             )

@@ -7,7 +7,7 @@ temperature.
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Collection
 from typing import Any
 
@@ -58,7 +58,7 @@ def resolve(request: ChatRequest, checkpoint: Checkpoint) -> SamplingParams:
     top_k = _first(request.top_k, defaults["top_k"])
     max_tokens = request.most_tokens or MAX_TOKENS
     min_tokens = max(0, int(_first(request.min_tokens, defaults["min_new_tokens"])))
-    seed = request.seed if request.seed is not None else secrets.randbits(63)
+    seed = request.seed if request.seed is not None else random.getrandbits(63)
     return SamplingParams(
         n=request.n or 1,
         temperature=float(_first(request.temperature, defaults["temperature"])),

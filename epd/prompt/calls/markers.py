@@ -32,6 +32,11 @@ class Trimmed:
         self._fresh = fresh
         self._space = ""
 
+    @property
+    def passes(self) -> bool:
+        """Nothing is held, nor to be taken away from what comes."""
+        return not self._fresh and not self._space
+
     def add(self, text: str) -> str:
         """What can be shown."""
         if self._fresh:

@@ -38,11 +38,17 @@ class AnswerReader:
 
     def feed(self, text: str) -> Reading:
         """What this text completes."""
-        return self._take(text, at_end=False)
+        return Reading(text=text) if self._is_plain(text) else self._take(text, at_end=False)
 
     def finish(self) -> Reading:
         """The rest, when no more text comes."""
         return self._take("", at_end=True)
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether it is text and nothing else, as nearly all is: it is not to cost anything."""
+        if self._in is not _In.TEXT or self._held or self.done or not self._text.passes:
+            return False
+        return not self._form.calls or not (OPEN[0] in text or text[-1:].isspace())
 
     def _take(self, text: str, *, at_end: bool) -> Reading:
         self._held += text
