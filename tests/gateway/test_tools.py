@@ -356,6 +356,23 @@ async def test_reasoning_needs_no_tools(
         assert choice["finish_reason"] == "stop"
 
 
+async def test_the_tokens_of_reasoning_are_told_alike_streamed_and_whole(
+    serve: Serve, model: Checkpoint, tokenizer: Tokenizer
+) -> None:
+    """Of all choices together."""
+    steps: list[Step] = script(tokenizer, "well, ", "the</think>", "fox")
+    second = tokenizer.encode("so</think>a house").ids
+    steps[1:1] = [Of(1, Last(tuple(second), FinishReason.LENGTH))]
+    num = sum(len(tokenizer.encode(text).ids) for text in ("well, ", "the</think>", "so</think>"))
+    body = chat(tools=[], n=2)
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    async with serve(ScriptedService(steps), model=model) as client:
+        whole = (await client.post("/v1/chat/completions", json=body)).json()["usage"]
+        lines = (await client.post("/v1/chat/completions", json=streamed)).text.split("\n\n")
+    assert whole["completion_tokens_details"] == {"reasoning_tokens": num}
+    assert json.loads(lines[-3].removeprefix("data: "))["usage"] == whole
+
+
 async def test_a_model_without_marks_says_what_it_says(
     serve: Serve, checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> None:

@@ -43,7 +43,7 @@ def plain(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 async def test_thoughts_words_and_calls_are_items_of_their_own(
-    serve: Serve, model: Checkpoint, steps: list[Step]
+    serve: Serve, model: Checkpoint, steps: list[Step], tokenizer: Tokenizer
 ) -> None:
     """The same streamed, and the call is gone on with."""
     async with serve(ScriptedService(steps), model=model) as client:
@@ -57,6 +57,10 @@ async def test_thoughts_words_and_calls_are_items_of_their_own(
     assert [part["text"] for part in message["content"]] == ["I look."]
     assert (call["type"], call["name"], call["arguments"]) == ("function_call", "look", '{"at": 1}')
     assert plain(rebuilt(streamed)) == plain(body["output"])
+    usage = body["usage"]
+    assert streamed[-1]["response"]["usage"] == usage
+    num = len(tokenizer.encode("well</think>").ids)
+    assert usage["output_tokens_details"] == {"reasoning_tokens": num}
     kinds = {event["type"].removeprefix("response.") for event in streamed}
     assert {"function_call_arguments.delta", "function_call_arguments.done"} <= kinds
     assert body["tools"][0]["name"] == "look" and body["tool_choice"] == "auto"
