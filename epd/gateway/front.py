@@ -214,8 +214,9 @@ class Front:
         offer = body.offer
         read = self._items.read(body, tenant)
         draft = build(read.messages, body.rendering)
+        template = self.builder.template
         parallel = body.parallel_tool_calls is not False
-        form = PLAIN if raw else self._forms.of(draft, offer, parallel=parallel)
+        form = PLAIN if raw else self._forms.of(draft, template, offer, parallel=parallel)
         sampling = resolve(body, self._checkpoint)
         grammar = self._forms.grammar(offer, form, sampling.grammar)
         spec = CallSpec(

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from epd.errors import BadRequest, InternalError
 from epd.models.spec import Checkpoint
 from epd.prompt.aliases import Aliases
-from epd.prompt.calls import calls_tools, opens_reasoning, reasons
+from epd.prompt.calls import opens_reasoning
 from epd.prompt.chat import ItemPart, Message, Rendering, items_of, num_characters
 from epd.prompt.detokenizer import Detokenizer
 from epd.prompt.draft import Draft, MediaPart
@@ -42,8 +42,6 @@ class PromptBuilder:
             else read_file(template)
         )
         self.template = Template(tokenizer, source, self._aliases, self._placeholders)
-        self.reasons = reasons(source)
-        self.calls_tools = calls_tools(source)
         added = self._tokenizer.get_added_tokens_decoder().values()
         self.added_tokens = frozenset(token.content for token in added)
         self.token_texts = TokenTexts(self._tokenizer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -16,7 +17,9 @@ from transformers import PreTrainedTokenizerFast
 
 from epd.errors import BadRequest, ConfigError
 from epd.prompt.aliases import Aliases
+from epd.prompt.calls import calls_tools, reasons
 from epd.prompt.chat import Message, Rendering, TextPart, ToolCall
+from epd.prompt.effort import with_effort
 from epd.prompt.variables import variables_of
 from epd.types import Modality
 
@@ -35,7 +38,8 @@ _REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, 
 
 class Template:
     """One checkpoint's template. `strings` and `parts` name the roles whose content may be such;
-    `reads` has the variables that it looks at.
+    `reads` has the variables that it looks at; `reasons` and `calls_tools` say what answers may
+    contain.
 
     Rendered text contains aliases in place of special tokens (see `Aliases`). Thread-safe.
     """
@@ -49,6 +53,8 @@ class Template:
     ) -> None:
         self._tokenizer = tokenizer
         self.reads = variables_of(source)
+        self.reasons = reasons(source)
+        self.calls_tools = calls_tools(source)
         self._shows_calls = "tool_calls" in source
         self._shows_results = re.search(r"""['"]tool['"]""", source) is not None
         self._source = aliases.hide(source)
@@ -66,6 +72,10 @@ class Template:
         """The prompt's text up to where the assistant begins to answer, or goes on."""
         self._check_arguments(rendering)
         self._check_calls(messages)
+        arguments = with_effort(
+            rendering.arguments, rendering.effort, self.reads, reasons=self.reasons
+        )
+        rendering = replace(rendering, arguments=arguments)
         try:
             return self._render([self._as_dict(message) for message in messages], rendering)
         except _REFUSALS as error:
