@@ -27,6 +27,12 @@ class GatewayConfig(ApiKeys):
     chat_template: Path | None = Field(
         None, description="file with a Jinja template; the checkpoint's own unless set"
     )
+    trust_request_chat_template: bool = Field(
+        False, description="let requests bring a chat template of their own"
+    )
+    request_chat_template_timeout_s: float = Field(
+        2.0, gt=0, description="processor time that such a template may take to be rendered"
+    )
     tool_call_format: Literal["auto", "hermes", "none"] = Field(
         "auto", description="how the model writes tool calls; found in the chat template unless set"
     )

@@ -89,7 +89,11 @@ class Front:
     def __init__(self, checkpoint: Checkpoint, config: GatewayConfig, media: MediaConfig) -> None:
         self._checkpoint = checkpoint
         self._config = config
-        self.builder = PromptBuilder(checkpoint, config.chat_template)
+        self.builder = PromptBuilder(
+            checkpoint,
+            config.chat_template,
+            template_timeout_s=config.request_chat_template_timeout_s,
+        )
         self._forms = Forms(self.builder, config)
         self._items = ItemReader(checkpoint.spec, config, media)
         self._grammars = GrammarDesk(checkpoint, config)
@@ -104,6 +108,7 @@ class Front:
     def close(self) -> None:
         """Frees the threads; work that has begun goes to its end."""
         self._grammars.close()
+        self.builder.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def prepare(self, request: Request, parse: Parse[P], before: Before | None = None) -> P:
@@ -211,10 +216,17 @@ class Front:
         """
         body.check()
         self.check_model(body.model, model_name=model_name)
+        if body.chat_template is not None and not self._config.trust_request_chat_template:
+            raise BadRequest(
+                "chat_template: this server takes no template of a request's own "
+                "(--trust-request-chat-template)",
+                param="chat_template",
+                code="unsupported_field",
+            )
         offer = body.offer
         read = self._items.read(body, tenant)
         draft = build(read.messages, body.rendering)
-        template = self.builder.template
+        template = self.builder.template_of(body.rendering)
         parallel = body.parallel_tool_calls is not False
         form = PLAIN if raw else self._forms.of(draft, template, offer, parallel=parallel)
         sampling = resolve(body, self._checkpoint)

@@ -30,6 +30,7 @@ MAX_SALT_CHARACTERS = 256
 MAX_SETTINGS = 32
 MAX_PRIORITY = 1000
 MAX_ARGUMENT_CHARACTERS = 1 << 16
+MAX_TEMPLATE_CHARACTERS = 1 << 16
 
 # Tags name the members of unions; pydantic puts them in error paths and errors.py takes them out.
 LIST = "<list>"
@@ -91,7 +92,6 @@ class ChatRequest(Fields):
         "allowed_token_ids": (),
         "audio": (),
         "bad_words": ([],),
-        "chat_template": (),
         "documents": ([],),
         "echo": (False,),
         "function_call": ("none", "auto"),
@@ -166,6 +166,9 @@ class ChatRequest(Fields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     reasoning_effort: Effort | None = None
+    chat_template: (
+        Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE_CHARACTERS)] | None
+    ) = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
     return_token_ids: bool | None = None
     return_path: bool | None = None
@@ -244,4 +247,5 @@ class ChatRequest(Fields):
             tools=self.offer.shown,
             arguments=self.chat_template_kwargs or {},
             effort=self.reasoning_effort,
+            template=self.chat_template,
         )
