@@ -6,16 +6,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from epd.config import GatewayConfig, MediaConfig
-from epd.errors import BadRequest, Cancelled, NotFound, Overloaded, TooLarge
+from epd.errors import BadRequest, NotFound, Overloaded, TooLarge
 from epd.gateway.accounts import Account, tenant_salt
+from epd.gateway.bodies import body_of
 from epd.gateway.errors import from_validation
 from epd.gateway.forms import Forms
 from epd.gateway.grammars import GrammarDesk
@@ -126,14 +128,12 @@ class Front:
         try:
             chunks: list[bytes] = []
             self._check_size(_announced(request), held=self._bytes_held)
-            try:
-                async for chunk in request.stream():
+            async with aclosing(body_of(request, self._config.body_timeout_s)) as coming:
+                async for chunk in coming:
                     size += len(chunk)
                     self._bytes_held += len(chunk)
                     self._check_size(size, held=self._bytes_held - size)
                     chunks.append(chunk)
-            except ClientDisconnect:
-                raise Cancelled("the client left while sending") from None
             raw, tenant = b"".join(chunks), tenant_of(request.scope)
             if before is not None:
                 await before(raw, tenant)
