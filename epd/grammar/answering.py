@@ -16,14 +16,12 @@ from typing import Any
 
 from epd.grammar.frames import read_frame, write_frame
 
-MOST_MEMORY = 4 << 30
-
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def answer_questions(start: Callable[[dict[str, Any]], Answer]) -> None:
+def answer_questions(start: Callable[[dict[str, Any]], Answer], *, most_bytes: int) -> None:
     """Until the parent closes the pipe. `start` makes of what the parent tells who answers."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
     with suppress(EOFError):
         told = read_frame(sys.stdin.buffer)
         answer = start(told)

@@ -9,6 +9,7 @@ from epd.errors import BadRequest
 from epd.grammar.answering import Answer, answer_questions
 from epd.grammar.compiled import Grammars
 
+MOST_MEMORY = 4 << 30
 _STEPS = 24  # tokens of an answer that are tried
 
 
@@ -52,4 +53,4 @@ def _any_of(mask: bytes, chance: random.Random) -> int | None:
 
 
 if __name__ == "__main__":
-    answer_questions(start)
+    answer_questions(start, most_bytes=MOST_MEMORY)

@@ -11,6 +11,7 @@ from epd.errors import ConfigError
 from epd.grammar import Answer, answer_questions
 from epd.prompt.variables import variables_of
 
+MOST_MEMORY = 1 << 30
 MOST_CHARACTERS = 1 << 25
 """Of a prompt's text; no model reads so much."""
 
@@ -49,4 +50,4 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer_questions(start)
+    answer_questions(start, most_bytes=MOST_MEMORY)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from epd.models.spec import Checkpoint
 from epd.types import FinishReason
 from tests.gateway.conftest import Serve
 from tests.gateway.scripted import Last, ScriptedService
@@ -26,7 +24,6 @@ OWN = (
 )
 HI = "<|im_start|>user said: hi<|im_end|>"
 SHOWS = "{% for m in messages %}{{ m.content }}{% endfor %}"
-SLOW = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 DOUBLED = "{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
 LARGE = "{% set ns = namespace(x='a') %}" + DOUBLED
 
@@ -65,7 +62,7 @@ async def test_it_is_refused_unless_it_is_trusted(serve: Serve) -> None:
     assert len(service.specs) == 1
 
 
-async def test_one_that_is_trusted_makes_the_prompt(
+async def test_one_that_is_trusted_makes_the_prompt_and_says_how_answers_are_read(
     asked: tuple[httpx.AsyncClient, ScriptedService], tokenizer: Tokenizer
 ) -> None:
     """With its own special tokens; those that a user writes are text. Its variables are its own."""
@@ -87,13 +84,7 @@ async def test_one_that_is_trusted_makes_the_prompt(
     silent = chat(chat_template=STRING_TEMPLATE, chat_template_kwargs={"loudly": True})
     response = await client.post(URL, json=silent)
     assert response.json()["error"]["param"] == "chat_template_kwargs.loudly"
-
-
-async def test_answers_are_read_as_it_says(
-    asked: tuple[httpx.AsyncClient, ScriptedService], tokenizer: Tokenizer
-) -> None:
-    """The model's own template shows neither tools nor reasoning."""
-    client, service = asked
+    # Answers are read as it says: the model's own shows neither tools nor reasoning.
     service.script = [tokenizer.encode("a</think>b").ids, Last((), FinishReason.LENGTH)]
     tools = [{"type": "function", "function": {"name": "go"}}]
     assert (await client.post(URL, json=chat(tools=tools))).status_code == 400
@@ -109,12 +100,14 @@ async def test_answers_are_read_as_it_says(
             "{% if %}": "not valid",
             "{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}" + SHOWS: "recursion|too much|valid",
             "no chat": "shows neither string content nor text parts",
-            "{{ messages.__class__.__mro__ }}": "shows neither",
+            "{{ messages.__class__.__mro__ }}" + SHOWS: "shows neither",
+            "{{ cycler.__init__.__globals__.os.environ }}" + SHOWS: "shows neither",
+            "{{ messages.append(1) }}" + SHOWS: "shows neither",
+            "{% include '/etc/hostname' %}" + SHOWS: "shows neither",
             "x" * 65_537: "at most 65536",
             "": "at least 1",
         },
         {
-            SLOW + SHOWS: "longer than 1 s",
             "{{ 9 ** (9 ** 9) }}" + SHOWS: "longer than 1 s",
             LARGE + SHOWS: "shows neither|too much|longer than",
         },
@@ -124,7 +117,7 @@ async def test_answers_are_read_as_it_says(
 async def test_one_that_cannot_be_used_harms_nobody(
     asked: tuple[httpx.AsyncClient, ScriptedService], bad: dict[str, str]
 ) -> None:
-    """It is a 400, and the next request is answered."""
+    """Nor reaches anything of the machine: it is a 400, and the next request is answered."""
     client, service = asked
     for template, said in bad.items():
         response = await client.post(URL, json=chat(chat_template=template))
@@ -134,22 +127,3 @@ async def test_one_that_cannot_be_used_harms_nobody(
         assert re.search(said, error["message"]), error["message"]
     assert not service.specs
     assert (await client.post(URL, json=chat())).status_code == 200
-
-
-async def test_no_template_reaches_the_machine(
-    asked: tuple[httpx.AsyncClient, ScriptedService], tmp_path: Path, checkpoint: Checkpoint
-) -> None:
-    """Neither files nor Python's own objects."""
-    client, service = asked
-    secret = tmp_path / "secret"
-    secret.write_text("hidden words")
-    for way in (
-        f"{{% include '{secret}' %}}",
-        "{{ cycler.__init__.__globals__.os.environ }}",
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
-    ):
-        response = await client.post(URL, json=chat(chat_template=way + OWN))
-        assert response.status_code == 400, way
-        assert "hidden" not in response.text and "PYTHONPATH" not in response.text
-    assert not service.specs
