@@ -213,7 +213,8 @@ def test_tokens_of_reasoning_are_counted_with_its_marks_and_no_others(
     num = len(tokenizer.encode(thought, add_special_tokens=False).ids) if thought else 0
     tail = tokenizer.encode(rest, add_special_tokens=False).ids if rest else []
     ids = [*tokenizer.encode(thought, add_special_tokens=False).ids[:num], *tail]
-    for cuts in ([], range(len(ids)), (2, 5)):
+    every: tuple[Sequence[int], ...] = ((), range(len(ids)), (2, 5))
+    for cuts in every:
         runs = runs_of(ids, cuts, FinishReason.LENGTH)
         found = num_reasoning(tokenizer, runs, form)
         assert found[-1] == num and found == sorted(found)
@@ -223,6 +224,7 @@ def test_a_stop_string_ends_the_count_of_reasoning_too() -> None:
     tokenizer = TOKENIZERS["byte level"]
     ids = tokenizer.encode("the quick fox</think>house").ids
     upto = len(tokenizer.encode("the quick").ids)
-    for cuts in ([], range(len(ids))):
+    one_by_one: Sequence[int] = range(len(ids))
+    for cuts in ((), one_by_one):
         runs = runs_of(ids, cuts, FinishReason.LENGTH)
         assert num_reasoning(tokenizer, runs, OPEN, stops=["quick"])[-1] == upto

@@ -146,17 +146,13 @@ def script(tokenizer: Tokenizer) -> Script:
 def checked(response: httpx.Response, *, streamed: bool) -> dict[str, Any]:
     """The response, which has the form of the specification, as have all events before it."""
     assert response.status_code == 200, response.text
-    body = response.json() if not streamed else None
-    if streamed:
-        said = events(response)
-        assert said
-        for event in said:
-            AnyEvent.validate_python(event)
-        body = said[-1]["response"]
+    said = events(response) if streamed else []
+    for event in said:
+        AnyEvent.validate_python(event)
+    body: dict[str, Any] = said[-1]["response"] if streamed else response.json()
     Response.model_validate(body)
     assert body["output"] and body["status"] == "completed"
-    found: dict[str, Any] = body
-    return found
+    return body
 
 
 @pytest.mark.parametrize("case", CASES)
