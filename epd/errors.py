@@ -5,6 +5,7 @@ EpdError
 |  |- Unauthorized   401  no key, or one that nobody gave out
 |  |- Forbidden      403  an order from somebody who may not give it
 |  |- NotFound       404  unknown model or route
+|  |- SlowSender     408  a body that did not come in time
 |  |- TooLarge       413  a body or an inline file over its limit
 |  `- BadMedia       422  an item that cannot be read; names the item
 |- Overloaded        429  no worker has room
@@ -73,6 +74,13 @@ class NotFound(BadRequest):
 
     status = 404
     code = "not_found"
+
+
+class SlowSender(BadRequest):
+    """The body did not come in time."""
+
+    status = 408
+    code = "slow_sender"
 
 
 class TooLarge(BadRequest):
@@ -150,6 +158,7 @@ _BY_STATUS: dict[int, type[EpdError]] = {
         Unauthorized,
         Forbidden,
         NotFound,
+        SlowSender,
         TooLarge,
         BadMedia,
         Overloaded,

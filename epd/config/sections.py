@@ -27,6 +27,12 @@ class GatewayConfig(ApiKeys):
     chat_template: Path | None = Field(
         None, description="file with a Jinja template; the checkpoint's own unless set"
     )
+    trust_request_chat_template: bool = Field(
+        False, description="let requests bring a chat template of their own"
+    )
+    request_chat_template_timeout_s: float = Field(
+        2.0, gt=0, description="processor time that such a template may take to be rendered"
+    )
     tool_call_format: Literal["auto", "hermes", "none"] = Field(
         "auto", description="how the model writes tool calls; found in the chat template unless set"
     )
@@ -34,6 +40,9 @@ class GatewayConfig(ApiKeys):
         "auto", description="how it writes reasoning; found in the chat template unless set"
     )
     max_body_bytes: int = Field(64 * MIB, gt=0, description="largest HTTP body")
+    body_timeout_s: float = Field(
+        60.0, gt=0, description="a body that takes longer to come is answered with 408"
+    )
     max_items: int = Field(64, ge=0, description="most items in one request, of all kinds")
     max_waiting: int = Field(1024, ge=1, description="requests held before answering 429")
     media_budget_bytes: int = Field(

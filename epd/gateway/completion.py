@@ -116,6 +116,9 @@ class Completion:
             "completion_tokens": num_tokens,
             "total_tokens": num_prompt + num_tokens,
             "prompt_tokens_details": self._details(),
+            "completion_tokens_details": {
+                "reasoning_tokens": sum(choice.num_reasoning for choice in self._choices)
+            },
             **({"epd": self.call.path.shown()} if self.shows_path else {}),
         }
 
@@ -127,10 +130,14 @@ class Completion:
 
 
 class _Choice:
-    """One choice while it is made."""
+    """One choice while it is made.
+
+    `num_reasoning` of its tokens are reasoning with its marks, up to the one that ends it.
+    """
 
     def __init__(self, index: int, detokenizer: Detokenizer, reader: AnswerReader) -> None:
         self.num_tokens = 0
+        self.num_reasoning = 0
         self._index = index
         self._detokenizer = detokenizer
         self._reader = reader
@@ -145,16 +152,16 @@ class _Choice:
         if run.finish_reason is FinishReason.STOP and shown and shown[-1] in stop_token_ids:
             shown = shown[:-1]  # the token that stops is no text
         before = self._detokenizer.num_tokens
-        text = self._detokenizer.add(shown)
-        if run.finish_reason is not None:
-            text += self._detokenizer.finish()
+        readings = self._read(shown)
+        text = self._detokenizer.finish() if run.finish_reason is not None else ""
         reason, ids = run.finish_reason, run.token_ids
         if self._detokenizer.stopped:
             reason, ids = FinishReason.STOP, ids[: self._detokenizer.num_tokens - before]
-        found = self._reader.feed(text)
+        readings.append(self._reader.feed(text))
         if reason is not None:
-            found = joined_readings([found, self._reader.finish()])
-        elif self._reader.done:
+            readings.append(self._reader.finish())
+        found = joined_readings(readings)
+        if reason is None and self._reader.done:
             reason = FinishReason.STOP
         self.num_tokens += len(ids)
         return Piece(
@@ -166,3 +173,17 @@ class _Choice:
             logprobs=run.logprobs[: len(ids)],
             finish_reason=reason,
         )
+
+    def _read(self, token_ids: tuple[int, ...]) -> list[Reading]:
+        """What they say. One by one as long as each may be reasoning: however tokens come
+        together, so many of them are.
+        """
+        readings: list[Reading] = []
+        while token_ids and self._reader.may_reason and not self._detokenizer.stopped:
+            readings.append(self._reader.feed(self._detokenizer.add(token_ids[:1])))
+            token_ids = token_ids[1:]
+            if self._reader.reasoned:
+                self.num_reasoning = self._detokenizer.num_tokens
+        if token_ids:
+            readings.append(self._reader.feed(self._detokenizer.add(token_ids)))
+        return readings

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from epd.errors import BadRequest, Cancelled, EpdError, InternalError, Unauthorized
+from epd.errors import BadRequest, Cancelled, EpdError, InternalError, SlowSender, Unauthorized
 from epd.gateway.schemas import TAGS
 from epd.gateway.scrub import without_places
 
@@ -46,6 +46,8 @@ def error_response(error: EpdError, headers: dict[str, str] | None = None) -> JS
     headers = dict(headers or {})
     if error.status == Unauthorized.status:
         headers["www-authenticate"] = "Bearer"
+    if error.status == SlowSender.status:
+        headers["connection"] = "close"  # what comes later is no request
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)

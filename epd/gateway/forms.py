@@ -5,7 +5,7 @@ from __future__ import annotations
 from epd.config import GatewayConfig
 from epd.errors import BadRequest
 from epd.gateway.tools import Offer
-from epd.prompt import Draft, PromptBuilder
+from epd.prompt import Draft, PromptBuilder, Template
 from epd.prompt.calls import AnswerForm, answer_grammar
 from epd.types import MAX_GRAMMAR_BYTES
 
@@ -15,20 +15,21 @@ class Forms:
 
     def __init__(self, builder: PromptBuilder, config: GatewayConfig) -> None:
         self._builder = builder
-        reasoning, calls = config.reasoning_format, config.tool_call_format
-        self._reasons = builder.reasons if reasoning == "auto" else reasoning == "think"
-        self._calls_tools = builder.calls_tools if calls == "auto" else calls == "hermes"
+        self._reasoning, self._calls = config.reasoning_format, config.tool_call_format
 
-    def of(self, draft: Draft, offer: Offer, *, parallel: bool) -> AnswerForm:
-        """The form of an answer to this prompt. BadRequest if its calls could not be read."""
-        if offer.shown and not self._calls_tools:
+    def of(self, draft: Draft, template: Template, offer: Offer, *, parallel: bool) -> AnswerForm:
+        """The form of an answer to a prompt that this template made. BadRequest if its calls could
+        not be read."""
+        calls = template.calls_tools if self._calls == "auto" else self._calls == "hermes"
+        reasons = template.reasons if self._reasoning == "auto" else self._reasoning == "think"
+        if offer.shown and not calls:
             raise BadRequest(
                 "tools: the form in which this model calls functions is not known here",
                 param="tools",
             )
         return AnswerForm(
-            reasoning=self._reasons,
-            begun=self._reasons and self._builder.opens_reasoning(draft),
+            reasoning=reasons,
+            begun=reasons and self._builder.opens_reasoning(draft),
             calls=bool(offer.shown),
             parallel=parallel,
         )

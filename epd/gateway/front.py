@@ -6,16 +6,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from epd.config import GatewayConfig, MediaConfig
-from epd.errors import BadRequest, Cancelled, NotFound, Overloaded, TooLarge
+from epd.errors import BadRequest, NotFound, Overloaded, TooLarge
 from epd.gateway.accounts import Account, tenant_salt
+from epd.gateway.bodies import body_of
 from epd.gateway.errors import from_validation
 from epd.gateway.forms import Forms
 from epd.gateway.grammars import GrammarDesk
@@ -92,7 +94,11 @@ class Front:
     def __init__(self, checkpoint: Checkpoint, config: GatewayConfig, media: MediaConfig) -> None:
         self._checkpoint = checkpoint
         self._config = config
-        self.builder = PromptBuilder(checkpoint, config.chat_template)
+        self.builder = PromptBuilder(
+            checkpoint,
+            config.chat_template,
+            template_timeout_s=config.request_chat_template_timeout_s,
+        )
         self._forms = Forms(self.builder, config)
         self._items = ItemReader(checkpoint.spec, config, media)
         self._grammars = GrammarDesk(checkpoint, config)
@@ -107,6 +113,7 @@ class Front:
     def close(self) -> None:
         """Frees the threads; work that has begun goes to its end."""
         self._grammars.close()
+        self.builder.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def prepare(self, request: Request, parse: Parse[P], before: Before | None = None) -> P:
@@ -124,14 +131,12 @@ class Front:
         try:
             chunks: list[bytes] = []
             self._check_size(_announced(request), held=self._bytes_held)
-            try:
-                async for chunk in request.stream():
+            async with aclosing(body_of(request, self._config.body_timeout_s)) as coming:
+                async for chunk in coming:
                     size += len(chunk)
                     self._bytes_held += len(chunk)
                     self._check_size(size, held=self._bytes_held - size)
                     chunks.append(chunk)
-            except ClientDisconnect:
-                raise Cancelled("the client left while sending") from None
             raw, tenant = b"".join(chunks), tenant_of(request.scope)
             if before is not None:
                 await before(raw, tenant)
@@ -216,11 +221,19 @@ class Front:
         """
         body.check()
         self.check_model(body.model, model_name=model_name)
+        if body.chat_template is not None and not self._config.trust_request_chat_template:
+            raise BadRequest(
+                "chat_template: this server takes no template of a request's own "
+                "(--trust-request-chat-template)",
+                param="chat_template",
+                code="unsupported_field",
+            )
         offer = body.offer
         read = self._items.read(body, tenant)
         draft = build(read.messages, body.rendering)
+        template = self.builder.template_of(body.rendering)
         parallel = body.parallel_tool_calls is not False
-        form = PLAIN if raw else self._forms.of(draft, offer, parallel=parallel)
+        form = PLAIN if raw else self._forms.of(draft, template, offer, parallel=parallel)
         sampling = resolve(body, self._checkpoint)
         grammar = self._forms.grammar(offer, form, sampling.grammar)
         spec = CallSpec(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from contextlib import aclosing
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
 from epd.errors import BadRequest, Forbidden, TooLarge
+from epd.gateway.bodies import body_of
 from epd.gateway.errors import from_validation
 
 MOST_BYTES = 4096
@@ -27,16 +29,17 @@ class DrainOrder(BaseModel):
     seconds: float | None = Field(None, ge=0, le=86400)
 
 
-async def read_order(request: Request, admin_key: str) -> DrainOrder:
-    """The order, if its sender may give one. EpdError says what is wrong."""
+async def read_order(request: Request, admin_key: str, seconds: float) -> DrainOrder:
+    """The order, if its sender may give one, and sends it in time. EpdError says what is wrong."""
     _check_sender(request, admin_key)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise BadRequest("an order is application/json", param="content-type")
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise TooLarge(f"an order has at most {MOST_BYTES} bytes")
+    async with aclosing(body_of(request, seconds)) as coming:
+        async for chunk in coming:
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise TooLarge(f"an order has at most {MOST_BYTES} bytes")
     try:
         return DrainOrder.model_validate_json(body)
     except ValidationError as error:

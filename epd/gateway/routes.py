@@ -97,8 +97,8 @@ async def response(
 async def forget_response(
     request: Request, response_id: str, responses: ResponsesDep, cache_salt: str = ""
 ) -> dict[str, Any]:
-    """A response that this gateway keeps is kept no longer."""
-    responses.forget(response_id, tenant_of(request.scope), cache_salt)
+    """A response is kept no longer, whichever gateway made it."""
+    await responses.forget(response_id, tenant_of(request.scope), cache_salt)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
@@ -185,7 +185,7 @@ async def where(request_id: str, service: ServiceDep) -> dict[str, Any]:
 
 async def drain(request: Request, service: ServiceDep, front: FrontDep) -> dict[str, Any]:
     """An operator's order: a worker finishes and leaves."""
-    order = await read_order(request, front.config.admin_key)
+    order = await read_order(request, front.config.admin_key, front.config.body_timeout_s)
     service.drain(order.worker, order.seconds)
     return {"worker": order.worker, "state": "draining"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
@@ -14,7 +14,7 @@ from epd.errors import BadRequest
 from epd.gateway.fields import Fields
 from epd.gateway.parts import PART_TAGS, STRING
 from epd.gateway.structured import ResponseFormat, StructuredOutputs, wanted_grammar
-from epd.gateway.tools import MAX_TOOLS, Offer, Tool, ToolChoice
+from epd.gateway.tools import MAX_TOOLS, SOME, Offer, Tool, ToolChoice
 from epd.gateway.turns import PARTS, ChatMessage
 from epd.prompt import Rendering
 
@@ -30,10 +30,11 @@ MAX_SALT_CHARACTERS = 256
 MAX_SETTINGS = 32
 MAX_PRIORITY = 1000
 MAX_ARGUMENT_CHARACTERS = 1 << 16
+MAX_TEMPLATE_CHARACTERS = 1 << 16
 
 # Tags name the members of unions; pydantic puts them in error paths and errors.py takes them out.
 LIST = "<list>"
-TAGS = PART_TAGS | {PARTS, LIST}
+TAGS = PART_TAGS | {PARTS, LIST, SOME}
 
 
 def _stop_tag(value: Any) -> str | None:
@@ -54,6 +55,8 @@ Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 # A client's own name for its request, which stands in the answer as it is.
 RequestName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\z")]
@@ -89,7 +92,6 @@ class ChatRequest(Fields):
         "allowed_token_ids": (),
         "audio": (),
         "bad_words": ([],),
-        "chat_template": (),
         "documents": ([],),
         "echo": (False,),
         "function_call": ("none", "auto"),
@@ -98,7 +100,6 @@ class ChatRequest(Fields):
         "modalities": (["text"],),
         "moderation": (),
         "prediction": (),
-        "reasoning_effort": (),
         "return_tokens_as_token_ids": (False,),
         "service_tier": ("auto", "default"),
         "spaces_between_special_tokens": (True,),
@@ -164,6 +165,10 @@ class ChatRequest(Fields):
     priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    reasoning_effort: Effort | None = None
+    chat_template: (
+        Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE_CHARACTERS)] | None
+    ) = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
     return_token_ids: bool | None = None
     return_path: bool | None = None
@@ -241,4 +246,6 @@ class ChatRequest(Fields):
             continue_final_message=continues,
             tools=self.offer.shown,
             arguments=self.chat_template_kwargs or {},
+            effort=self.reasoning_effort,
+            template=self.chat_template,
         )

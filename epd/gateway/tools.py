@@ -25,6 +25,7 @@ from epd.prompt.calls import Signature
 MAX_TOOLS = 128
 MAX_CALLS = 256
 MAX_ID_CHARACTERS = 256
+SOME = "<some>"
 NAME = r"^[A-Za-z0-9_.-]{1,128}\z"
 
 
@@ -75,17 +76,34 @@ class NamedChoice(Fields):
     function: FunctionName
 
 
+class AllowedTools(Fields):
+    """Of the tools that the model is shown, only these may be called, or one of them has to be."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedChoice] = Field(min_length=1, max_length=MAX_TOOLS)
+
+
+class AllowedChoice(Fields):
+    """Some of the functions."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
 def _choice_tag(value: Any) -> str | None:
-    return STRING if isinstance(value, str) else OBJECT if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return SOME if value.get("type") == "allowed_tools" else OBJECT
+    return STRING if isinstance(value, str) else None
 
 
 ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag(STRING)]
-    | Annotated[NamedChoice, Tag(OBJECT)],
+    | Annotated[NamedChoice, Tag(OBJECT)]
+    | Annotated[AllowedChoice, Tag(SOME)],
     Discriminator(
         _choice_tag,
         custom_error_type="tool_choice_type",
-        custom_error_message="must be none, auto, required, or an object that names a function",
+        custom_error_message="must be none, auto, required, or an object that names functions",
     ),
 ]
 
@@ -118,6 +136,9 @@ class Call(Fields):
         return ToolCall(id=self.id, name=self.function.name, arguments=arguments)
 
 
+Choice = str | NamedChoice | AllowedChoice
+
+
 class Offer:
     """The tools of one request and what is to become of them. BadRequest where that cannot be.
 
@@ -126,27 +147,47 @@ class Offer:
     an answer.
     """
 
-    def __init__(self, tools: list[Tool] | None, choice: str | NamedChoice | None) -> None:
+    def __init__(self, tools: list[Tool] | None, choice: Choice | None) -> None:
         for i, tool in enumerate(tools or ()):
             _check_parameters(tool.function, f"tools[{i}].function.parameters")
-        every = [tool.function for tool in tools or ()]
-        if len({function.name for function in every}) < len(every):
+        every = {tool.function.name: tool.function for tool in tools or ()}
+        if len(every) < len(tools or ()):
             raise BadRequest("tools: two functions have one name", param="tools")
-        self.must_call = isinstance(choice, NamedChoice) or choice == "required"
-        if self.must_call and not every:
+        self.must_call = _must_call(choice)
+        wanted = _named(choice)
+        if (self.must_call or wanted) and not every:
             raise BadRequest("tool_choice needs tools", param="tool_choice")
-        called = [] if choice == "none" else every
-        self.shown = [tool.given for tool in tools or ()] if called else []
-        if isinstance(choice, NamedChoice):
-            called = [function for function in every if function.name == choice.function.name]
-            if not called:
-                where = "tool_choice.function.name"
+        for name, where in wanted.items():
+            if name not in every:
                 raise BadRequest(f"{where}: none of the tools is called that", param=where)
+        names = () if choice == "none" else [name for name in every if name in (wanted or every)]
+        called = [every[name] for name in names]
+        self.shown = [tool.given for tool in tools or ()] if called else []
         self.functions = [
             Signature(name=one.name, parameters=one.parameters, strict=bool(one.strict))
             for one in called
         ]
-        self.binds = self.must_call or any(one.strict for one in self.functions)
+        # With all functions allowed there is nothing that a free answer could do wrong.
+        forbids = 0 < len(called) < len(every)
+        self.binds = self.must_call or forbids or any(one.strict for one in self.functions)
+
+
+def _must_call(choice: Choice | None) -> bool:
+    if isinstance(choice, AllowedChoice):
+        return choice.allowed_tools.mode == "required"
+    return isinstance(choice, NamedChoice) or choice == "required"
+
+
+def _named(choice: Choice | None) -> dict[str, str]:
+    """The functions that are named, and the fields that do."""
+    if isinstance(choice, NamedChoice):
+        return {choice.function.name: "tool_choice.function.name"}
+    if not isinstance(choice, AllowedChoice):
+        return {}
+    return {
+        one.function.name: f"tool_choice.allowed_tools.tools[{i}].function.name"
+        for i, one in enumerate(choice.allowed_tools.tools)
+    }
 
 
 def _check_parameters(function: Function, where: str) -> None:

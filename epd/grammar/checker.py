@@ -7,25 +7,13 @@ What was tried is remembered.
 from __future__ import annotations
 
 import hashlib
-import os
-import select
-import signal
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import IO
 
-import epd
-from epd.errors import BadRequest, InternalError
-from epd.grammar.frames import read_frame, write_frame
+from epd.errors import BadRequest
+from epd.grammar.bounded import BoundedProcess, Lost
 from epd.types import MAX_GRAMMAR_BYTES
 
-_START_S = 120.0
-_ENDING_S = 5.0
-_WALL = 4.0  # where others have the processor, its time passes slower than that of a clock
 _REMEMBERED = 1024
 
 
@@ -40,14 +28,11 @@ class Checker:
         eos_token_ids: Sequence[int],
         timeout_s: float,
     ) -> None:
-        self._read = read
-        self._facts = {
-            "vocab_size": vocab_size,
-            "eos_token_ids": list(eos_token_ids),
-            "timeout_s": timeout_s,
-        }
+        facts = {"vocab_size": vocab_size, "eos_token_ids": list(eos_token_ids)}
         self._timeout_s = timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = BoundedProcess(
+            f"{__package__}.child", lambda: {"tokenizer": read(), **facts}, timeout_s=timeout_s
+        )
         self._known: OrderedDict[bytes, str] = OrderedDict()  # by digest: why not, or ""
 
     def check(self, grammar: str) -> None:
@@ -67,65 +52,12 @@ class Checker:
 
     def close(self) -> None:
         """Any thread; a check under way ends."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+        self._process.close()
 
     def _tried(self, grammar: str) -> str:
-        process = self._started()
-        late = f"the answer's form takes longer than {self._timeout_s:g} s to compile"
         try:
-            write_frame(_pipe(process.stdin), {"grammar": grammar})
-            said = _answer(process, _WALL * self._timeout_s)
-        except TimeoutError:
-            self.close()
-            return late
-        except (OSError, EOFError, ValueError):
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_ENDING_S)
-            self.close()
-            too_long = process.returncode == -signal.SIGXCPU
-            return late if too_long else "the answer's form takes too much memory to compile"
-        return str(said["refusal"])
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.close()
-        process = self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=_environment(),
-        )
-        try:
-            write_frame(_pipe(process.stdin), {"tokenizer": self._read(), **self._facts})
-            _answer(process, _START_S)
-        except (OSError, EOFError, ValueError) as error:
-            self.close()
-            raise InternalError("gateway: the process that tries grammars did not start") from error
-        return process
-
-
-def _answer(process: subprocess.Popen[bytes], seconds: float) -> dict[str, object]:
-    pipe = _pipe(process.stdout)
-    if not select.select([pipe], [], [], seconds)[0]:
-        raise TimeoutError
-    return read_frame(pipe)
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None
-    return pipe
-
-
-def _environment() -> dict[str, str]:
-    """What this process imports from; nothing else of ours is for it."""
-    paths = dict.fromkeys([str(Path(epd.__file__).parent.parent), *filter(None, sys.path)])
-    return {"PYTHONPATH": os.pathsep.join(paths)}
+            return str(self._process.ask({"grammar": grammar})["refusal"])
+        except Lost as lost:
+            if lost.late:
+                return f"the answer's form takes longer than {self._timeout_s:g} s to compile"
+            return "the answer's form takes too much memory to compile"

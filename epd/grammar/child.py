@@ -1,49 +1,28 @@
-"""A process that tries grammars, so that one which takes for ever or all memory harms nobody.
-
-The kernel ends it when a grammar takes too much of the processor's time: that is counted alike on a
-machine that is busy with other things, and goes on where the parent is gone.
-"""
+"""A process that tries grammars, so that one which takes for ever or all memory harms nobody."""
 
 from __future__ import annotations
 
-import math
 import random
-import resource
-import sys
-import time
-from contextlib import suppress
+from typing import Any
 
 from epd.errors import BadRequest
+from epd.grammar.answering import Answer, answer_questions
 from epd.grammar.compiled import Grammars
-from epd.grammar.frames import read_frame, write_frame
 
 MOST_MEMORY = 4 << 30
 _STEPS = 24  # tokens of an answer that are tried
 
 
-def main() -> None:
-    """Until the parent closes the pipe."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    with suppress(EOFError):
-        told = read_frame(sys.stdin.buffer)
-        grammars = Grammars(
-            lambda: str(told["tokenizer"]),
-            vocab_size=told["vocab_size"],
-            eos_token_ids=told["eos_token_ids"],
-        )
-        if grammars.eos_token_ids:
-            grammars.load()
-        write_frame(sys.stdout.buffer, {"ready": True})
-        while True:
-            asked = read_frame(sys.stdin.buffer)
-            _limit_time(told["timeout_s"])
-            write_frame(sys.stdout.buffer, {"refusal": refusal_of(grammars, asked["grammar"])})
-
-
-def _limit_time(seconds: float) -> None:
-    """From here on; the kernel counts whole seconds."""
-    limit = math.ceil(time.process_time() + seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+def start(told: dict[str, Any]) -> Answer:
+    """The vocabulary is loaded before the first grammar comes."""
+    grammars = Grammars(
+        lambda: str(told["tokenizer"]),
+        vocab_size=told["vocab_size"],
+        eos_token_ids=told["eos_token_ids"],
+    )
+    if grammars.eos_token_ids:
+        grammars.load()
+    return lambda asked: {"refusal": refusal_of(grammars, asked["grammar"])}
 
 
 def refusal_of(grammars: Grammars, grammar: str) -> str:
@@ -74,4 +53,4 @@ def _any_of(mask: bytes, chance: random.Random) -> int | None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_questions(start, most_bytes=MOST_MEMORY)

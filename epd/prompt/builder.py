@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from epd.errors import BadRequest, InternalError
 from epd.models.spec import Checkpoint
 from epd.prompt.aliases import Aliases
-from epd.prompt.calls import calls_tools, opens_reasoning, reasons
+from epd.prompt.brought import BroughtTemplates
+from epd.prompt.calls import opens_reasoning
 from epd.prompt.chat import ItemPart, Message, Rendering, items_of, num_characters
 from epd.prompt.detokenizer import Detokenizer
 from epd.prompt.draft import Draft, MediaPart
@@ -28,9 +29,19 @@ _TAIL = 16  # tokens; the mark of reasoning and white space, spelled by the char
 
 
 class PromptBuilder:
-    """One checkpoint's way from chat to ids and back. Thread-safe; slow calls, so off the loop."""
+    """One checkpoint's way from chat to ids and back. Thread-safe; slow calls, so off the loop.
 
-    def __init__(self, checkpoint: Checkpoint, template: Path | None = None) -> None:
+    `template` is a file in place of the checkpoint's own. What requests bring is rendered for
+    `template_timeout_s` seconds of a processor at most.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        template: Path | None = None,
+        *,
+        template_timeout_s: float = 2.0,
+    ) -> None:
         tokenizer = read_tokenizer(checkpoint.path)
         self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
         self._placeholders = dict(checkpoint.spec.placeholders)
@@ -42,8 +53,9 @@ class PromptBuilder:
             else read_file(template)
         )
         self.template = Template(tokenizer, source, self._aliases, self._placeholders)
-        self.reasons = reasons(source)
-        self.calls_tools = calls_tools(source)
+        self._brought = BroughtTemplates(
+            tokenizer, self._aliases, self._placeholders, timeout_s=template_timeout_s
+        )
         added = self._tokenizer.get_added_tokens_decoder().values()
         self.added_tokens = frozenset(token.content for token in added)
         self.token_texts = TokenTexts(self._tokenizer)
@@ -59,10 +71,18 @@ class PromptBuilder:
         rendering = rendering or Rendering()
         items = list(items_of(messages))
         self._check(messages, items, rendering)
-        text = self.template.render(messages, rendering)
+        text = self.template_of(rendering).render(messages, rendering)
         sequence, texts_before = self._find_placeholders(text)
         bound = _bind(sequence, items, "messages", "the model's chat template shows")
         return self._draft(self._encode(text), bound, texts_before)
+
+    def template_of(self, rendering: Rendering) -> Template:
+        """The model's, or the one that a request brings. BadRequest if that is none."""
+        return self.template if rendering.template is None else self._brought.of(rendering.template)
+
+    def close(self) -> None:
+        """Ends the process that renders what requests bring."""
+        self._brought.close()
 
     def build_raw(
         self,

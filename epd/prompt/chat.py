@@ -55,12 +55,15 @@ class Message:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
     """How a chat becomes a prompt: whether the assistant begins a new turn there, or the last
-    message goes on, the functions that the model may call, and the template's own arguments."""
+    message goes on, the functions that the model may call, the template's own arguments, and how
+    much is to be thought. `template` is one to take in place of the model's."""
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     tools: Sequence[Mapping[str, Any]] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    effort: str | None = None
+    template: str | None = None
 
 
 def place_of(message: int, part: int) -> str:

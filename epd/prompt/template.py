@@ -1,4 +1,4 @@
-"""Renders a checkpoint's chat template, in transformers' sandbox, with special tokens hidden.
+"""Makes prompts of chats by a chat template, in transformers' sandbox, special tokens hidden.
 
 A template may take a message's content as a string, as a list of parts, or either, and may differ
 by role: that is found out by rendering probes when the template is loaded.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -16,8 +17,10 @@ from transformers import PreTrainedTokenizerFast
 
 from epd.errors import BadRequest, ConfigError
 from epd.prompt.aliases import Aliases
+from epd.prompt.calls import calls_tools, reasons
 from epd.prompt.chat import Message, Rendering, TextPart, ToolCall
-from epd.prompt.variables import variables_of
+from epd.prompt.effort import with_effort
+from epd.prompt.renderer import OwnRenderer, Renderer
 from epd.types import Modality
 
 ROLES = ("user", "system", "assistant")
@@ -35,9 +38,11 @@ _REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, 
 
 class Template:
     """One checkpoint's template. `strings` and `parts` name the roles whose content may be such;
-    `reads` has the variables that it looks at.
+    `reads` has the variables that it looks at; `reasons` and `calls_tools` say what answers may
+    contain.
 
-    Rendered text contains aliases in place of special tokens (see `Aliases`). Thread-safe.
+    Rendered text contains aliases in place of special tokens (see `Aliases`). `renderer` runs its
+    code, this process unless given. Thread-safe.
     """
 
     def __init__(
@@ -46,13 +51,17 @@ class Template:
         source: str,
         aliases: Aliases,
         placeholders: Mapping[Modality, str],
+        renderer: Renderer | None = None,
     ) -> None:
-        self._tokenizer = tokenizer
-        self.reads = variables_of(source)
+        self._renderer = renderer or OwnRenderer(tokenizer)
+        self.reads = self._renderer.variables(source)
+        self.reasons = reasons(source)
+        self.calls_tools = calls_tools(source)
         self._shows_calls = "tool_calls" in source
         self._shows_results = re.search(r"""['"]tool['"]""", source) is not None
         self._source = aliases.hide(source)
-        self._named_tokens = aliases.hide(tokenizer.special_tokens_map)
+        self._plain_tokens = tokenizer.special_tokens_map
+        self._named_tokens = aliases.hide(self._plain_tokens)
         self._aliases = aliases
         self._placeholders = placeholders
         self.strings: set[str] = set()
@@ -66,6 +75,10 @@ class Template:
         """The prompt's text up to where the assistant begins to answer, or goes on."""
         self._check_arguments(rendering)
         self._check_calls(messages)
+        arguments = with_effort(
+            rendering.arguments, rendering.effort, self.reads, reasons=self.reasons
+        )
+        rendering = replace(rendering, arguments=arguments)
         try:
             return self._render([self._as_dict(message) for message in messages], rendering)
         except _REFUSALS as error:
@@ -114,18 +127,8 @@ class Template:
         source: str | None = None,
     ) -> str:
         """With a `source` that hides nothing, the named tokens are not hidden either."""
-        text = self._tokenizer.apply_chat_template(
-            messages,
-            chat_template=source or self._source,
-            add_generation_prompt=rendering.add_generation_prompt,
-            continue_final_message=rendering.continue_final_message,
-            tokenize=False,
-            tools=list(rendering.tools) or None,
-            **rendering.arguments,
-            **({} if source else self._named_tokens),
-        )
-        assert isinstance(text, str)
-        return text
+        named = self._plain_tokens if source else self._named_tokens
+        return self._renderer.render(source or self._source, messages, rendering, named)
 
     def _as_dict(self, message: Message) -> dict[str, Any]:
         fields: dict[str, Any] = {"role": message.role, "content": self._content(message)}

@@ -38,6 +38,7 @@ from epd.wire.messages import (
     Admit,
     Drain,
     EncodeItem,
+    Forget,
     Heartbeat,
     HeartbeatReply,
     ItemSpans,
@@ -114,7 +115,8 @@ class Node:
             Register: self._on_register,
             HeartbeatReply: self._on_heartbeat,
             Leaving: lambda d: self._lost(d.sender, d.incarnation, d.message.reason, left=True),
-            Recall: self.recalls.on_recall,
+            Recall: self.recalls.on_question,
+            Forget: self.recalls.on_question,
             Recalled: self.recalls.on_recalled,
             ItemSpans: lambda d: None,  # of use to the request's path alone
             RequestSpans: lambda d: None,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 
 from epd.config import WireConfig
 from epd.errors import TooLarge, Unavailable
-from epd.gateway.responses.elsewhere import Find
+from epd.gateway.responses.elsewhere import Drop, Find
 from epd.wire.links import Buffer, Delivery
-from epd.wire.messages import Found, Recall, Recalled
+from epd.wire.messages import Forget, Found, Recall, Recalled
 
 MOST_RELAYS = 3
 """Workers that are asked one after the other, where one does not know the gateway (yet)."""
@@ -36,39 +36,52 @@ class Recalls:
         self._asked: dict[int, asyncio.Future[tuple[Found, bytes]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._find: Find = lambda owner, response_id: None
+        self._drop: Drop = lambda owner, response_id: False
 
-    def answer_with(self, find: Find) -> None:
-        """What others are told; it may take a while, and runs on a thread."""
-        self._find = find
+    def answer_with(self, find: Find, drop: Drop) -> None:
+        """What others are told, and what they may do. Both may take a while: on a thread."""
+        self._find, self._drop = find, drop
 
     async def recall(self, gateway: str, owner: str, response_id: str) -> bytes | None:
         """What that gateway keeps. Unavailable where it cannot be asked now."""
-        found = Found.NO_GATEWAY
-        relays = list(self._relays())[:MOST_RELAYS]
-        for relay in relays:
-            found, kept = await self._ask(relay, gateway, owner, response_id)
-            if found is Found.KEPT:
-                return kept
-            if found is not Found.NO_GATEWAY:
-                break
-        if not relays:
-            raise Unavailable("no worker is there through which other gateways could be asked")
+        found, kept = await self._ask(Recall, gateway, owner, response_id)
         if found is Found.TOO_LARGE:
             raise TooLarge(
                 "the conversation is too large to be handed from one gateway to another: send it "
                 "again instead",
                 param="previous_response_id",
             )
-        return None
+        return kept if found is Found.KEPT else None
+
+    async def forget(self, gateway: str, owner: str, response_id: str) -> bool:
+        """Whether it was kept there until now. Unavailable where it cannot be asked now."""
+        found, _ = await self._ask(Forget, gateway, owner, response_id)
+        return found is Found.FORGOTTEN
 
     async def _ask(
-        self, relay: str, gateway: str, owner: str, response_id: str
+        self, kind: type[Recall | Forget], gateway: str, owner: str, response_id: str
     ) -> tuple[Found, bytes]:
-        number = next(self._numbers)
+        """Through the first worker that knows the gateway."""
+        relays = list(self._relays())[:MOST_RELAYS]
+        if not relays:
+            raise Unavailable("no worker is there through which other gateways could be asked")
+        found, kept = Found.NO_GATEWAY, b""
+        for relay in relays:
+            question = kind(
+                gateway=gateway,
+                asker=self.name,
+                number=next(self._numbers),
+                owner=owner,
+                response_id=response_id,
+            )
+            found, kept = await self._answer_to(relay, question)
+            if found is not Found.NO_GATEWAY:
+                break
+        return found, kept
+
+    async def _answer_to(self, relay: str, question: Recall | Forget) -> tuple[Found, bytes]:
+        number = question.number
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
-        question = Recall(
-            gateway=gateway, asker=self.name, number=number, owner=owner, response_id=response_id
-        )
         try:
             if not self._send(relay, question, None):
                 return Found.NO_GATEWAY, b""
@@ -85,15 +98,20 @@ class Recalls:
         if waiting is not None and not waiting.done():
             waiting.set_result((message.found, bytes(delivery.frame or b"")))
 
-    def on_recall(self, delivery: Delivery) -> None:
+    def on_question(self, delivery: Delivery) -> None:
         """A question; the answer goes back as it came."""
         task = asyncio.create_task(self._answer(delivery.sender, delivery.message))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    async def _answer(self, relay: str, message: Recall) -> None:
-        kept = await asyncio.to_thread(self._find, message.owner, message.response_id)
-        found = Found.UNKNOWN if kept is None else Found.KEPT
+    async def _answer(self, relay: str, message: Recall | Forget) -> None:
+        kept: bytes | None = None
+        if isinstance(message, Forget):
+            gone = await asyncio.to_thread(self._drop, message.owner, message.response_id)
+            found = Found.FORGOTTEN if gone else Found.UNKNOWN
+        else:
+            kept = await asyncio.to_thread(self._find, message.owner, message.response_id)
+            found = Found.UNKNOWN if kept is None else Found.KEPT
         if kept is not None and len(kept) > self._most_bytes:
             found, kept = Found.TOO_LARGE, None
         self._send(relay, Recalled(asker=message.asker, number=message.number, found=found), kept)

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from epd.wire.links import Delivery, Links
-from epd.wire.messages import Found, Recall, Recalled
+from epd.wire.messages import Forget, Found, Recall, Recalled
 from epd.workers.gateways import Gateways
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Relay:
         elif isinstance(message, Recalled):
             frame = None if delivery.frame is None else bytes(delivery.frame)
             self._send(message.asker, message, frame)
-        elif isinstance(message, Recall) and not self._send(message.gateway, message):
+        elif isinstance(message, Recall | Forget) and not self._send(message.gateway, message):
             gone = Recalled(asker=delivery.sender, number=message.number, found=Found.NO_GATEWAY)
             self._links.send(delivery.sender, gone)
 

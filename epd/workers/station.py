@@ -21,6 +21,7 @@ from epd.types import Member
 from epd.wire.links import Delivery, Links, PeerLost
 from epd.wire.messages import (
     Drain,
+    Forget,
     Forgotten,
     Leaving,
     Members,
@@ -144,7 +145,7 @@ class Station:
             self.drain_asked_ms = message.deadline_ms
         elif isinstance(message, Released):
             self._released(delivery)
-        elif isinstance(message, Recall | Recalled):
+        elif isinstance(message, Recall | Forget | Recalled):
             self._relay.pass_on(delivery)
         else:
             self.core.receive(delivery)

@@ -6,6 +6,7 @@ had happened and hold nothing.
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -38,6 +39,33 @@ QUESTIONS = (
     Question((7,), "What is it?"),
 )
 """Their answers have 98 to 172 tokens."""
+
+PLACED_AGAIN = 'epd_retries_total{what="request"}'
+LEAST_ENTRIES = 100
+FORM = {
+    "type": "array",
+    "items": {"enum": ["yes", "no", True, None]},
+    "minItems": LEAST_ENTRIES,
+    "maxItems": 2 * LEAST_ENTRIES,
+}
+IN_A_FORM = tuple(
+    Question(
+        (1,) * (seed % 2),
+        "Say.",
+        options=json.dumps(
+            {
+                "seed": seed,
+                "temperature": 1.5,
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "said", "schema": FORM},
+                },
+            }
+        ),
+    )
+    for seed in range(3)
+)
+"""Sampled, in JSON."""
 
 Answers = dict[Question, str]
 
@@ -193,6 +221,31 @@ def test_where_there_is_another_worker_no_request_is_lost(doubled: Victim, role:
     """The gateway places them again: a pause, no error, and not a word is different."""
     outcomes = kill_under_load(doubled, role)
     assert all(outcome.complete for outcome in outcomes)
+
+
+@pytest.mark.slow
+def test_an_answer_keeps_its_form_where_the_decode_worker_dies_under_it(doubled: Victim) -> None:
+    """The grammar's state is built again of the tokens: JSON as if nothing had been, and as valid.
+
+    Sampled, so that a token that the grammar would have forbidden shows.
+    """
+    right = {question: ask(doubled.cluster, question, stream=True).text for question in IN_A_FORM}
+    before = doubled.cluster.metrics()[PLACED_AGAIN]
+    with Load(doubled.cluster, IN_A_FORM, CLIENTS) as load:
+        eventually(lambda: len(begun(load.outcomes)) == CLIENTS // 2, "all streams have begun")
+        doubled.cluster.kill("decode")
+        assert begun(load.outcomes)
+    assert doubled.cluster.metrics()[PLACED_AGAIN] > before
+    for outcome in load.outcomes:
+        assert outcome.complete, outcome
+        assert outcome.text == right[outcome.question]
+        assert len(json.loads(outcome.text)) >= LEAST_ENTRIES
+    doubled.check_recovered()
+
+
+def begun(outcomes: list[Outcome]) -> list[Outcome]:
+    """Streams in the middle of their answers."""
+    return [o for o in outcomes if o.stream and o.first_token.is_set() and not o.ended_at]
 
 
 def test_a_frozen_decode_worker_is_declared_dead(split: Victim) -> None:

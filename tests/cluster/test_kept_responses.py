@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import BadRequestError, InternalServerError
+from openai import BadRequestError, InternalServerError, NotFoundError
 from openai.resources.responses import Responses
 
 from tests.cluster.crew import Crew, ports
@@ -30,7 +30,8 @@ def crew(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]
 
 
 def test_a_response_is_gone_on_with_at_any_gateway_while_its_own_runs(crew: Crew) -> None:
-    """The other one asks for it through the engine; restarted, its own has forgotten it."""
+    """The other one asks for it through the engine, which also tells it what to forget; restarted,
+    its own has forgotten it."""
     fronts = [crew.front(name) for name in ("gateway-0", "gateway-1")]
     crew.hands["engine-0"].ready()
     for front in fronts:
@@ -41,6 +42,12 @@ def test_a_response_is_gone_on_with_at_any_gateway_while_its_own_runs(crew: Crew
         each.create(input="Go on.", previous_response_id=one.id, **ASK) for each in (here, there)
     ]
     assert again[0].output_text == again[1].output_text
+    gone = there.create(input="Hm", **ASK).id
+    assert here.retrieve(gone).id == gone
+    here.delete(gone)
+    for each in (here, there):
+        with pytest.raises(NotFoundError):
+            each.retrieve(gone)
     crew.again("gateway-0").ready()
     assert there.retrieve(one.id).output_text == one.output_text
     with pytest.raises(BadRequestError) as caught:

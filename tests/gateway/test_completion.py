@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -15,12 +16,15 @@ from tokenizers import Tokenizer
 from epd.gateway.completion import Completion, Piece
 from epd.observe import Path
 from epd.prompt import Detokenizer
+from epd.prompt.calls import PLAIN, AnswerForm
 from epd.types import FinishReason, RequestKey, TokenLogprobs, TokenRun
 from tests.prompt.folders import byte_fallback_bpe, byte_level_bpe
 
 TOKENIZERS = {"byte level": byte_level_bpe(), "byte fallback": byte_fallback_bpe()}
 WORDS = ["the", " quick", "\n", "<|im_end|>", "<think>", "\u00e9", "\u4e16\u754c", "\u2028"]
 EMOJI = ["\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1eb\U0001f1f7"]
+OPEN = AnswerForm(reasoning=True, begun=True)
+MAYBE = AnswerForm(reasoning=True)
 TEXT = st.lists(st.sampled_from(WORDS + EMOJI), max_size=12).map("".join)
 
 
@@ -74,6 +78,23 @@ def answered(
         detokenizer = Detokenizer(tokenizer, **how)
         completion = Completion(Call(runs), detokenizers=[detokenizer], stop_token_ids=stop_ids)
         return [piece async for piece in completion.pieces()]
+
+    return asyncio.run(collect())
+
+
+def num_reasoning(
+    tokenizer: Tokenizer, runs: Sequence[TokenRun], form: AnswerForm, **how: Any
+) -> list[int]:
+    """After each run, as a stream tells it."""
+
+    async def collect() -> list[int]:
+        completion = Completion(
+            Call(runs), detokenizers=[Detokenizer(tokenizer, **how)], stop_token_ids=(), form=form
+        )
+        found = []
+        async for _ in completion.pieces():
+            found.append(completion.usage()["completion_tokens_details"]["reasoning_tokens"])
+        return found
 
     return asyncio.run(collect())
 
@@ -167,3 +188,43 @@ def test_half_a_character_is_never_shown() -> None:
     assert len(pieces) == len(ids) > len("".join(EMOJI))
     assert not any("\ufffd" in piece.text for piece in pieces)
     assert "".join(piece.text for piece in pieces) == "".join(EMOJI)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize(
+    ("form", "thought", "rest"),
+    [
+        (OPEN, "hm, the quick</think>", "fox"),
+        (OPEN, "hm, the quick", ""),
+        (OPEN, "<think>the</think>", " fox <think>no</think>"),
+        (OPEN, "</think>", ""),
+        (MAYBE, "<think>the</think>", "fox"),
+        (MAYBE, " \n<think>the", ""),
+        (MAYBE, "", "the </think> fox"),
+        (MAYBE, "", "<thin"),
+        (PLAIN, "", "<think>the</think> fox"),
+    ],
+)
+def test_tokens_of_reasoning_are_counted_with_its_marks_and_no_others(
+    name: str, form: AnswerForm, thought: str, rest: str
+) -> None:
+    """However the tokens come together."""
+    tokenizer = TOKENIZERS[name]
+    num = len(tokenizer.encode(thought, add_special_tokens=False).ids) if thought else 0
+    tail = tokenizer.encode(rest, add_special_tokens=False).ids if rest else []
+    ids = [*tokenizer.encode(thought, add_special_tokens=False).ids[:num], *tail]
+    every: tuple[Sequence[int], ...] = ((), range(len(ids)), (2, 5))
+    for cuts in every:
+        runs = runs_of(ids, cuts, FinishReason.LENGTH)
+        found = num_reasoning(tokenizer, runs, form)
+        assert found[-1] == num and found == sorted(found)
+
+
+def test_a_stop_string_ends_the_count_of_reasoning_too() -> None:
+    tokenizer = TOKENIZERS["byte level"]
+    ids = tokenizer.encode("the quick fox</think>house").ids
+    upto = len(tokenizer.encode("the quick").ids)
+    one_by_one: Sequence[int] = range(len(ids))
+    for cuts in ((), one_by_one):
+        runs = runs_of(ids, cuts, FinishReason.LENGTH)
+        assert num_reasoning(tokenizer, runs, OPEN, stops=["quick"])[-1] == upto

@@ -51,6 +51,7 @@ async def test_an_answer_has_openais_form(serve: Serve, tokenizer: Tokenizer) ->
                 "cached_tokens": 3,
                 **{f"{modality.value}_tokens": 0 for modality in Modality},
             },
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
     assert service.specs[0].sampling.max_tokens == 16

@@ -63,6 +63,7 @@ async def test_an_answer_has_openais_form(serve: Serve, tokenizer: Tokenizer) ->
             "completion_tokens": num_tokens,
             "total_tokens": 7 + num_tokens,
             "prompt_tokens_details": DETAILS,
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
     assert service.calls[0].num_cancels == 0
@@ -102,6 +103,7 @@ async def test_usage_comes_last_where_it_is_asked_for(serve: Serve, tokenizer: T
         "completion_tokens": 2,
         "total_tokens": 9,
         "prompt_tokens_details": DETAILS,
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

@@ -20,6 +20,8 @@ TOOL = {"type": "function", "function": {"name": "look"}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 
+ALLOWED = "tool_choice.allowed_tools.tools"
+
 
 def parse(body: Any) -> ChatRequest:
     try:
@@ -46,6 +48,13 @@ def taking(parameters: Any) -> dict[str, Any]:
 
 def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
+
+
+def allowed(*names: str, mode: str = "auto") -> dict[str, Any]:
+    return {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": mode, "tools": [named(name) for name in names]},
+    }
 
 
 def parts(*content: Any) -> dict[str, Any]:
@@ -161,7 +170,18 @@ def parts(*content: Any) -> dict[str, Any]:
         (chat(tool_choice="sometimes", tools=[TOOL]), "tool_choice"),
         (chat(tool_choice=5, tools=[TOOL]), "tool_choice"),
         (chat(tool_choice=named("fly"), tools=[TOOL]), "tool_choice.function.name"),
-        (chat(tool_choice={"type": "allowed_tools"}, tools=[TOOL]), "tool_choice.type"),
+        (chat(tool_choice={"type": "some_tools"}, tools=[TOOL]), "tool_choice.type"),
+        (
+            chat(tool_choice={"type": "allowed_tools"}, tools=[TOOL]),
+            "tool_choice.allowed_tools",
+        ),
+        (chat(tool_choice=allowed("fly"), tools=[TOOL]), f"{ALLOWED}[0].function.name"),
+        (chat(tool_choice=allowed(), tools=[TOOL]), ALLOWED),
+        (chat(tool_choice=allowed("fly")), "tool_choice"),
+        (
+            chat(tool_choice=allowed("look", mode="none"), tools=[TOOL]),
+            "tool_choice.allowed_tools.mode",
+        ),
         (chat(min_p=-0.1), "min_p"),
         (chat(min_p=1.1), "min_p"),
         (chat(min_tokens=-1), "min_tokens"),
@@ -192,7 +212,7 @@ def parts(*content: Any) -> dict[str, Any]:
         (chat(cache_salt=""), "cache_salt"),
         (chat(cache_salt="a" * 257), "cache_salt"),
         (chat(cache_salt=5), "cache_salt"),
-        (chat(reasoning_effort="low"), "reasoning_effort"),
+        (chat(reasoning_effort="lots"), "reasoning_effort"),
         (chat(kv_transfer_params={"peer_host": "x"}), "kv_transfer_params"),
         (chat(temprature=1), "temprature"),
         ([], None),

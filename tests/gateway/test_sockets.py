@@ -30,10 +30,10 @@ MESSAGES: list[Any] = [{"role": "user", "content": "hi"}]
 
 @asynccontextmanager
 async def listening(
-    service: ScriptedService, checkpoint: Checkpoint
+    service: ScriptedService, checkpoint: Checkpoint, **config: Any
 ) -> AsyncIterator[tuple[str, int]]:
     """Serves the app on a free port of the loopback."""
-    app = create_app(service, Front(checkpoint, GatewayConfig(), MediaConfig()))
+    app = create_app(service, Front(checkpoint, GatewayConfig(**config), MediaConfig()))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -157,6 +157,53 @@ async def test_leaving_in_the_middle_cancels(checkpoint: Checkpoint, tokenizer: 
         await leave(writer)
         await service.calls[0].cancelled.wait()
     assert service.calls[0].num_cancels == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "length"),
+    [
+        ("/v1/chat/completions", "Content-Length: 1000"),
+        ("/v1/responses", "Transfer-Encoding: chunked"),
+        ("/cluster/drain", "Content-Length: 1000"),
+    ],
+)
+async def test_a_body_that_does_not_come_in_time_gives_its_place_back(
+    checkpoint: Checkpoint, path: str, length: str
+) -> None:
+    """The one place that there is; the answer has OpenAI's form, and the connection ends."""
+    service = ScriptedService([Last((65,), FinishReason.LENGTH)])
+    bounds = {"body_timeout_s": 0.2, "max_waiting": 1}
+    async with listening(service, checkpoint, **bounds) as address, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(*address)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{length}"
+        writer.write(f"{head}\r\n\r\n".encode() + (b"1\r\n{\r\n" if "chunked" in length else b"{"))
+        answered = await reader.read()
+        await leave(writer)
+        async with stock_client(address) as client:
+            await client.chat.completions.create(model="tiny", messages=MESSAGES)
+    head, _, body = answered.decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 408")
+    assert json.loads(body)["error"] == {
+        "message": "the body did not come within 0.2 s",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "slow_sender",
+    }
+    assert len(service.specs) == 1
+
+
+async def test_a_body_that_comes_slowly_but_in_time_is_read(checkpoint: Checkpoint) -> None:
+    service = ScriptedService([Last((65,), FinishReason.LENGTH)])
+    body = json.dumps({"model": "tiny", "messages": MESSAGES}).encode()
+    async with listening(service, checkpoint, body_timeout_s=20) as address, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(*address)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+        writer.write(f"{head}\r\n\r\n".encode())
+        for at in range(0, len(body), 16):
+            writer.write(body[at : at + 16])
+            await writer.drain()
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        await leave(writer)
 
 
 async def test_no_header_goes_out_before_the_first_token(checkpoint: Checkpoint) -> None:

@@ -53,6 +53,11 @@ def script(tokenizer: Tokenizer, *texts: str, end: FinishReason = FinishReason.S
     return [*(tokenizer.encode(text).ids for text in texts), Last(eos, end)]
 
 
+def some(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 SAID = (
     *("<think>", "</think>", "hm ", "\u2603\n", "<tool", "<tool_call>", '{"name": ', " "),
     call("go", "{}"),
@@ -268,6 +273,10 @@ async def test_tools_that_may_not_be_called_are_not_shown(
         (None, (), ("look", "go")),
         ("required", ("look", "go"), ()),
         ({"type": "function", "function": {"name": "go"}}, ("go",), ("look",)),
+        (some("auto", "go"), ("go",), ("look",)),
+        (some("auto", "go", "look"), (), ("look", "go")),
+        (some("required", "go", "look"), ("look", "go"), ()),
+        (some("required", "go"), ("go",), ("look",)),
     ],
 )
 async def test_a_call_that_has_to_be_is_a_grammar(
@@ -287,6 +296,19 @@ async def test_a_call_that_has_to_be_is_a_grammar(
     assert all(f'\\"{name}\\"' in grammar for name in there)
     assert not any(f'\\"{name}\\"' in grammar for name in missing)
     assert '"look"' in tokenizer.decode(list(service.specs[0].draft.text[0]))
+
+
+async def test_an_answer_that_may_call_some_functions_may_also_call_none(
+    serve: Serve, model: Checkpoint, tokenizer: Tokenizer
+) -> None:
+    grammars = []
+    for mode in ("auto", "required"):
+        service = ScriptedService(script(tokenizer, "a"))
+        async with serve(service, model=model) as client:
+            await client.post("/v1/chat/completions", json=chat(tool_choice=some(mode, "go")))
+        grammars.append(service.specs[0].sampling.grammar.partition("\n")[0])
+    free, must = grammars
+    assert "text" in free and "text" not in must and "block" in must
 
 
 async def test_a_strict_function_makes_free_calls_right(
@@ -354,6 +376,55 @@ async def test_reasoning_needs_no_tools(
         message = choice["message"]
         assert (message["reasoning_content"], message["content"]) == ("a", "b")
         assert choice["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(("effort", "thinks"), [("none", False), ("low", True), (None, True)])
+async def test_an_effort_reaches_the_models_template(
+    serve: Serve, model: Checkpoint, tokenizer: Tokenizer, effort: str | None, thinks: bool
+) -> None:
+    """This one has a switch, `thinking`; responses say the same in their own words."""
+    service = ScriptedService(script(tokenizer, "a"))
+    async with serve(service, model=model) as client:
+        body = {"model": "tiny", "messages": [USER], "reasoning_effort": effort}
+        await client.post("/v1/chat/completions", json=body)
+        said = {"model": "tiny", "input": "hi", "reasoning": {"effort": effort}}
+        await client.post("/v1/responses", json=said)
+    for spec in service.specs:
+        assert tokenizer.decode(list(spec.draft.text[0])).endswith("<think>\n") == thinks
+    assert len(service.specs) == 2
+
+
+async def test_an_effort_that_the_model_knows_nothing_of_is_refused(
+    serve: Serve, tokenizer: Tokenizer
+) -> None:
+    """Not to think is what such a model does anyway."""
+    service = ScriptedService(script(tokenizer, "a"))
+    async with serve(service) as client:
+        for effort, status in (("low", 400), ("none", 200)):
+            body = {"model": "tiny", "messages": [USER], "reasoning_effort": effort}
+            response = await client.post("/v1/chat/completions", json=body)
+            assert response.status_code == status, response.text
+        said = {"model": "tiny", "input": "hi", "reasoning": {"effort": "low"}}
+        error = (await client.post("/v1/responses", json=said)).json()["error"]
+    assert error["param"] == "reasoning.effort"
+    assert len(service.specs) == 1
+
+
+async def test_the_tokens_of_reasoning_are_told_alike_streamed_and_whole(
+    serve: Serve, model: Checkpoint, tokenizer: Tokenizer
+) -> None:
+    """Of all choices together."""
+    steps: list[Step] = script(tokenizer, "well, ", "the</think>", "fox")
+    second = tokenizer.encode("so</think>a house").ids
+    steps[1:1] = [Of(1, Last(tuple(second), FinishReason.LENGTH))]
+    num = sum(len(tokenizer.encode(text).ids) for text in ("well, ", "the</think>", "so</think>"))
+    body = chat(tools=[], n=2)
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    async with serve(ScriptedService(steps), model=model) as client:
+        whole = (await client.post("/v1/chat/completions", json=body)).json()["usage"]
+        lines = (await client.post("/v1/chat/completions", json=streamed)).text.split("\n\n")
+    assert whole["completion_tokens_details"] == {"reasoning_tokens": num}
+    assert json.loads(lines[-3].removeprefix("data: "))["usage"] == whole
 
 
 async def test_a_model_without_marks_says_what_it_says(

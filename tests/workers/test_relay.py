@@ -10,7 +10,7 @@ import pytest
 from epd.config import WireConfig
 from epd.errors import TooLarge, Unavailable
 from epd.wire.links import Buffer, Delivery
-from epd.wire.messages import Found, Recall, Recalled
+from epd.wire.messages import Forget, Found, Recall, Recalled
 from epd.workers.gateways import Gateways
 from epd.workers.recalls import Recalls
 from epd.workers.relay import Relay
@@ -47,6 +47,7 @@ class Town:
 
     def __init__(self, **workers: tuple[str, ...]) -> None:
         self.ears: dict[str, Any] = {}
+        self.kept = dict(KEPT)
         for name, known in workers.items():
             gateways = Gateways()
             for gateway in known:
@@ -54,14 +55,17 @@ class Town:
             links: Any = Links(self, name)
             self.ears[name] = Relay(links, gateways).pass_on
         self.a, self.b = (self._gateway(name, list(workers)) for name in ("a", "b"))
-        self.b.answer_with(lambda owner, response_id: KEPT.get((owner, response_id)))
+        self.b.answer_with(
+            lambda owner, response_id: self.kept.get((owner, response_id)),
+            lambda owner, response_id: self.kept.pop((owner, response_id), None) is not None,
+        )
 
     def _gateway(self, name: str, workers: list[str]) -> Recalls:
         recalls = Recalls(name, Links(self, name).send, lambda: workers, WIRE)
 
         def hear(delivery: Delivery) -> None:
-            asked = isinstance(delivery.message, Recall)
-            (recalls.on_recall if asked else recalls.on_recalled)(delivery)
+            asked = isinstance(delivery.message, Recall | Forget)
+            (recalls.on_question if asked else recalls.on_recalled)(delivery)
 
         self.ears[name] = hear
         return recalls
@@ -72,6 +76,16 @@ async def test_what_another_gateway_keeps_comes_through_a_worker() -> None:
     assert await town.a.recall("b", "me", "resp_1_b") == b"said"
     assert await town.a.recall("b", "you", "resp_1_b") is None
     assert await town.b.recall("a", "me", "resp_1_b") is None
+
+
+async def test_another_gateway_forgets_what_it_is_told_to() -> None:
+    """Once, and of its owner only."""
+    town = Town(v=("a",), w=("a", "b"))
+    assert not await town.a.forget("b", "you", "resp_1_b")
+    assert await town.a.forget("b", "me", "resp_1_b")
+    assert not await town.a.forget("b", "me", "resp_1_b")
+    assert await town.a.recall("b", "me", "resp_1_b") is None
+    assert not await town.a.forget("c", "me", "resp_1_c")
 
 
 async def test_several_questions_get_their_own_answers() -> None:

@@ -59,6 +59,7 @@ NO_CHAT = frozenset(
         "max_completion_tokens",
         "messages",
         "parallel_tool_calls",
+        "reasoning_effort",
         "tool_choice",
         "tools",
         "top_logprobs",

@@ -35,6 +35,7 @@ class Usage(Shown):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int]
 
 
 class Message(Shown):

@@ -69,6 +69,8 @@ NAMES = {
     "response_format.json_schema": "text.format",
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
+    "tool_choice.allowed_tools": "tool_choice",
+    "tool_choice.function": "tool_choice",
 }
 """What fields of a chat are called here."""
 
@@ -92,25 +94,27 @@ def _tool(tool: FunctionTool) -> dict[str, Any]:
 
 
 def _choice(body: ResponseRequest) -> Any:
-    """A choice of some of the tools is one of all of them, or of one; no other is known."""
+    """A choice that names functions does so one level further up than in a chat."""
     choice = body.tool_choice
     if not isinstance(choice, dict):
         return choice
-    names = {tool.name for tool in body.tools or ()}
-    if choice.get("type") == "function" and isinstance(choice.get("name"), str):
-        return {"type": "function", "function": {"name": choice["name"]}}
-    if choice.get("type") == "allowed_tools" and isinstance(choice.get("tools"), list):
-        allowed = {str(one.get("name")) for one in choice["tools"] if isinstance(one, dict)}
-        mode = choice.get("mode", "auto")
-        if allowed == names:
-            return mode
-        if len(allowed) == 1 and mode == "required":
-            return {"type": "function", "function": {"name": allowed.pop()}}
+    kind, tools = choice.get("type"), choice.get("tools")
+    if kind == "function" and isinstance(choice.get("name"), str):
+        return _function(choice)
+    if kind == "allowed_tools" and isinstance(tools, list):
+        chosen = [_function(one) if isinstance(one, dict) else one for one in tools]
+        return {
+            "type": kind,
+            "allowed_tools": {"mode": choice.get("mode", "auto"), "tools": chosen},
+        }
     raise BadRequest(
-        "tool_choice must be none, auto, required, a function, or allowed_tools that are all of "
-        "the tools",
+        "tool_choice must be none, auto, required, a function, or allowed_tools",
         param="tool_choice",
     )
+
+
+def _function(chosen: dict[str, Any]) -> dict[str, Any]:
+    return {"type": chosen.get("type"), "function": {"name": chosen.get("name")}}
 
 
 def settings(
@@ -123,7 +127,7 @@ def settings(
         "previous_response_id": body.previous_response_id,
         "instructions": body.instructions,
         "tools": [_shown(tool) for tool in body.tools or ()],
-        "tool_choice": body.tool_choice or "auto",
+        "tool_choice": _shown_choice(body.tool_choice),
         "truncation": "disabled",
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "text": {"format": {"type": "text"}, **text},
@@ -142,6 +146,12 @@ def settings(
         "safety_identifier": body.safety_identifier,
         "prompt_cache_key": body.prompt_cache_key,
     }
+
+
+def _shown_choice(choice: Any) -> Any:
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return {"mode": "auto", **choice}
+    return choice or "auto"
 
 
 def _shown(tool: FunctionTool) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Responses:
             seconds=config.responses_s,
         )
         if elsewhere is not None:
-            elsewhere.answer_with(self._store.export)
+            elsewhere.answer_with(self._store.export, self._store.drop)
 
     async def before(self, raw: bytes, tenant: str) -> None:
         """What another gateway keeps of the conversation is fetched."""
@@ -85,17 +85,26 @@ class Responses:
             raise NotFound(_not_kept(response_id), param="response_id")
         return record.response
 
-    def forget(self, response_id: str, tenant: str, salt: str) -> None:
-        """NotFound unless it is kept here."""
+    async def forget(self, response_id: str, tenant: str, salt: str) -> None:
+        """Here, and at the gateway that made it. NotFound unless one of them kept it."""
         owner = owner_of(tenant, salt)
-        if self._store.find(owner, response_id) is None:
+        gone = self._store.drop(owner, response_id)
+        gateway = self._keeper(response_id)
+        if self._elsewhere is not None and gateway:
+            gone = await self._elsewhere.forget(gateway, owner, response_id) or gone
+        if not gone:
             raise NotFound(_not_kept(response_id), param="response_id")
-        self._store.drop(owner, response_id)
+
+    def _keeper(self, response_id: str) -> str:
+        """The other gateway that the id names; "" where it names this one, or none."""
+        gateway = response_id.removeprefix("resp_").partition("_")[2]
+        mine = self._elsewhere is None or gateway == self._elsewhere.name
+        return "" if mine else gateway
 
     async def _fetch(self, response_id: str, owner: str) -> None:
         """Keep here what the gateway keeps that the id names."""
-        gateway = response_id.removeprefix("resp_").partition("_")[2]
-        if self._elsewhere is None or gateway in ("", self._elsewhere.name):
+        gateway = self._keeper(response_id)
+        if self._elsewhere is None or not gateway:
             return
         if self._store.find(owner, response_id) is not None:
             return

@@ -136,12 +136,11 @@ class ResponseShape(Shape):
 
 def _usage(chat: dict[str, Any]) -> dict[str, Any]:
     """A chat's usage under the names that it has here."""
-    details = chat.get("completion_tokens_details") or {}
     return {
         "input_tokens": chat["prompt_tokens"],
         "input_tokens_details": chat["prompt_tokens_details"],
         "output_tokens": chat["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": details.get("reasoning_tokens", 0)},
+        "output_tokens_details": chat["completion_tokens_details"],
         "total_tokens": chat["total_tokens"],
         **({"epd": chat["epd"]} if "epd" in chat else {}),
     }

@@ -89,10 +89,12 @@ class ResponseStore:
         """All items with their media. BadRequest where some of them were forgotten."""
         return [_unpacked(item, lambda key: self._media(tenant, key)) for item in packed.items]
 
-    def drop(self, tenant: str, response_id: str) -> None:
-        """Forget it; its media go when they are the oldest."""
+    def drop(self, tenant: str, response_id: str) -> bool:
+        """Forget it; whether it was kept until now. Its media go when they are the oldest."""
+        kept = self.find(tenant, response_id) is not None
         with self._lock:
             self._shelf.drop(tenant, response_id)
+        return kept
 
     def export(self, tenant: str, response_id: str) -> bytes | None:
         """All of it for another gateway; what was forgotten is left out."""

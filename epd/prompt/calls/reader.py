@@ -23,11 +23,12 @@ class AnswerReader:
     """One choice's text. How it is cut into pieces never changes what all readings add up to.
 
     White space around marks belongs to the form. A block that is no call is text. `done`: the one
-    call that was wanted is there, and nothing more is read.
+    call that was wanted is there, and nothing more is read. `reasoned`: there was reasoning.
     """
 
     def __init__(self, form: AnswerForm) -> None:
         self.done = False
+        self.reasoned = form.begun
         self._form = form
         self._in = _In.BEGINNING if form.reasoning else _In.TEXT
         self._thought = Trimmed(fresh=True)
@@ -35,6 +36,11 @@ class AnswerReader:
         self._block = CallBlock()
         self._num_calls = 0
         self._held = ""
+
+    @property
+    def may_reason(self) -> bool:
+        """Reasoning goes on, or may begin."""
+        return self._in in (_In.BEGINNING, _In.REASONING)
 
     def feed(self, text: str) -> Reading:
         """What this text completes."""
@@ -88,6 +94,7 @@ class AnswerReader:
         if start.startswith(THINK):
             self._held = start.removeprefix(THINK)
             self._in = _In.REASONING
+            self.reasoned = True
         else:
             self._in = _In.REASONING if self._form.begun else _In.TEXT
         return True

@@ -30,7 +30,7 @@ from epd.wire.messages.encode import (
     RunTower,
 )
 from epd.wire.messages.kv import HandedOver, HandOff, KvChunk, KvReady, KvTaken, PullKv
-from epd.wire.messages.recall import Found, Recall, Recalled
+from epd.wire.messages.recall import Forget, Found, Recall, Recalled
 from epd.wire.messages.registry import PROTOCOL_VERSION, REGISTRY, Payload, message
 from epd.wire.messages.rows import (
     EmbeddingData,
@@ -61,6 +61,7 @@ __all__ = [
     "EmbeddingData",
     "EncodeItem",
     "Forgotten",
+    "Forget",
     "Found",
     "HandOff",
     "HandedOver",

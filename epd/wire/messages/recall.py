@@ -13,6 +13,7 @@ class Found(StrEnum):
     """What became of a question."""
 
     KEPT = "kept"
+    FORGOTTEN = "forgotten"
     UNKNOWN = "unknown"
     TOO_LARGE = "too_large"
     NO_GATEWAY = "no_gateway"
@@ -33,10 +34,24 @@ class Recall:
     response_id: str
 
 
+@message("gateway.forget")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """Gateway `asker` -> worker -> `gateway`: keep this response no longer. Answered as a Recall:
+    FORGOTTEN, or UNKNOWN where it was not kept.
+    """
+
+    gateway: str
+    asker: str
+    number: int
+    owner: str
+    response_id: str
+
+
 @message("gateway.recalled")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
-    """Gateway -> worker -> gateway `asker`: this, in one raw frame, if it is kept.
+    """Gateway -> worker -> gateway `asker`: what was found, in one raw frame if it is KEPT.
 
     From a worker itself where it knows no such gateway.
     """

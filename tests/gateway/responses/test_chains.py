@@ -27,6 +27,7 @@ class Street:
 
     def __init__(self) -> None:
         self.finds: dict[str, Callable[[str, str], bytes | None]] = {}
+        self.drops: dict[str, Callable[[str, str], bool]] = {}
         self.asked: list[str] = []
 
     def door(self, name: str) -> Door:
@@ -40,8 +41,11 @@ class Door:
         self.name = name
         self._street = street
 
-    def answer_with(self, find: Callable[[str, str], bytes | None]) -> None:
+    def answer_with(
+        self, find: Callable[[str, str], bytes | None], drop: Callable[[str, str], bool]
+    ) -> None:
         self._street.finds[self.name] = find
+        self._street.drops[self.name] = drop
 
     async def recall(self, gateway: str, owner: str, response_id: str) -> bytes | None:
         self._street.asked.append(gateway)
@@ -49,6 +53,12 @@ class Door:
             raise Unavailable("it does not answer")
         find = self._street.finds.get(gateway)
         return None if find is None else find(owner, response_id)
+
+    async def forget(self, gateway: str, owner: str, response_id: str) -> bool:
+        if gateway == "silent":
+            raise Unavailable("it does not answer")
+        drop = self._street.drops.get(gateway)
+        return drop is not None and drop(owner, response_id)
 
 
 @pytest.fixture
@@ -149,6 +159,28 @@ async def test_any_gateway_goes_on_with_what_another_keeps(
     assert shown.json() == one
     assert street.asked == ["g-a_1"]
     assert two.json()["id"].endswith("_b")
+
+
+async def test_any_gateway_shows_and_forgets_what_another_keeps(
+    serve: Serve, every: Checkpoint, service: ScriptedService
+) -> None:
+    """Its own copy and the other's; for its owner only, and once."""
+    street = Street()
+    async with (
+        serve(service, model=every, elsewhere=street.door("a")) as here,
+        serve(service, model=every, elsewhere=street.door("b")) as there,
+    ):
+        one = (await here.post(PATH, json=ask())).json()
+        other = (await here.post(PATH, json=ask(cache_salt="me"))).json()
+        url = f"{PATH}/{one['id']}"
+        assert (await there.get(url)).json() == one
+        salted = f"{PATH}/{other['id']}"
+        statuses = [(await there.delete(path)).status_code for path in (salted, url, url)]
+        shown = [(await each.get(url)).status_code for each in (here, there)]
+        mine = await there.delete(f"{salted}?cache_salt=me")
+        silent = await there.delete(f"{PATH}/resp_1_silent")
+    assert statuses == [404, 200, 404] and shown == [404, 404]
+    assert (mine.status_code, silent.status_code) == (200, 503)
 
 
 async def test_a_gateway_that_is_gone_has_taken_what_it_kept_with_it(

@@ -21,6 +21,7 @@ LOOK = {
     "name": "look",
     "parameters": {"type": "object", "properties": {"at": {"type": "integer"}}},
 }
+GO = {"type": "function", "name": "go"}
 SAID = 'well</think>I look.\n<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>'
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
@@ -37,13 +38,18 @@ def steps(tokenizer: Tokenizer) -> list[Step]:
     return [*([one] for one in ids), Last((), FinishReason.STOP)]
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "name": name} for name in names]
+    return {"type": "allowed_tools", "tools": tools, "mode": mode}
+
+
 def plain(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without what differs from one answer to the next."""
     return [{k: v for k, v in item.items() if k not in ("id", "call_id")} for item in items]
 
 
 async def test_thoughts_words_and_calls_are_items_of_their_own(
-    serve: Serve, model: Checkpoint, steps: list[Step]
+    serve: Serve, model: Checkpoint, steps: list[Step], tokenizer: Tokenizer
 ) -> None:
     """The same streamed, and the call is gone on with."""
     async with serve(ScriptedService(steps), model=model) as client:
@@ -57,6 +63,10 @@ async def test_thoughts_words_and_calls_are_items_of_their_own(
     assert [part["text"] for part in message["content"]] == ["I look."]
     assert (call["type"], call["name"], call["arguments"]) == ("function_call", "look", '{"at": 1}')
     assert plain(rebuilt(streamed)) == plain(body["output"])
+    usage = body["usage"]
+    assert streamed[-1]["response"]["usage"] == usage
+    num = len(tokenizer.encode("well</think>").ids)
+    assert usage["output_tokens_details"] == {"reasoning_tokens": num}
     kinds = {event["type"].removeprefix("response.") for event in streamed}
     assert {"function_call_arguments.delta", "function_call_arguments.done"} <= kinds
     assert body["tools"][0]["name"] == "look" and body["tool_choice"] == "auto"
@@ -70,7 +80,9 @@ async def test_thoughts_words_and_calls_are_items_of_their_own(
         ("auto", False),
         ("required", True),
         ({"type": "function", "name": "look"}, True),
-        ({"type": "allowed_tools", "tools": [{"type": "function", "name": "look"}]}, False),
+        (allowed("auto", "look", "go"), False),
+        (allowed("auto", "look"), True),
+        (allowed("required", "look", "go"), True),
     ],
 )
 async def test_a_choice_of_tools_is_the_chats(
@@ -78,7 +90,7 @@ async def test_a_choice_of_tools_is_the_chats(
 ) -> None:
     service = ScriptedService(steps)
     async with serve(service, model=model) as client:
-        body = ask(tools=[LOOK], tool_choice=choice)
+        body = ask(tools=[LOOK, GO], tool_choice=choice)
         response = await client.post(PATH, json=body)
     assert response.status_code == 200, response.text
     assert bool(service.specs[0].sampling.grammar) == must
@@ -103,6 +115,8 @@ async def test_text_has_the_form_that_was_asked_for(
         ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {"type": 5}}}}, "text"),
         ({"tools": [LOOK], "tool_choice": {"type": "function", "name": "go"}}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [LOOK], "tool_choice": allowed("auto", "go")}, "tool_choice.tools[0]"),
+        ({"reasoning": {"effort": "lots"}}, "reasoning.effort"),
     ],
 )
 async def test_a_fault_is_named_as_the_client_wrote_it(
