@@ -103,6 +103,8 @@ class Front:
         self._items = ItemReader(checkpoint.spec, config, media)
         self._grammars = GrammarDesk(checkpoint, config)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
+        # A template that a request brings is waited for.
+        self._short_bytes = 0 if config.trust_request_chat_template else _SHORT_BYTES
         self._num_held = 0
         self._bytes_held = 0
         if unfollowed := check_defaults(checkpoint):
@@ -140,7 +142,7 @@ class Front:
             raw, tenant = b"".join(chunks), tenant_of(request.scope)
             if before is not None:
                 await before(raw, tenant)
-            elif size <= _SHORT_BYTES:
+            elif size <= self._short_bytes:
                 return parse(raw, tenant)
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, parse, raw, tenant

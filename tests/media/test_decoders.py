@@ -285,20 +285,21 @@ def test_a_process_that_died_idle_is_no_items_fault(opener: Open) -> None:
 def test_a_process_that_is_ended_as_it_starts_is_no_items_fault(opener: Open) -> None:
     """The item is there already and waits for it; another one is started."""
     decoders = opener()
-    first = decoders.pids
+    (first,) = decoders.pids
     with ThreadPoolExecutor(1) as pool:
-        os.kill(*first, signal.SIGSTOP)  # before it can say that it is ready
+        os.kill(first, signal.SIGSTOP)  # before it can say that it is ready
         picture = pool.submit(decoders.image, PICTURE)
         while decoders._idle:  # until the item has it
             os.sched_yield()
-        os.kill(*first, signal.SIGKILL)
+        os.kill(first, signal.SIGKILL)
         assert picture.result().image.size == (30, 20)
-    assert decoders.pids != first
+    assert decoders.pids != [first]
 
 
 def test_a_process_that_never_starts_is_said(opener: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     decoders = opener()
-    os.kill(*decoders.pids, signal.SIGKILL)
+    (pid,) = decoders.pids
+    os.kill(pid, signal.SIGKILL)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(InternalError, match="its process does not start"):
         decoders.image(PICTURE)

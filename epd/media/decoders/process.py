@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class Process:
         self._link.allow(START_S)
         limits = config.model_dump(mode="json", include={"image", "video", "audio", "time_series"})
         memory, timeout = budget.limit_bytes(config), self._timeout + 1.0
-        self._say({"media": limits, "memory": memory, "timeout": timeout}, [shared])
+        with suppress(OSError):  # wait_ready() finds out that it is gone
+            self._link.send({"media": limits, "memory": memory, "timeout": timeout}, [shared])
         os.close(shared)
 
     @property
