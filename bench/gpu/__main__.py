@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.gpu
-from bench.gpu.card import card_facts
+from bench.gpu.driver import card_facts
 from bench.gpu.jobs import Found, run_jobs
 from bench.gpu.plan import LIMIT_S, SECTIONS, TOPOLOGIES, Choice, plan_jobs
 from bench.gpu.rows import table

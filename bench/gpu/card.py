@@ -1,4 +1,4 @@
-"""What the card can do: its facts, how fast it reads memory, and how fast it multiplies matrices.
+"""What the card can do: how fast it reads memory, and how fast it multiplies matrices.
 
 The rate of a plain matrix product is what prefill and encode are compared with, rather than the
 number on the data sheet, which no card reaches for seconds within its power limit.
@@ -7,29 +7,15 @@ number on the data sheet, which no card reaches for seconds within its power lim
 from __future__ import annotations
 
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from bench.gpu.floors import Rates
 from bench.gpu.jobs import Facts, Report
 from bench.gpu.rows import Row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardPlan:
-    """Sides of square products, bytes read, and for how long each is repeated."""
-
-    sides: tuple[int, ...] = (4096, 8192, 16384)
-    read_bytes: int = 4 << 30
-    seconds: float = 1.0
-
-
-DRY = CardPlan(sides=(64,), read_bytes=1 << 20, seconds=0.01)
+from bench.gpu.workloads import CardPlan
 
 
 def measure(report: Report, facts: Facts, *, device: str, dtype: str, plan: CardPlan) -> None:
@@ -84,18 +70,6 @@ def synchronize(device: str) -> None:
     """Wait until all that was launched is done."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-
-
-def card_facts() -> dict[str, Any]:
-    """The card by name, with its driver; read without touching it."""
-    query = "name,driver_version,memory.total,power.limit,clocks.max.sm"
-    command = ("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
-    try:
-        said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    except OSError:
-        return {}
-    first = said.stdout.strip().splitlines()[:1] if said.returncode == 0 else []
-    return dict(zip(query.split(","), first[0].split(", "), strict=False)) if first else {}
 
 
 def _row(what: str, value: float, unit: str) -> Row:

@@ -22,20 +22,29 @@ IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_
 TEXT_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def build(folder: Path, shape: Shape, *, device: str) -> Path:
-    """The whole folder, weights made on `device`."""
-    _small(folder, shape)
-    for file in (*folder.glob("*.safetensors"), *folder.glob("*.index.json")):
+def build_once(folder: Path, shape: Shape, *, device: str) -> None:
+    """The whole folder unless it is there, weights made on `device`.
+
+    What lies beside it goes first: two models may not have room. OSError: neither has one.
+    """
+    if folder.is_dir():
+        return
+    if folder.parent.is_dir():
+        for other in folder.parent.iterdir():
+            shutil.rmtree(other)
+    small = folder.with_name(f"{folder.name}-small")
+    _small(small, shape)
+    config = _config(shape, json.loads((small / "config.json").read_text()))
+    for file in (*small.glob("*.safetensors"), *small.glob("*.index.json")):
         file.unlink()
-    config = _config(shape, json.loads((folder / "config.json").read_text()))
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
-    whole = model_class(read_checkpoint(folder))
-    _check_room(folder, shape)
+    (small / "config.json").write_text(json.dumps(config, indent=2))
+    _check_room(small, shape)
+    whole = model_class(read_checkpoint(small))
     with torch.device(device):
-        settings = whole.config_class.from_pretrained(folder)
+        settings = whole.config_class.from_pretrained(small)
         model = whole._from_config(settings, dtype=getattr(torch, shape.dtype))
-    model.save_pretrained(folder, max_shard_size=SHARD)
-    return folder
+    model.save_pretrained(small, max_shard_size=SHARD)
+    small.rename(folder)
 
 
 def _small(folder: Path, shape: Shape) -> None:

@@ -8,73 +8,30 @@ below it where it prefills one picture while the next is in the tower.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench.gpu import floors, rows
+from bench.gpu import checkpoint, floors, rows
 from bench.gpu.card import rates
 from bench.gpu.jobs import Facts, Report
 from bench.gpu.rows import Row
 from bench.gpu.shape import Shape
+from bench.gpu.workloads import ClusterPlan
 from bench.isolation import run_burst
 from bench.serving.cluster import NotMeasured, served_model, serving
 from bench.serving.load import chat_body, run_load
 from bench.serving.report import first_token_s, percentile
 from bench.serving.workload import Prompts, Workload
 
-GIB = 1 << 30
+SHM = Path("/dev/shm")
+WORKERS = 3
 TEXT_TOKENS = 64
 TARGET_PICTURES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterPlan:
-    """What is asked of a cluster, and --set key=value for all topologies."""
-
-    settings: tuple[str, ...]
-    picture: tuple[int, int] = (1920, 1080)
-    pictures: tuple[int, ...] = (1, 4)
-    requests: int = 5
-    streams: int = 8
-    stream_tokens: int = 1000
-    before_s: float = 3.0
-    burst: int = 6
-    burst_pictures: int = 2
-    timeout_s: float = 120.0
-
-
-REAL = ClusterPlan(
-    settings=(
-        "device=cuda",
-        "encode.cache_bytes=0",
-        f"encode.rows_bytes={2 * GIB}",
-        f"encode.prepared_bytes={2 * GIB}",
-        "encode.max_batch_patches=65536",
-        "encode.intake_threads=8",
-        "encode.decoders=4",
-        f"language.kv_bytes={6 * GIB}",
-        f"language.rows_bytes={2 * GIB}",
-        "language.max_step_tokens=8192",
-        "language.prefix_cache=false",
-        "wire.dead_after_s=60",
-    )
-)
-DRY = ClusterPlan(
-    settings=("threads=1", "wire.dead_after_s=60", f"encode.rows_bytes={GIB // 16}"),
-    picture=(96, 64),
-    pictures=(1,),
-    requests=1,
-    streams=1,
-    stream_tokens=40,
-    before_s=0.3,
-    burst=1,
-    burst_pictures=1,
-)
 
 
 def measure(
@@ -83,12 +40,15 @@ def measure(
     *,
     shape: Shape,
     folder: Path,
+    device: str,
     topology: str,
     plan: ClusterPlan,
-    tcp: bool = False,
+    tcp: bool,
 ) -> None:
     """All of one topology; where `tcp`, hand-off alone, over sockets instead of shared memory."""
-    settings = [*plan.settings, *(["wire.shm_bytes=0"] if tcp else [])]
+    checkpoint.build_once(folder, shape, device=device)
+    shm = 0 if tcp else shm_bytes(plan.most_shm_bytes)
+    settings = [f"device={device}", *plan.settings, f"wire.shm_bytes={shm}"]
     with serving(folder, topology, settings) as url:
         bench = ClusterBench(report, facts, shape, folder, topology, plan, url)
         if topology != "EPD":
@@ -96,6 +56,12 @@ def measure(
         if not tcp:
             report.part("ttft", shape.name, bench.first_tokens)
             report.part("burst", shape.name, bench.streams_beside_pictures)
+
+
+def shm_bytes(most: int) -> int:
+    """For each of a topology's workers: half of what is free, together, and at most `most`."""
+    free = shutil.disk_usage(SHM).free if SHM.is_dir() else 0
+    return min(most, free // (2 * WORKERS))
 
 
 class ClusterBench:

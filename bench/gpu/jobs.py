@@ -6,6 +6,7 @@ has loaded torch and has never touched a GPU.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 
 from bench.gpu.rows import Fault, Row
 
-PRELOAD = ["bench.gpu.stages"]
+PRELOAD = ["bench.gpu.preload"]
 GRACE_S = 15.0
 """A job that is told to end stops the processes that it started."""
 
@@ -60,12 +61,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`run` is called with a Report and the Facts so far; it must be importable by name."""
+    """`module` has a function `measure(report, facts, **arguments)`; only the job imports it."""
 
     name: str
     model: str
     budget_s: float
-    run: Callable[[Report, Facts], None]
+    module: str
+    arguments: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -149,7 +151,11 @@ def _main(pipe: Connection, job: Job, facts: Facts) -> None:
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, _leave)
     report = Report(pipe)
-    report.part(job.name, job.model, lambda: job.run(report, facts))
+
+    def run() -> None:
+        importlib.import_module(job.module).measure(report, facts, **job.arguments)
+
+    report.part(job.name, job.model, run)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

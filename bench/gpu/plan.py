@@ -1,14 +1,13 @@
-"""Which jobs a check has, in which order, and how much time each of them may take."""
+"""Which jobs a check has, in which order, and how much time each of them may take. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from bench.gpu import card, checkpoint, clusters, proofs, stages
-from bench.gpu.jobs import Facts, Job, Report
+from bench.gpu import proofs, workloads
+from bench.gpu.jobs import Job
 from bench.gpu.shape import REAL, TINY, Shape, read_shape
 
 LIMIT_S = 570.0
@@ -16,10 +15,13 @@ SECTIONS = ("card", "kernels", "equality", "stages", "clusters")
 TOPOLOGIES = ("1E1P1D", "EPD", "1E1P1D over TCP")
 OVER_TCP = " over TCP"
 
+# Seconds. Loading an 8-billion-parameter model takes tens of them.
+CARD, KERNELS, EQUALITY, STAGES, CLUSTER = 30, 60, 110, 130, 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is to be run. `work` is where checkpoints are built, one at a time per model."""
+    """What is to be run. `work` is an empty folder where checkpoints are built."""
 
     work: Path
     dry: bool
@@ -29,68 +31,70 @@ class Choice:
 
 
 def plan_jobs(choice: Choice) -> list[Job]:
-    """In order of what they tell: the card, tests, then all of one model before the next."""
-    device, dtype = ("cpu", "float32") if choice.dry else ("cuda", "bfloat16")
+    """The card, tests, then all of one model before the next, whose clusters may find no time."""
     jobs = [
         Job(
             name="card",
             model="",
-            budget_s=30,
-            run=partial(
-                card.measure,
-                device=device,
-                dtype=dtype,
-                plan=card.DRY if choice.dry else card.CardPlan(),
-            ),
+            budget_s=CARD,
+            module="bench.gpu.card",
+            arguments={
+                "device": _device(choice),
+                "dtype": "float32" if choice.dry else "bfloat16",
+                "plan": workloads.DRY_CARD if choice.dry else workloads.CardPlan(),
+            },
         ),
-        _proof("kernels", proofs.KERNELS, 60),
-        _proof("equality", proofs.EQUALITY, 110),
+        _proof("kernels", proofs.KERNELS, KERNELS),
+        _proof("equality", proofs.EQUALITY, EQUALITY),
     ]
     for name in choice.models or (TINY if choice.dry else REAL):
-        jobs += _of_model(choice, read_shape(name), device)
+        jobs += _of_model(choice, read_shape(name))
     return [job for job in jobs if job.name.split()[0] in choice.sections]
 
 
+def _device(choice: Choice) -> str:
+    return "cpu" if choice.dry else "cuda"
+
+
 def _proof(section: str, paths: tuple[str, ...], budget_s: float) -> Job:
-    run = partial(proofs.measure, section=section, paths=paths)
-    return Job(name=section, model="tiny", budget_s=budget_s, run=run)
+    return Job(
+        name=section,
+        model="tiny",
+        budget_s=budget_s,
+        module="bench.gpu.proofs",
+        arguments={"section": section, "paths": paths},
+    )
 
 
-def _of_model(choice: Choice, shape: Shape, device: str) -> list[Job]:
-    folder = choice.work / shape.name
-    stage_plan = stages.DRY if choice.dry else stages.StagePlan()
-    jobs = [
+def _of_model(choice: Choice, shape: Shape) -> list[Job]:
+    of_shape = {
+        "shape": shape,
+        "folder": choice.work / shape.name,
+        "device": _device(choice),
+    }
+    stages = Job(
+        name="stages",
+        model=shape.name,
+        budget_s=STAGES,
+        module="bench.gpu.stages",
+        arguments={
+            **of_shape,
+            "plan": workloads.DRY_STAGES if choice.dry else workloads.StagePlan(),
+        },
+    )
+    clusters = [
         Job(
-            name="stages",
+            name=f"clusters {topology}",
             model=shape.name,
-            budget_s=130,
-            run=partial(
-                _build_and_measure, shape=shape, folder=folder, device=device, plan=stage_plan
-            ),
+            budget_s=CLUSTER,
+            module="bench.gpu.clusters",
+            arguments={
+                **of_shape,
+                "topology": topology.removesuffix(OVER_TCP),
+                "plan": workloads.DRY_CLUSTER if choice.dry else workloads.ClusterPlan(),
+                "tcp": topology.endswith(OVER_TCP),
+            },
         )
+        for topology in choice.topologies
     ]
-    for topology in choice.topologies:
-        run = partial(
-            clusters.measure,
-            shape=shape,
-            folder=folder,
-            topology=topology.removesuffix(OVER_TCP),
-            plan=clusters.DRY if choice.dry else clusters.REAL,
-            tcp=topology.endswith(OVER_TCP),
-        )
-        jobs.append(Job(name=f"clusters {topology}", model=shape.name, budget_s=100, run=run))
-    return jobs
-
-
-def _build_and_measure(
-    report: Report,
-    facts: Facts,
-    *,
-    shape: Shape,
-    folder: Path,
-    device: str,
-    plan: stages.StagePlan,
-) -> None:
-    """The checkpoint stays for the clusters."""
-    checkpoint.build(folder, shape, device=device)
-    stages.measure(report, facts, shape=shape, folder=folder, device=device, plan=plan)
+    return [stages, *clusters]

@@ -27,18 +27,20 @@ def measure(report: Report, facts: Facts, *, section: str, paths: tuple[str, ...
     command = [sys.executable, "-m", "pytest", "-m", MARKED, "--verbose", "--tb=line", "-rN"]
     command += ["--color=no", "-p", "no:cacheprovider", *paths]
     outcomes: dict[str, list[str]] = defaultdict(list)
-    tests = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert tests.stdout is not None
     last = ""
-    try:
-        for line in tests.stdout:
-            last = line.strip() or last
-            if said := SAID.match(line):
-                outcomes[said[2]].append(said[1])
-    finally:
-        tests.terminate()
-        tests.wait()
-        _tell(report, section, outcomes)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        try:
+            for line in tests.stdout:
+                last = line.strip() or last
+                if said := SAID.match(line):
+                    outcomes[said[2]].append(said[1])
+            tests.wait()
+        except BaseException:
+            tests.terminate()
+            raise
+        finally:
+            _tell(report, section, outcomes)
     if tests.returncode not in (0, 1, NOTHING_CHOSEN):
         raise RuntimeError(f"pytest ended with status {tests.returncode}: {last}")
 

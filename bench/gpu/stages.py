@@ -6,17 +6,17 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from bench.gpu import floors, rows
+from bench.gpu import checkpoint, floors, rows
 from bench.gpu.card import rates, repeat
 from bench.gpu.jobs import Facts, Report
 from bench.gpu.rows import Row
 from bench.gpu.shape import Shape
+from bench.gpu.workloads import StagePlan
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest
 from epd.media.decoded import Picture
@@ -30,28 +30,12 @@ WARMUP_STEPS = 3
 TARGET_BATCHES = range(1, 33)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagePlan:
-    """What is measured. `seconds` per prefill chunk and per number of pictures."""
-
-    batches: tuple[int, ...] = (1, 8, 32, 128)
-    context: int = 1024
-    steps: int = 32
-    chunks: tuple[int, ...] = (512, 2048, 8192)
-    picture: tuple[int, int] = (1920, 1080)
-    pictures: tuple[int, ...] = (1, 4)
-    seconds: float = 1.5
-
-
-DRY = StagePlan(
-    batches=(1, 2), context=24, steps=2, chunks=(32,), picture=(96, 64), pictures=(1,), seconds=0
-)
-
-
 def measure(
     report: Report, facts: Facts, *, shape: Shape, folder: Path, device: str, plan: StagePlan
 ) -> None:
-    """All three. Facts: "NAME encode N s", "NAME prefill flops_per_s"."""
+    """All three, on a checkpoint in `folder`. Facts: "NAME encode N s" and "NAME prefill
+    flops_per_s"."""
+    checkpoint.build_once(folder, shape, device=device)
     bench = StageBench(report, facts, shape, folder, device, plan)
     report.part("prefill, decode", shape.name, bench.language)
     report.part("encode", shape.name, bench.encode)
