@@ -32,19 +32,24 @@ def build_once(folder: Path, shape: Shape, *, device: str) -> None:
     if folder.parent.is_dir():
         for other in folder.parent.iterdir():
             shutil.rmtree(other)
-    small = folder.with_name(f"{folder.name}-small")
-    _small(small, shape)
-    config = _config(shape, json.loads((small / "config.json").read_text()))
-    for file in (*small.glob("*.safetensors"), *small.glob("*.index.json")):
-        file.unlink()
-    (small / "config.json").write_text(json.dumps(config, indent=2))
-    _check_room(small, shape)
-    whole = model_class(read_checkpoint(small))
+    made = without_weights(folder.with_name(f"{folder.name}-made"), shape)
+    _check_room(made, shape)
+    whole = model_class(read_checkpoint(made))
     with torch.device(device):
-        settings = whole.config_class.from_pretrained(small)
+        settings = whole.config_class.from_pretrained(made)
         model = whole._from_config(settings, dtype=getattr(torch, shape.dtype))
-    model.save_pretrained(small, max_shard_size=SHARD)
-    small.rename(folder)
+    model.save_pretrained(made, max_shard_size=SHARD)
+    made.rename(folder)
+
+
+def without_weights(folder: Path, shape: Shape) -> Path:
+    """The folder with everything but weights."""
+    _small(folder, shape)
+    config = _config(shape, json.loads((folder / "config.json").read_text()))
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.index.json")):
+        file.unlink()
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    return folder
 
 
 def _small(folder: Path, shape: Shape) -> None:
