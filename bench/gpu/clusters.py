@@ -235,6 +235,6 @@ def handoff_ms(path: dict[str, Any]) -> dict[str, float]:
 
 
 def chosen_ways(cluster: dict[str, Any]) -> list[str]:
-    """The ways that workers say they send by, each once; none where they do not say."""
-    said = [way for worker in cluster["workers"] for way in worker.get("ways", ())]
-    return sorted(set(said))
+    """The ways that workers say they hand over by, each once; none where they do not say."""
+    said = [worker.get("transfers", {}) for worker in cluster["workers"]]
+    return sorted({way for transfers in said for way in transfers.values()})

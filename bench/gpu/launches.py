@@ -58,7 +58,7 @@ FUSED_LAYER = (
 """A layer in which only what depends on all of a row is a kernel of its own."""
 
 FUSED_REST = ("embedding", "last norm", "head", "sampler")
-FREE = ("empty", "new_empty", "empty_like", "detach", "alias", "lift_fresh", "sym_size")
+FREE = ("empty", "new_empty", "empty_like")
 PARTIAL = ("embedding", "index_select", "index_copy", "index_copy_", "index_add_", "gather")
 """Operations that touch only the rows they are given numbers of."""
 
@@ -69,19 +69,20 @@ class Launches(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
-        self.bytes = 0
+        self.moved: Counter[str] = Counter()
 
     def add(self, name: str, *tensors: Any) -> None:
         """One launch."""
         self.counts[name] += 1
-        self.bytes += sum(each.nbytes for each in tensors)
+        self.moved[name] += sum(each.nbytes for each in tensors)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         given = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
-        if func.is_view or name in FREE or not any(each.is_meta for each in [*taken, *given]):
+        on_device = any(each.is_meta for each in [*taken, *given])
+        if name in FREE or not on_device or _is_view(name, taken, given):
             return out
         if name in PARTIAL:
             smallest = min(taken[:1] + taken[2:] + given, key=lambda each: each.nbytes)
@@ -110,8 +111,7 @@ class OneAttention(TorchFunctionMode):
 def counted(call: Callable[[], Any]) -> Launches:
     """What a call launches."""
     launches = Launches()
-    # Under inference_mode conversions and reshapes would come as one operation that may be a view.
-    with torch.no_grad(), launches, OneAttention(launches):
+    with torch.inference_mode(), launches, OneAttention(launches):
         call()
     return launches
 
@@ -195,10 +195,17 @@ def _told(shape: Shape, what: str, launches: Launches, floor: int) -> dict[str, 
         "what": what,
         "launches": launches.counts.total(),
         "fused_launches": 1 if what.startswith("sample") else fused,
-        "bytes": launches.bytes,
+        "bytes": launches.moved.total(),
         "least_bytes": floor,
         "by_operation": dict(launches.counts.most_common()),
+        "bytes_by_operation": dict(launches.moved.most_common()),
     }
+
+
+def _is_view(name: str, taken: list[Any], given: list[Any]) -> bool:
+    """All that it gives lies where something that it took lies, and it changed none of that."""
+    places = {each.untyped_storage()._cdata for each in taken}
+    return not name.endswith("_") and all(each.untyped_storage()._cdata in places for each in given)
 
 
 def _once(tensors: list[Any]) -> list[Any]:

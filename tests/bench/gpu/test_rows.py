@@ -45,5 +45,9 @@ def test_hand_off_is_the_slowest_items_rows_and_what_is_left_of_the_kv() -> None
 
 def test_ways_are_those_that_workers_tell() -> None:
     assert chosen_ways({"workers": [{"name": "prefill-0"}]}) == []
-    workers = [{"ways": ["shared memory"]}, {"ways": ["cuda_ipc", "shared memory"]}]
+    workers = [
+        {"transfers": {"prefill-0": "shared memory"}},
+        {"transfers": {"decode-0": "cuda_ipc", "decode-1": "shared memory"}},
+        {"transfers": {}},
+    ]
     assert chosen_ways({"workers": workers}) == ["cuda_ipc", "shared memory"]
