@@ -63,11 +63,11 @@ PARTIAL = ("embedding", "index_select", "index_copy", "index_copy_", "index_add_
 """Operations that touch only the rows they are given numbers of."""
 
 
-class Launches(TorchDispatchMode):
+class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations on the device by name, and the bytes that they take and give."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[str] = Counter()
         self.moved: Counter[str] = Counter()
 
