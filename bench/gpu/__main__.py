@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = _result(args, found, time.monotonic() - began)
     if folder := args.out or (None if args.dry_run else RESULTS):
         _say(f"written: {_write(folder, result)}")
+    if args.dry_run:
+        _say("a dry run on the CPU: what follows says that everything runs, and nothing else")
     _say(table(found.rows, found.faults))
     print(json.dumps(result))
     return int(bool(found.faults))

@@ -18,7 +18,7 @@ from bench.gpu.rows import Row
 from bench.gpu.shape import Shape
 from bench.gpu.workloads import StagePlan
 from epd.config.sections import LanguageConfig
-from epd.engine import Engine, EngineRequest
+from epd.engine import Engine, EngineRequest, StepResult
 from epd.media.decoded import Picture
 from epd.models.adapter import Asked, Prepared
 from epd.models.language import load_language
@@ -87,7 +87,7 @@ class StageBench:
         def once() -> None:
             start(engine, f"prefill {chunk}", chunk, 1)
             while engine.has_work:
-                engine.step()
+                step(engine)
 
         seconds = statistics.median(repeat(once, self._device, self._plan.seconds))
         flops = floors.prefill_flops(self._shape.text, chunk)
@@ -97,7 +97,7 @@ class StageBench:
     def _decode(self, engine: Engine, batch: int) -> None:
         """Steps in which every request gets one token."""
         plan = self._plan
-        while len(engine.step().tokens) < batch:
+        while len(step(engine).tokens) < batch:
             pass
         times = [_timed_step(engine) for _ in range(WARMUP_STEPS + plan.steps)][WARMUP_STEPS:]
         seconds = statistics.median(times)
@@ -181,6 +181,14 @@ def start(engine: Engine, name: str, num_prompt: int, max_tokens: int) -> None:
     )
 
 
+def step(engine: Engine) -> StepResult:
+    """One step. EpdError: a request failed in it."""
+    result = engine.step()
+    for _, error in result.failed:
+        raise error
+    return result
+
+
 def prepare(towers: Towers, size: tuple[int, int], seed: int) -> Prepared:
     """A picture of this width and height after its processor."""
     pixels = random.Random(seed).randbytes(size[0] * size[1] * 3)
@@ -190,5 +198,5 @@ def prepare(towers: Towers, size: tuple[int, int], seed: int) -> Prepared:
 
 def _timed_step(engine: Engine) -> float:
     began = time.perf_counter()
-    engine.step()
+    step(engine)
     return time.perf_counter() - began
