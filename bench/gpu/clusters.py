@@ -27,6 +27,7 @@ from bench.serving.cluster import NotMeasured, served_model, serving
 from bench.serving.load import chat_body, run_load
 from bench.serving.report import first_token_s, percentile
 from bench.serving.workload import Prompts, Workload
+from epd.config.sections import WireConfig
 
 SHM = Path("/dev/shm")
 WORKERS = 3
@@ -45,10 +46,9 @@ def measure(
     plan: ClusterPlan,
     tcp: bool,
 ) -> None:
-    """All of one topology; where `tcp`, hand-off alone, over sockets instead of shared memory."""
+    """All of one topology; where `tcp`, hand-off alone, over sockets."""
     checkpoint.build_once(folder, shape, device=device)
-    shm = 0 if tcp else shm_bytes(plan.most_shm_bytes)
-    settings = [f"device={device}", *plan.settings, f"wire.shm_bytes={shm}"]
+    settings = [f"device={device}", *plan.settings, *lent(0 if tcp else plan.most_lent_bytes)]
     with serving(folder, topology, settings) as url:
         bench = ClusterBench(report, facts, shape, folder, topology, plan, url)
         if topology != "EPD":
@@ -58,10 +58,14 @@ def measure(
             report.part("burst", shape.name, bench.streams_beside_pictures)
 
 
-def shm_bytes(most: int) -> int:
-    """For each of a topology's workers: half of what is free, together, and at most `most`."""
+def lent(most: int) -> list[str]:
+    """Settings of the memory that a worker lets others read, `most` bytes of each kind there is.
+
+    With 0 they use sockets. Shared memory: half of what is free, for all workers together.
+    """
     free = shutil.disk_usage(SHM).free if SHM.is_dir() else 0
-    return min(most, free // (2 * WORKERS))
+    sizes = {"shm_bytes": min(most, free // (2 * WORKERS)), "device_bytes": most}
+    return [f"wire.{key}={size}" for key, size in sizes.items() if key in WireConfig.model_fields]
 
 
 class ClusterBench:

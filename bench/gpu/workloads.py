@@ -52,7 +52,7 @@ class ClusterPlan:
         "language.prefix_cache=false",
         "wire.dead_after_s=60",
     )
-    most_shm_bytes: int = 4 * GIB
+    most_lent_bytes: int = 2 * GIB
     picture: tuple[int, int] = FULL_HD
     pictures: tuple[int, ...] = (1, 4)
     requests: int = 5
@@ -76,7 +76,7 @@ DRY_CLUSTER = ClusterPlan(
         "language.prefix_cache=false",
         "wire.dead_after_s=60",
     ),
-    most_shm_bytes=GIB // 16,
+    most_lent_bytes=GIB // 16,
     picture=SMALL,
     pictures=(1,),
     requests=1,

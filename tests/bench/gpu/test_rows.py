@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.gpu.clusters import chosen_ways, handoff_ms
+from bench.gpu.clusters import chosen_ways, handoff_ms, lent
 from bench.gpu.rows import DECODE, HANDOFF, Fault, Row, table
 
 ROW = Row(section="decode", model="m", what="batch 1", value=5.0, unit="ms", floor=4.0, share=0.8)
@@ -51,3 +51,9 @@ def test_ways_are_those_that_workers_tell() -> None:
         {"transfers": {}},
     ]
     assert chosen_ways({"workers": workers}) == ["cuda_ipc", "shared memory"]
+
+
+def test_what_is_sent_over_sockets_is_lent_by_nobody() -> None:
+    assert "wire.shm_bytes=0" in lent(0)
+    assert {setting.partition("=")[2] for setting in lent(0)} == {"0"}
+    assert "wire.shm_bytes=0" not in lent(4096)
