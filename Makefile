@@ -59,8 +59,8 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports > $(VENV)/rooms.log || { cat $(VENV)/rooms.log; exit 1; }
 
-gpu-check: ## the tests for a CUDA GPU, with the torch found here; nothing to do without one
-	@$(or $(shell command -v $(GPU_PYTHON)),$(PYTHON)) .ci/gpu_check.py
+gpu-check: ## tests and measurements on a CUDA GPU, with the torch found here; 10 minutes at most
+	@$(or $(shell command -v $(GPU_PYTHON)),$(PYTHON)) .ci/gpu_check.py $(ARGS)
 
 venv: $(VENV)/.dev ## .venv with everything for development
 

@@ -1,8 +1,9 @@
-"""`make gpu-check`: run the tests marked gpu with the torch that this machine has.
+"""`make gpu-check`: run bench.gpu, tests and measurements, with the torch that this machine has.
 
 A torch that is there is never replaced: what else is missing goes into .venv-gpu, which sees this
 interpreter's packages, and nothing is installed when nothing is missing (a machine may have no
-network). Standard library only.
+network): packages that are carried beside the repository are found through PYTHONPATH. Arguments
+go to bench.gpu. Standard library only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LINTERS = {"mypy", "ruff", "import-linter", "types-psutil", "types-pyyaml", "set
 
 
 def main() -> int:
-    """Find a GPU, a torch and the rest; the exit status of the tests."""
+    """Find a GPU, a torch and the rest; the exit status of bench.gpu."""
     torch = installed("torch")
     if not has_gpu(torch is not None):
         print("no CUDA GPU on this machine: nothing to check")
@@ -40,7 +41,7 @@ def main() -> int:
         lacking = missing()
         print(f"torch {torch}; missing: {', '.join(lacking) or 'nothing'}", flush=True)
         python = with_missing(lacking) if lacking else sys.executable
-    return subprocess.run([python, "-m", "pytest", "-m", "gpu", *sys.argv[1:]], cwd=ROOT).returncode
+    return subprocess.run([python, "-m", "bench.gpu", *sys.argv[1:]], cwd=ROOT).returncode
 
 
 def has_gpu(has_torch: bool) -> bool:
@@ -76,7 +77,10 @@ def missing() -> list[str]:
 
 
 def with_missing(lacking: list[str]) -> str:
-    """A virtual environment on top of this interpreter's packages; its Python."""
+    """A virtual environment on top of this interpreter's packages; its Python.
+
+    Where nothing can be installed what is there has to do: sections that need more say so.
+    """
     python = VENV / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
@@ -92,12 +96,14 @@ def with_missing(lacking: list[str]) -> str:
         if line.split("==")[0] not in kept
     ]
     pins.write_text("\n".join([*lines, *(f"{n}=={v}" for n, v in kept.items() if v)]) + "\n")
-    quiet = ["-qq", "--disable-pip-version-check"]
-    subprocess.run(
+    quiet = ["-qq", "--disable-pip-version-check", "--retries=1"]
+    done = subprocess.run(
         [str(python), "-m", "pip", *quiet, "install", "-c", str(pins), *lacking],
-        check=True,
         env={**os.environ, "PIP_NO_INPUT": "1"},
     )
+    if done.returncode != 0:
+        print("going on without them. Where there is no network, carry a folder that has them:")
+        print("pip install --target FOLDER ..., then PYTHONPATH=FOLDER make gpu-check", flush=True)
     return str(python)
 
 

@@ -146,26 +146,39 @@ def _measure(args: argparse.Namespace, folder: Path, topology: str) -> Run:
 
         warm = [*bodies(pictures, 0, 1), {**bodies(text, 0, 1)[0], "max_tokens": 8}]
         streams, burst = bodies(text, 1, args.streams), bodies(pictures, 1, args.burst)
-        return asyncio.run(_run(args, f"{url}/v1", topology, warm, streams, burst))
+        return asyncio.run(
+            run_burst(
+                f"{url}/v1",
+                topology,
+                warm=warm,
+                streams=streams,
+                burst=burst,
+                before_s=args.before_s,
+                timeout_s=args.timeout_s,
+            )
+        )
 
 
-async def _run(
-    args: argparse.Namespace,
+async def run_burst(
     url: str,
     topology: str,
+    *,
     warm: list[dict[str, Any]],
     streams: list[dict[str, Any]],
     burst: list[dict[str, Any]],
+    before_s: float,
+    timeout_s: float,
 ) -> Run:
-    await run_load(url, warm, concurrency=1, timeout_s=args.timeout_s)
+    """Streams alone for `before_s`, then the burst beside them. NotMeasured: a request failed."""
+    await run_load(url, warm, concurrency=1, timeout_s=timeout_s)
     over = asyncio.Event()
     clock = time.perf_counter()
     running = asyncio.create_task(
-        run_load(url, _until(over, streams), concurrency=len(streams), timeout_s=args.timeout_s)
+        run_load(url, _until(over, streams), concurrency=len(streams), timeout_s=timeout_s)
     )
-    await asyncio.sleep(args.before_s)
+    await asyncio.sleep(before_s)
     began = time.perf_counter() - clock
-    asked = await run_load(url, burst, concurrency=len(burst), timeout_s=args.timeout_s)
+    asked = await run_load(url, burst, concurrency=len(burst), timeout_s=timeout_s)
     ended = time.perf_counter() - clock
     over.set()
     records = await running

@@ -74,8 +74,9 @@ SETUPS: dict[str, Setup] = {
 }
 OFTEN = tuple(name for name, setup in SETUPS.items() if not setup.slow)
 
+CUDA = " on cuda"
 ON_CUDA: dict[str, Setup] = {
-    f"{name} on cuda": replace(setup, settings=(*setup.settings, "device=cuda"))
+    f"{name}{CUDA}": replace(setup, settings=(*setup.settings, "device=cuda"))
     for name, setup in SETUPS.items()
     if name != "tight"
 }
@@ -85,5 +86,10 @@ def params(often: Collection[str] = OFTEN) -> list[Any]:
     """All of them for a fixture; those in `often` are asked whenever tests run."""
     return [
         *(pytest.param(name, marks=() if name in often else pytest.mark.slow) for name in SETUPS),
-        *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_CUDA),
+        *(pytest.param(name, marks=_marks_on_cuda(name, often)) for name in ON_CUDA),
     ]
+
+
+def _marks_on_cuda(name: str, often: Collection[str]) -> list[pytest.MarkDecorator]:
+    rare = name.removesuffix(CUDA) not in often
+    return [pytest.mark.gpu, *([pytest.mark.slow] if rare else [])]

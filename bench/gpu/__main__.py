@@ -1,0 +1,100 @@
+"""The command of this package: plan the jobs, run them, report. `--help` lists what can be set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bench.gpu
+from bench.gpu.driver import card_facts
+from bench.gpu.jobs import Found, run_jobs
+from bench.gpu.plan import LIMIT_S, SECTIONS, TOPOLOGIES, Choice, plan_jobs
+from bench.gpu.rows import table
+from bench.gpu.shape import REAL, TINY
+from bench.serving import hardware
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """1 when a test failed or a part has no number; a target that is missed is only reported."""
+    args = _parser().parse_args(argv)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="epd-gpu-", dir=args.work) as work:
+        choice = Choice(
+            work=Path(work),
+            dry=args.dry_run,
+            sections=args.sections,
+            models=args.models,
+            topologies=args.topologies,
+        )
+        found = run_jobs(plan_jobs(choice), limit_s=args.limit_s, log=_say)
+    result = _result(args, found, time.monotonic() - began)
+    if folder := args.out or (None if args.dry_run else RESULTS):
+        _say(f"written: {_write(folder, result)}")
+    if args.dry_run:
+        _say("a dry run on the CPU: what follows says that everything runs, and nothing else")
+    _say(table(found.rows, found.faults))
+    print(json.dumps(result))
+    return int(bool(found.faults))
+
+
+def _parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="python -m bench.gpu",
+        description=bench.gpu.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = found.add_argument
+    add("--dry-run", action="store_true", help="on the CPU with tiny shapes; numbers mean nothing")
+    add("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    add("--models", nargs="+", choices=[*REAL, *TINY], default=[], help="all real ones unless set")
+    add("--topologies", nargs="+", choices=TOPOLOGIES, default=list(TOPOLOGIES))
+    add("--limit-s", type=float, default=LIMIT_S, help="of everything together")
+    add("--work", type=Path, help="folder for weights, 17 GB at once; the system's own unless set")
+    add("--out", type=Path, help="folder for the JSON file; bench/results unless set")
+    return found
+
+
+def _result(args: argparse.Namespace, found: Found, seconds: float) -> dict[str, Any]:
+    return {
+        "question": "gpu",
+        "command": sys.argv[1:],
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dry_run": args.dry_run,
+        "card": card_facts(),
+        **hardware.facts(),
+        "workload": {key: str(value) for key, value in vars(args).items()},
+        "seconds": round(seconds, 1),
+        "seconds_by_job": found.seconds,
+        "facts": found.facts,
+        "rows": [row.shown() for row in found.rows],
+        "faults": [
+            {"section": f.section, "model": f.model, "reason": f.reason} for f in found.faults
+        ],
+    }
+
+
+def _write(folder: Path, result: dict[str, Any]) -> Path:
+    name = result["card"].get("name") or result["hardware"]["cpu"]
+    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    file = folder / f"gpu_{slug}_{result['when'][:10]}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result) + "\n")
+    return file
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

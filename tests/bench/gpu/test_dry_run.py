@@ -1,0 +1,55 @@
+"""The whole check on the CPU: on a card, nothing but the card is new."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def dry_run(folder: Path, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.gpu", "--dry-run", "--work", str(folder), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["faults"] == []
+    assert list(folder.iterdir()) == []
+    return found
+
+
+def sections(found: dict[str, Any]) -> list[str]:
+    return [row["section"] for row in found["rows"]]
+
+
+def test_a_dry_run_has_a_number_for_every_stage_and_for_a_cluster(tmp_path: Path) -> None:
+    chosen = "--sections card stages clusters --models tiny_qwen3_vl --topologies EPD"
+    found = dry_run(tmp_path, *chosen.split())
+    assert sections(found) == [
+        *["card"] * 2,
+        "prefill",
+        *["decode"] * 2,
+        *["encode", "ttft EPD", "burst EPD"],
+    ]
+    assert all(row["share"] for row in found["rows"][2:])
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_all_models_and_topologies_has_the_same_for_each(tmp_path: Path) -> None:
+    found = dry_run(tmp_path, "--sections", "card", "stages", "clusters")
+    stages = ["prefill", "decode", "decode", "encode"]
+    apart = ["hand-off 1E1P1D", "ttft 1E1P1D", "burst 1E1P1D"]
+    clusters = [*apart, "ttft EPD", "burst EPD", "hand-off 1E1P1D"]
+    assert sections(found) == ["card", "card", *[*stages, *clusters] * 2]

@@ -1,0 +1,56 @@
+"""What counts as a launch, and as bytes moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.gpu.launches import FUSED_LAYER, counted
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(*shape, device="meta", dtype=dtype)
+
+
+A, B, IDS = meta(4, 8), meta(8, 8), meta(2, dtype=torch.int64)
+Q, KV = meta(1, 6, 1, 8), meta(1, 2, 5, 8)
+
+CALLS: dict[str, tuple[Callable[[], object], dict[str, int], int]] = {
+    "a product reads both and writes one": (lambda: A @ B, {"matmul": 1}, 4 * (32 + 64 + 32)),
+    "views and new memory are free": (
+        lambda: (A.t().reshape(32), A.view(32)[None].expand(3, 32), torch.empty_like(A)),
+        {"reshape": 1},
+        4 * (32 + 32),
+    ),
+    "a conversion is a copy, to its own dtype it is none": (
+        lambda: (A.to(torch.float32), A.to(torch.bfloat16)),
+        {"to": 1},
+        4 * 32 + 2 * 32,
+    ),
+    "what is changed in place is counted once": (lambda: A.mul_(2), {"mul_": 1}, 4 * 32),
+    "of a table only rows that are asked for": (
+        lambda: B.index_select(0, IDS),
+        {"index_select": 1},
+        2 * 4 * 16,
+    ),
+    "attention is one": (
+        lambda: F.scaled_dot_product_attention(Q, KV, KV, enable_gqa=True),
+        {"attention": 1},
+        4 * (48 + 80 + 80 + 48),
+    ),
+    "arithmetic on the host is none": (lambda: torch.ones(3) + 1, {}, 0),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_operations_are_counted_as_a_card_would_run_them(name: str) -> None:
+    call, counts, moved = CALLS[name]
+    found = counted(call)
+    assert (dict(found.counts), found.moved.total()) == (counts, moved)
+
+
+def test_the_fused_layer_that_is_compared_with_has_nine_launches() -> None:
+    assert len(FUSED_LAYER) == 9
