@@ -27,10 +27,10 @@ import httpx
 from bench.serving import hardware, stages
 from bench.serving.cluster import NotMeasured, served_model, serving
 from bench.serving.load import Record, chat_body, run_load
-from bench.serving.progress import Progress
 from bench.serving.report import first_token_s, raw
 from bench.serving.workload import Prompts, Workload
 from bench.towers import delayed
+from epd.bench.progress import Progress
 from epd.errors import EpdError
 
 SWITCHES = ("encode.overlap", "language.overlap", "language.overlap_handoff")

@@ -21,10 +21,10 @@ import httpx
 from bench.serving import hardware
 from bench.serving.cluster import NotMeasured, served_model, serving
 from bench.serving.load import Record, chat_body, run_load
-from bench.serving.progress import Progress
 from bench.serving.report import first_token_s, raw
 from bench.serving.workload import Prompts, Workload
 from bench.towers import delayed
+from epd.bench.progress import Progress
 from epd.errors import EpdError
 
 PUBLISHED = {2: 1.6, 4: 2.4, 6: 2.9, 8: 2.5}

@@ -19,9 +19,9 @@ from bench.serving import hardware, stages
 from bench.serving.checkpoints import folder_of
 from bench.serving.cluster import NotMeasured, served_model, serving
 from bench.serving.load import Record, chat_body, run_load
-from bench.serving.progress import Progress
 from bench.serving.report import Point, raw, summary, table
 from bench.serving.workload import Prompts, Workload
+from epd.bench.progress import Progress
 from epd.config import Config, load_config
 from epd.errors import EpdError
 
