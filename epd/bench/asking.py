@@ -78,19 +78,18 @@ class Answer:
     def hear(self, now: float, data: bytes) -> None:
         """Bytes of the body came at `now`."""
         at = now - self._began
-        self._body.append(data)
+        if not self._record.arrivals:
+            self._body.append(data)
         for event in self._events.feed(data):
             if event == DONE:
                 self._ended = True
                 continue
             self._record.ended = at
             try:
-                found = json.loads(event)
+                found = json.loads(event.decode())
             except ValueError as error:
                 raise BadResponse(f"an event that is no JSON: {event[:40]!r}") from error
             hear_event(self._record, found, at)
-        if self._record.arrivals:
-            self._body.clear()
 
     def end(self, status: int) -> None:
         """The answer is whole."""

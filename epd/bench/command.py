@@ -16,7 +16,7 @@ from epd.bench.asking import Prepared
 from epd.bench.bodies import Form, Writer
 from epd.bench.datasets import Ask, Shape, asks
 from epd.bench.items import ITEM_KINDS, Item
-from epd.bench.load import Run, run_load
+from epd.bench.load import Run, run_load, undisturbed
 from epd.bench.options import Options, options
 from epd.bench.progress import Progress
 from epd.bench.result import Asked, details, result
@@ -112,16 +112,17 @@ def _pooled(shape: Shape) -> set[Item]:
 
 def _ask(said: Options, server: Server, prepared: Sequence[Prepared]) -> Run:
     progress = Progress("requests", len(prepared), quiet=said.quiet)
-    return asyncio.run(
-        run_load(
-            server.url,
-            prepared,
-            headers=server.headers,
-            concurrency=said.concurrency,
-            timeout_s=said.timeout_s,
-            on_end=lambda _: progress.step(),
+    with undisturbed():
+        return asyncio.run(
+            run_load(
+                server.url,
+                prepared,
+                headers=server.headers,
+                concurrency=said.concurrency,
+                timeout_s=said.timeout_s,
+                on_end=lambda _: progress.step(),
+            )
         )
-    )
 
 
 def _asked(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from epd.bench.asking import Asker, Prepared
 from epd.bench.http import Client
@@ -16,17 +16,21 @@ from epd.bench.records import Record
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """Records in the order in which requests were due; those that were never sent have none."""
+    """Records in the order in which requests were due; those that were never sent have none.
+
+    It began at `started_at` of the calendar, and at `began` of time.perf_counter().
+    """
 
     started_at: float
-    records: list[Record]
+    began: float
+    records: list[Record] = field(repr=False)
     seconds: float = 0.0
     interrupted: bool = False
 
 
 async def run_load(
     url: str,
-    requests: Sequence[Prepared],
+    requests: Iterable[Prepared],
     *,
     headers: Mapping[str, str],
     concurrency: int | None,
@@ -35,14 +39,17 @@ async def run_load(
 ) -> Run:
     """Send every request once, no sooner than due, and no more than `concurrency` at a time.
 
+    The next one is taken from `requests` when there is a place for it.
+
     When the task is cancelled (Ctrl-C), what is under way is given up, and all that is known so
     far comes back.
     """
     client = Client(url, headers)
-    began = time.perf_counter()
-    run = Run(started_at=time.time(), records=[])
-    asker = Asker(client, began, timeout_s)
     places = asyncio.Semaphore(concurrency) if concurrency else None
+    began = time.perf_counter()
+    run = Run(started_at=time.time(), began=began, records=[])
+    asker = Asker(client, began, timeout_s)
+    todo = iter(requests)
 
     async def one(prepared: Prepared, record: Record) -> None:
         try:
@@ -52,27 +59,32 @@ async def run_load(
                 places.release()
             on_end(record)
 
-    with _undisturbed():
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                free_since = 0.0
-                for prepared in requests:
-                    await _until(began + prepared.due_s)
-                    if places is not None and places.locked():
-                        await places.acquire()
-                        free_since = time.perf_counter() - began
-                    elif places is not None:
-                        await places.acquire()
-                    due = max(prepared.due_s, free_since)
-                    record = _record(prepared, due)
-                    run.records.append(record)
-                    tasks.create_task(one(prepared, record))
-        except asyncio.CancelledError:
-            run.interrupted = True
-        finally:
-            run.seconds = time.perf_counter() - began
-            client.close()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                free_since = await _place(places, began)
+                prepared = next(todo, None)
+                if prepared is None:
+                    break
+                await _until(began + prepared.due_s)
+                record = _record(prepared, max(prepared.due_s, free_since))
+                run.records.append(record)
+                tasks.create_task(one(prepared, record))
+    except asyncio.CancelledError:
+        run.interrupted = True
+    finally:
+        run.seconds = time.perf_counter() - began
+        client.close()
     return run
+
+
+async def _place(places: asyncio.Semaphore | None, began: float) -> float:
+    """Wait for one of so many; when it was free, or 0 where nobody had to wait."""
+    if places is None:
+        return 0.0
+    waits = places.locked()
+    await places.acquire()
+    return time.perf_counter() - began if waits else 0.0
 
 
 def _record(prepared: Prepared, due: float) -> Record:
@@ -91,7 +103,7 @@ async def _until(moment: float) -> None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """No pause of the garbage collector falls into a measurement: requests leave no cycles."""
     gc.collect()
     gc.disable()

@@ -70,7 +70,7 @@ class Response:
 
     def _choose_body(self) -> None:
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
-            self._reads = self._read_size
+            self._reads = self._read_chunk
         elif self.status in (204, 304):
             self.done = True
         elif "content-length" in self.headers:
@@ -91,24 +91,24 @@ class Response:
         piece, self._buffer = self._buffer, b""
         return piece or None
 
-    def _read_size(self) -> bytes | None:
-        line, found, rest = self._buffer.partition(LINE_END)
-        if not found:
-            return None
-        self._buffer = rest
-        self._left = self._number(line.partition(b";")[0].decode("latin-1"), 16)
-        self._reads = self._read_chunk if self._left else self._read_trailer
-        return b""
-
     def _read_chunk(self) -> bytes | None:
-        if len(self._buffer) < self._left + len(LINE_END):
+        """One that is whole: events are short."""
+        buffer = self._buffer
+        begin = buffer.find(LINE_END) + len(LINE_END)
+        if begin < len(LINE_END):
             return None
-        piece = self._buffer[: self._left]
-        if not self._buffer.startswith(LINE_END, self._left):
+        size = self._number(buffer[:begin].partition(b";")[0].decode("latin-1"), 16)
+        if not size:
+            self._buffer = buffer[begin:]
+            self._reads = self._read_trailer
+            return b""
+        end = begin + size
+        if len(buffer) < end + len(LINE_END):
+            return None
+        if not buffer.startswith(LINE_END, end):
             raise BadResponse("a chunk that does not end where it says")
-        self._buffer = self._buffer[self._left + len(LINE_END) :]
-        self._reads = self._read_size
-        return piece
+        self._buffer = buffer[end + len(LINE_END) :]
+        return buffer[begin:end]
 
     def _read_trailer(self) -> bytes | None:
         line, found, rest = self._buffer.partition(LINE_END)
