@@ -82,12 +82,13 @@ def cases(seconds: float) -> list[Case]:
 
 
 @contextmanager
-def null_server(cores: Sequence[int], gap_ms: float) -> Iterator[str]:
-    """A process on these cores; its URL."""
+def null_server(cores: Sequence[int] | None, gap_ms: float) -> Iterator[str]:
+    """A process on these cores, or on any; its URL."""
     argv = [sys.executable, "-m", "bench.serving.null_server", "--gap-ms", str(gap_ms)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
-        os.sched_setaffinity(process.pid, cores)
+        if cores is not None:
+            os.sched_setaffinity(process.pid, cores)
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         if not url:
