@@ -56,7 +56,7 @@ def figures() -> list[Figure]:
         engine = _running(batch)
         us, floor = cpu_us(engine.step, times=STEPS), _floor(batch)
         floor_is = "the stub model's own calls, ids in a tensor and out of it"
-        name = f"step, {batch} sequences"
+        name = f"step, batch {batch}"
         found.append(Figure(name=name, unit="step", us=us, floor=floor, floor_is=floor_is))
         found.append(
             Figure(

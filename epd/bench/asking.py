@@ -14,10 +14,12 @@ from epd.bench.records import Record
 from epd.bench.responses import BadResponse, Events
 
 DONE = b"[DONE]"
+INTERRUPTED = "interrupted"
 SHOWN = 300
 """Characters of a server's words in an error."""
 
-ITEM_KINDS = ("image", "video", "audio", "time_series")
+TOLD_KINDS = ("image", "video", "audio", "time_series")
+"""Of items whose tokens `epd` tells apart in its usage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +60,15 @@ class Asker:
         except BadResponse as error:
             record.error = f"broken answer: {error}"
         except asyncio.CancelledError:
-            record.error = "interrupted"
+            record.error = INTERRUPTED
             raise
         finally:
             if record.error or not record.ended:
                 record.ended = time.perf_counter() - self._began
+
+    def close(self) -> None:
+        """No more requests."""
+        self._client.close()
 
 
 class Answer:
@@ -129,7 +135,7 @@ def hear_usage(record: Record, usage: dict[str, Any]) -> None:
     details = usage.get("prompt_tokens_details") or {}
     record.cached_tokens = details.get("cached_tokens") or 0
     record.item_tokens = {
-        kind: details[f"{kind}_tokens"] for kind in ITEM_KINDS if details.get(f"{kind}_tokens")
+        kind: details[f"{kind}_tokens"] for kind in TOLD_KINDS if details.get(f"{kind}_tokens")
     }
     record.path = usage.get("epd") or record.path
 

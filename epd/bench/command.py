@@ -25,8 +25,8 @@ from epd.bench.table import table
 from epd.errors import ConfigError
 
 WARMUP_TOKENS = 32
-INTERRUPTED = 130
-GUESSED = ("custom",)
+STOPPED = 130
+AS_THEY_ARE = ("custom",)
 """Data sets whose lengths do not depend on how the server counts."""
 
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, api_key: str | None = None) -> int:
     server = find_server(said.url, said.model, said.headers)
     form = Form(model=server.model, api=said.api, ignore_eos=said.ignore_eos, extra=said.extra)
     shape = said.shape
-    if shape.name not in GUESSED:
+    if shape.name not in AS_THEY_ARE:
         measure = measured(server, Writer(form), shape, said.timeout_s)
         shape = replace(shape, measure=measure)
     found: list[tuple[dict[str, Any], Run]] = []
@@ -90,7 +90,11 @@ def _warm_up(
     if said.warmup:
         other = replace(shape, seed=f"{shape.seed} warm-up", hit_rate=0.0, num=said.warmup)
         short = [
-            replace(ask, output_tokens=min(ask.output_tokens or WARMUP_TOKENS, WARMUP_TOKENS))
+            replace(
+                ask,
+                output_tokens=min(ask.output_tokens or WARMUP_TOKENS, WARMUP_TOKENS),
+                at_s=None,
+            )
             for ask in asks(other)
         ]
         first_answers(server, writer, short, said.timeout_s, said.concurrency)
@@ -173,7 +177,7 @@ def _plain(value: Any) -> Any:
 
 def _exit_code(runs: Sequence[Run]) -> int:
     if any(run.interrupted for run in runs):
-        return INTERRUPTED
+        return STOPPED
     return int(any(record.error for run in runs for record in run.records))
 
 

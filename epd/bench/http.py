@@ -119,8 +119,7 @@ class Client:
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(url)
-        if parts.hostname is None:
-            raise BadResponse(f"no URL of a server: {url}")
+        assert parts.hostname is not None, url
         self._host = parts.hostname
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)

@@ -23,8 +23,6 @@ GRAIN = 8
 
 JPEG_QUALITY = 85
 RESOLUTIONS = {"4k": (3840, 2160), "1080p": (1920, 1080), "720p": (1280, 720), "360p": (640, 360)}
-IMAGE_FORMATS = ("jpeg", "png")
-IMAGE_CONTENTS = ("random", "smooth", "blank")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

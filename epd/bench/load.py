@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from epd.bench.asking import Asker, Prepared
+from epd.bench.asking import INTERRUPTED, Asker, Prepared
 from epd.bench.http import Client
 from epd.bench.records import Record
 
@@ -26,6 +26,13 @@ class Run:
     records: list[Record] = field(repr=False)
     seconds: float = 0.0
     interrupted: bool = False
+
+    def end(self) -> None:
+        """It is over now, also for requests that had not begun to be sent."""
+        self.seconds = time.perf_counter() - self.began
+        for record in self.records:
+            if not record.ended:
+                record.ended, record.error = self.seconds, INTERRUPTED
 
 
 async def run_load(
@@ -44,47 +51,55 @@ async def run_load(
     When the task is cancelled (Ctrl-C), what is under way is given up, and all that is known so
     far comes back.
     """
-    client = Client(url, headers)
-    places = asyncio.Semaphore(concurrency) if concurrency else None
-    began = time.perf_counter()
-    run = Run(started_at=time.time(), began=began, records=[])
-    asker = Asker(client, began, timeout_s)
-    todo = iter(requests)
+    run = Run(started_at=time.time(), began=time.perf_counter(), records=[])
+    places = _Places(concurrency, run.began)
+    asker = Asker(Client(url, headers), run.began, timeout_s)
 
     async def one(prepared: Prepared, record: Record) -> None:
         try:
             await asker.ask(prepared, record)
         finally:
-            if places is not None:
-                places.release()
+            places.give()
             on_end(record)
 
     try:
         async with asyncio.TaskGroup() as tasks:
+            todo = iter(requests)
             while True:
-                free_since = await _place(places, began)
-                prepared = next(todo, None)
-                if prepared is None:
+                free_since = await places.take()
+                if (prepared := next(todo, None)) is None:
                     break
-                await _until(began + prepared.due_s)
+                await _until(run.began + prepared.due_s)
                 record = _record(prepared, max(prepared.due_s, free_since))
                 run.records.append(record)
                 tasks.create_task(one(prepared, record))
     except asyncio.CancelledError:
         run.interrupted = True
     finally:
-        run.seconds = time.perf_counter() - began
-        client.close()
+        run.end()
+        asker.close()
     return run
 
 
-async def _place(places: asyncio.Semaphore | None, began: float) -> float:
-    """Wait for one of so many; when it was free, or 0 where nobody had to wait."""
-    if places is None:
-        return 0.0
-    waits = places.locked()
-    await places.acquire()
-    return time.perf_counter() - began if waits else 0.0
+class _Places:
+    """So many requests at once, or any number."""
+
+    def __init__(self, num: int | None, began: float) -> None:
+        self._free = asyncio.Semaphore(num) if num else None
+        self._began = began
+
+    async def take(self) -> float:
+        """When there was one, in seconds since the beginning; 0 where nobody had to wait."""
+        if self._free is None:
+            return 0.0
+        waits = self._free.locked()
+        await self._free.acquire()
+        return time.perf_counter() - self._began if waits else 0.0
+
+    def give(self) -> None:
+        """One is free again."""
+        if self._free is not None:
+            self._free.release()
 
 
 def _record(prepared: Prepared, due: float) -> Record:

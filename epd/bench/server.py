@@ -81,10 +81,8 @@ def measured(server: Server, writer: Writer, shape: Shape, timeout_s: float) -> 
     few, many, *pictured = _counts(server, writer, asks, timeout_s)
     if not 0 < few < many:
         return Measure()
-    per_word = (many - few) / (MANY_WORDS - FEW_WORDS)
     return Measure(
-        per_word=per_word,
-        overhead=few - per_word * FEW_WORDS,
+        per_word=(many - few) / (MANY_WORDS - FEW_WORDS),
         per_picture=max(0.0, pictured[0] - few) if pictured else None,
     )
 

@@ -25,14 +25,13 @@ WORDS = tuple(COMMON.split())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """How a server counts: tokens per word of texts like these, and those of a chat without any.
+    """How a server counts: tokens per word of texts like these.
 
     `per_picture`: tokens of one picture of the size that a data set has; None where that does not
     matter.
     """
 
     per_word: float = 1.0
-    overhead: float = 0.0
     per_picture: float | None = None
 
     def words(self, num_tokens: float) -> int:
