@@ -30,7 +30,7 @@ def test_a_picture_has_its_size_and_format(content: str, kind: str) -> None:
 
 
 def test_a_video_has_its_frames_and_moves() -> None:
-    with av.open(io.BytesIO(encoded(CLIP))) as container:
+    with av.open(io.BytesIO(encoded(CLIP)), "r") as container:
         (stream,) = container.streams.video
         assert stream.average_rate == 8
         frames = [frame.to_ndarray(format="gray") for frame in container.decode(stream)]
