@@ -59,7 +59,7 @@ def test_exactly_the_hit_rates_share_of_items_is_from_the_pool(
     items = [item for ask in asks(shape) for item in ask.items]
     again = set(shape.pooled("image"))
     assert len(again) == pool
-    assert sum(item in again for item in items) == round(hit_rate * num * count)
+    assert sum(item in again for item in items) == round(hit_rate * (num * count))
     new = [item for item in items if item not in again]
     assert len(set(new)) == len(new)
 

@@ -1,4 +1,7 @@
-"""`epd bench` against a real cluster: text, pictures, videos, sounds, and items that come again."""
+"""`epd bench` against a real cluster: text, pictures, videos, sounds, and items that come again.
+
+test_path.py has some of each in one run, against a cluster that runs there anyway.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import pytest
 
 from epd.cli.main import main
 from tests.cluster.running import Cluster
+
+pytestmark = pytest.mark.slow
 
 ITEMS = "--image-resolution 56x56 --video-resolution 56x56 --video-frames 4 --audio-seconds 0.5"
 LENGTHS = "--random-input-len 24 --random-output-len 4 --random-range-ratio 1"
