@@ -29,7 +29,7 @@ CLIENTS ?= clients node aiperf evalscope guidellm
 ENVIRONMENTS := $(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) \
 	$(BIN)/python -m tests.clients.environments
 
-.PHONY: help venv serve test test-slow test-clients test-openapi lint gpu-check clean
+.PHONY: help venv serve test test-slow test-clients test-openapi lint bench gpu-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -58,6 +58,9 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports > $(VENV)/rooms.log || { cat $(VENV)/rooms.log; exit 1; }
+
+bench: $(VENV)/.dev ## parts without the model, against their floors and committed figures
+	@$(BIN)/python -m bench.micro $(ARGS) > $(VENV)/bench.json
 
 gpu-check: ## tests and measurements on a CUDA GPU, with the torch found here; 10 minutes at most
 	@$(or $(shell command -v $(GPU_PYTHON)),$(PYTHON)) .ci/gpu_check.py $(ARGS)

@@ -34,9 +34,9 @@ from bench.serving import hardware, stages
 from bench.serving.checkpoints import folder_of
 from bench.serving.cluster import NotMeasured, served_model, serving
 from bench.serving.load import chat_body, run_load
-from bench.serving.progress import Progress
-from bench.serving.report import first_token_s
 from bench.serving.workload import picture
+from epd.bench.metrics import first_token_s
+from epd.bench.progress import Progress
 from epd.errors import EpdError
 
 SETTINGS = ("threads=1", "media.allow_private_addresses=true", "wire.dead_after_s=60")

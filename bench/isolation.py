@@ -27,10 +27,12 @@ import httpx
 from bench.serving import hardware
 from bench.serving.checkpoints import folder_of
 from bench.serving.cluster import NotMeasured, served_model, serving
-from bench.serving.load import Record, chat_body, run_load
-from bench.serving.report import percentile, raw
+from bench.serving.load import chat_body, run_load
 from bench.serving.workload import Prompts, Workload
 from bench.towers import FAMILY, delayed
+from epd.bench.metrics import percentile
+from epd.bench.records import Record
+from epd.bench.result import raw
 from epd.errors import EpdError
 
 SETTINGS = ("wire.dead_after_s=60", "encode.cache_bytes=0")

@@ -26,11 +26,13 @@ import httpx
 
 from bench.serving import hardware, stages
 from bench.serving.cluster import NotMeasured, served_model, serving
-from bench.serving.load import Record, chat_body, run_load
-from bench.serving.progress import Progress
-from bench.serving.report import first_token_s, raw
+from bench.serving.load import chat_body, run_load
 from bench.serving.workload import Prompts, Workload
 from bench.towers import delayed
+from epd.bench.metrics import first_token_s
+from epd.bench.progress import Progress
+from epd.bench.records import Record
+from epd.bench.result import raw
 from epd.errors import EpdError
 
 SWITCHES = ("encode.overlap", "language.overlap", "language.overlap_handoff")

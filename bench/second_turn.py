@@ -22,10 +22,11 @@ import httpx
 from bench.serving import hardware, stages
 from bench.serving.checkpoints import folder_of
 from bench.serving.cluster import NotMeasured, served_model, serving
-from bench.serving.load import Record, chat_body, run_load
-from bench.serving.progress import Progress
-from bench.serving.report import first_token_s, percentile
+from bench.serving.load import chat_body, run_load
 from bench.serving.workload import Prompts, Workload
+from epd.bench.metrics import first_token_s, percentile
+from epd.bench.progress import Progress
+from epd.bench.records import Record
 from epd.config import Config, load_config
 from epd.errors import EpdError
 

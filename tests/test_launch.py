@@ -72,7 +72,7 @@ def test_the_script_starts_every_role_with_its_file_and_stops_them_together(
         )
 
 
-@pytest.mark.parametrize("module", ["bench.serving", "bench.second_turn"])
+@pytest.mark.parametrize("module", ["bench.topologies", "bench.second_turn"])
 def test_a_benchmark_says_which_question_it_answers(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"],

@@ -21,6 +21,7 @@ TORCH_FREE = (
     "cli",
     "grammar",
     "llm",
+    "bench",
 )
 TORCH_FREE_MODULES = (
     "epd.types",

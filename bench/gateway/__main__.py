@@ -18,7 +18,7 @@ from bench.gateway.servers import MODEL, Server, bare, gateway
 from bench.serving import hardware
 from bench.serving.checkpoints import folder_of
 from bench.serving.cluster import NotMeasured
-from bench.serving.progress import Progress
+from epd.bench.progress import Progress
 
 FAMILY = "qwen2_5_vl"
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")

@@ -1,8 +1,9 @@
-"""How fast does a topology answer, and where does the time go?
+"""How does a running server answer under load?
 
-    python -m bench.serving --model half-billion --topology EPD --topology 1E1P1D \
-        --concurrency 1 4 8 --images 0 1
+    python -m bench.serving --dataset-name image --image-count 2 --request-rate 4
 
-`workload` says what is asked, `load` asks it and keeps every arrival, `cluster` starts what is
-asked, `stages` reads where the time went, `report` makes a table and one JSON object of it.
+This is `epd bench`, which an installed `epd` has, too; `--help` lists what can be asked for. Beside
+it here: what all benchmarks that start clusters share (`checkpoints`, `cluster`, `hardware`,
+`load`, `stages`, `workload`), and how much the load generator itself can do (`generator`, against
+`null_server`).
 """

@@ -26,6 +26,11 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "epd"
 
 
+def openai_api_key() -> str | None:
+    """What clients of OpenAI's API show."""
+    return os.environ.get("OPENAI_API_KEY")
+
+
 def runtime_base() -> Path:
     """A private or sticky folder with a short path, for sockets."""
     for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from epd import __version__
+from epd.bench import flags as bench_flags
 from epd.cli.media_flags import add_media_flags, media_settings
 from epd.cli.model_flags import add_model_flags, model_settings
 from epd.errors import EpdError
@@ -22,6 +23,7 @@ examples:
   epd serve                                   the embedded random model, to see that it runs
   epd serve ./Qwen2.5-VL-3B --topology 2E1P1D --set dtype=float32
   epd check configs/1E1P1D.yaml               every key, resolved, and the memory it takes
+  epd bench --num-prompts 100                 measure the server on port 8000 under load
   epd status                                  the workers of the cluster on port 8000
   epd encode --config encode.yaml             one role by hand: see launch/local
 """
@@ -82,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     keys.add_argument("folder", metavar="FOLDER", help="new folder; wire.curve_dir names it")
     keys.set_defaults(handler=_keys)
     _add_operator(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -107,6 +110,18 @@ def _add_operator(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         parser.add_argument(
             "--key", metavar="KEY", help="gateway.admin_key, or one of gateway.api_keys"
         )
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure a running server under load",
+        description=bench_flags.DESCRIPTION,
+        epilog=bench_flags.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench_flags.add_bench_flags(bench)
+    bench.set_defaults(handler=_bench)
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -232,6 +247,13 @@ def _status(args: argparse.Namespace) -> int:
     from epd.cli.operator import URL, status
 
     return status(args.url or URL, args.request, args.key)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from epd.bench.command import run
+    from epd.cli.environment import openai_api_key
+
+    return run(args, openai_api_key())
 
 
 def _drain(args: argparse.Namespace) -> int:

@@ -88,7 +88,7 @@ def test_a_refusal_and_an_error_in_the_stream_are_kept_as_such() -> None:
         (refused,) = ask(url)
     with answering(event("a", [1]), {"error": {"message": "died"}}) as (url, _):
         (broken,) = ask(url)
-    assert refused.error.startswith("400 ")
+    assert refused.error.startswith("HTTP 400: ")
     assert "died" in broken.error
 
 
@@ -96,4 +96,4 @@ def test_a_server_that_is_not_there_is_an_error_of_each_request() -> None:
     with answering() as (url, _):
         pass
     (record,) = ask(url)
-    assert record.error.startswith("ConnectError")
+    assert record.error.startswith("connection: ")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench import isolation, overlap, parallel_encode
-from bench.serving.load import Record
 from bench.transfer.__main__ import ROW_BYTES, _point
+from epd.bench.records import Record
 from epd.config.section import MIB
 
 

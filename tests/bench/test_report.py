@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-from bench.serving.load import Record
-from bench.serving.report import (
-    Point,
-    first_token_s,
-    gaps_s,
-    per_token_s,
-    percentile,
-    raw,
-    summary,
-    table,
-)
+from bench.topologies.report import Point, summary, table
+from epd.bench.records import Record
+from epd.bench.result import raw
 
 
 def record(*arrivals: tuple[float, int], sent: float = 1.0, error: str = "") -> Record:
@@ -28,32 +18,6 @@ def point(*records: Record, stages: dict[str, dict[str, float]] | None = None) -
     return Point(
         topology="EPD", images=0, concurrency=2, records=list(records), stages=stages or {}
     )
-
-
-@pytest.mark.parametrize(
-    ("values", "rank", "expected"),
-    [([], 50, None), ([7.0], 99, 7.0), ([3.0, 1.0, 2.0], 50, 2.0), ([0.0, 10.0], 90, 9.0)],
-)
-def test_percentiles_lie_between_the_nearest_values(
-    values: list[float], rank: float, expected: float | None
-) -> None:
-    assert percentile(values, rank) == expected
-
-
-def test_the_first_token_counts_from_when_its_request_was_sent() -> None:
-    assert first_token_s(record((1.5, 1), (1.6, 1))) == pytest.approx(0.5)
-    assert first_token_s(record()) is None
-
-
-def test_time_per_token_leaves_the_first_out() -> None:
-    assert per_token_s(record((1.5, 1), (1.7, 1), (1.9, 1))) == pytest.approx(0.2)
-    assert per_token_s(record((1.5, 1))) is None
-
-
-def test_tokens_that_come_together_share_their_wait() -> None:
-    found = record((2.0, 1), (2.4, 2), (2.5, 1))
-    assert gaps_s(found) == pytest.approx([0.2, 0.2, 0.1])
-    assert per_token_s(found) == pytest.approx(0.5 / 3)
 
 
 def test_throughput_counts_the_tokens_of_answers_that_came_whole() -> None:

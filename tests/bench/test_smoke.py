@@ -31,7 +31,7 @@ def run(tmp_path: Path, module: str, *arguments: str) -> tuple[dict[str, Any], s
 @pytest.mark.slow
 def test_a_point_is_measured_with_every_token_and_where_the_time_went(tmp_path: Path) -> None:
     arguments = "--topology EPD --concurrency 2 --images 1 --prompt-tokens 48 --max-tokens 5"
-    found, said = run(tmp_path, "bench.serving", *arguments.split(), "--requests", "3")
+    found, said = run(tmp_path, "bench.topologies", *arguments.split(), "--requests", "3")
 
     (point,) = found["points"]
     assert (point["requests"], point["errors"], point["completion_tokens"]) == (3, 0, [5])
@@ -109,11 +109,11 @@ def test_every_benchmark_of_a_cluster_ends_with_one_json_object(
 
 def test_a_cluster_that_cannot_start_is_no_result(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.serving", "--model", str(tmp_path)],
+        [sys.executable, "-m", "bench.topologies", "--model", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=SECONDS,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("bench.serving: no checkpoint")
+    assert done.stderr.startswith("bench.topologies: no checkpoint")
     assert done.stdout == ""

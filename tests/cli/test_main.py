@@ -29,6 +29,13 @@ MODEL_FLAGS = [
     "--chat-template",
     "--trust-remote-code",
 ]
+BENCH_FLAGS = """--base-url --host --port --backend --model --api-key --header --extra-request-body
+--disable-ignore-eos --timeout-s --dataset-name --dataset-path --num-prompts --seed
+--random-input-len --random-output-len --random-range-ratio --sharegpt-output-len --trace-speed
+--mix --image-count --random-image-count --image-resolution --image-format --image-content
+--video-count --video-resolution --video-frames --video-fps --audio-count --audio-seconds
+--media-hit-rate --media-pool --request-rate --burstiness --max-concurrency --warmup-requests
+--goodput --output-file --output-details --plot --tag --disable-tqdm"""
 ROLE_FLAGS = ["--config", "--set", "--ready-fd", "--parent-fd", *MEDIA_FLAGS]
 FLAGS = {
     "serve": [
@@ -40,6 +47,7 @@ FLAGS = {
     "check": ["FILE", "--set"],
     "keys": ["FOLDER"],
     "status": ["REQUEST", "--url", "--key"],
+    "bench": BENCH_FLAGS.split(),
     "drain": ["NAME", "--seconds", "--url", "--key"],
     **dict.fromkeys(ROLES, ROLE_FLAGS),
 }

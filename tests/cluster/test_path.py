@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from epd.cli.main import main
 from epd.observe.reported import GAUGES
 from tests.cluster.given import audio, image, video
 from tests.cluster.running import Cluster, encoded, image_part, picture
@@ -69,6 +70,25 @@ def check_plausible(path: dict[str, Any]) -> None:
     assert prefill["prefill"] > 0
     assert prefill["queue"] + prefill["prefill"] + prefill.get("wait", 0) <= ms["total"]
     assert all(0 <= took <= ms["total"] for took in path["decode"]["ms"].values())
+
+
+def test_a_load_test_tells_the_stages_of_some_of_each_kind(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """`epd bench`: text, pictures, videos and sounds, two of which come again."""
+    file = tmp_path / "out.jsonl"
+    argv = "--dataset-name mixed --num-prompts 8 --max-concurrency 4 --media-hit-rate 0.5 "
+    argv += "--media-pool 1 --random-input-len 24 --random-output-len 4 --random-range-ratio 1 "
+    argv += "--image-resolution 56x56 --video-resolution 56x56 --video-frames 4 --audio-seconds 1 "
+    argv += f"--seed 7 --disable-tqdm --base-url {cluster.url} --output-file {file}"
+    assert main(["bench", *argv.split()]) == 0
+    found = json.loads(file.read_text())
+    assert (found["completed"], found["failed"], found["wrong_lengths"]) == (8, 0, 0)
+    assert found["items"] == {"asked": 6, "repeated": 3, "cached": 3}
+    assert found["total_input_vision_tokens"] > 0 < found["total_input_audio_tokens"]
+    told = {*(f"encode.{one}" for one in ENCODE - {"transfer"}), "prefill.transfer"}
+    told |= {f"prefill.{one}" for one in PREFILL} | {f"decode.{one}" for one in DECODE}
+    assert told <= set(found["stages_ms"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

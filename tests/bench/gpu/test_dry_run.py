@@ -34,6 +34,7 @@ def sections(found: dict[str, Any]) -> list[str]:
     return [row["section"] for row in found["rows"]]
 
 
+@pytest.mark.slow
 def test_a_dry_run_has_a_number_for_every_stage_and_for_a_cluster(tmp_path: Path) -> None:
     chosen = "--sections card stages clusters --models tiny_qwen3_vl --topologies EPD"
     found = dry_run(tmp_path, *chosen.split())

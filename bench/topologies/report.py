@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import Any
 
-from bench.serving.load import Record
+from epd.bench.metrics import first_token_s, gaps_s, per_token_s, percentile
+from epd.bench.records import Record
 
 QUANTILES = (50, 90, 99)
 COLUMNS = ("p50", "p90", "p99")
@@ -23,39 +23,6 @@ class Point:
     concurrency: int
     records: Sequence[Record]
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-def percentile(values: Iterable[float], rank: float) -> float | None:
-    """Between the two nearest values, in proportion; None of nothing."""
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    place = (len(ordered) - 1) * rank / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
-def first_token_s(record: Record) -> float | None:
-    """TTFT: from sending the request to its first token."""
-    return record.arrivals[0][0] - record.sent if record.arrivals else None
-
-
-def per_token_s(record: Record) -> float | None:
-    """TPOT: the mean time of each token after the first event."""
-    if len(record.arrivals) < 2:
-        return None
-    later = sum(num for _, num in record.arrivals[1:])
-    return (record.arrivals[-1][0] - record.arrivals[0][0]) / later
-
-
-def gaps_s(record: Record) -> list[float]:
-    """ITL: what a reader waits between tokens; tokens that come together share their wait."""
-    return [
-        (later - earlier) / num
-        for (earlier, _), (later, num) in pairwise(record.arrivals)
-        for _ in range(num)
-    ]
 
 
 def summary(point: Point) -> dict[str, Any]:
@@ -85,13 +52,6 @@ def summary(point: Point) -> dict[str, Any]:
 def _quantiles(values: Iterable[float | None]) -> dict[str, float | None]:
     known = [value for value in values if value is not None]
     return {f"p{rank}": percentile(known, rank) for rank in QUANTILES}
-
-
-def raw(record: Record) -> dict[str, Any]:
-    """A record as JSON, its text left out."""
-    found = {key: value for key, value in asdict(record).items() if key != "text"}
-    found["arrivals"] = [(round(at, 5), num) for at, num in record.arrivals]
-    return {**found, "sent": round(record.sent, 5), "ended": round(record.ended, 5)}
 
 
 def table(points: Sequence[Point]) -> str:
