@@ -17,6 +17,16 @@ from epd.errors import InternalError
 
 P = TypeVar("P")
 
+Rotary = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines [T, head_dim] by which the vectors of each row are still to be turned."""
+
+
+def rotate(vectors: torch.Tensor, rotary: Rotary) -> torch.Tensor:
+    """[heads, T, head_dim], each half of a vector turned against the other, as transformers does."""
+    cos, sin = rotary
+    left, right = vectors.chunk(2, -1)
+    return vectors * cos + torch.cat((-right, left), -1) * sin
+
 
 @dataclass(frozen=True, slots=True)
 class PagedSequence:
@@ -84,6 +94,11 @@ class AttentionBackend(ABC, Generic[P]):
         """May a decode step be captured in a CUDA graph, with decode_plan()?"""
         return False
 
+    @property
+    def rotates(self) -> bool:
+        """Does forward() rotate queries and keys itself, in the pass that writes keys?"""
+        return False
+
     @abstractmethod
     def plan(self, batch: PagedBatch) -> P:
         """Everything that is equal for all layers of one step, tensors on the pages' device."""
@@ -107,11 +122,14 @@ class AttentionBackend(ABC, Generic[P]):
         layer: int,
         scaling: float,
         plan: P,
+        window: int | None = None,
+        rotary: Rotary | None = None,
     ) -> torch.Tensor:
         """Write the new keys and values to their pages, then attend.
 
-        `query` is [heads, T, head_dim], `key` and `value` [kv_heads, T, head_dim], all rotated.
-        Returns [T, heads, head_dim].
+        `query` is [heads, T, head_dim], `key` and `value` [kv_heads, T, head_dim], rotated but for
+        `rotary`, which only a backend that `rotates` is given; it may rotate `query` where it lies.
+        `window`: how many tokens a token sees at most, with itself. Returns [T, heads, head_dim].
         """
 
     def bind(self, batch: PagedBatch | SingleTokens) -> StepAttention[P]:
@@ -151,10 +169,22 @@ class StepAttention(Generic[P]):
         *,
         layer: int,
         scaling: float,
+        window: int | None = None,
+        rotary: Rotary | None = None,
     ) -> torch.Tensor:
-        """See AttentionBackend.forward."""
+        """See AttentionBackend.forward; any backend takes `rotary` here."""
+        if rotary is not None and not self._backend.rotates:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+            rotary = None
         return self._backend.forward(
-            query, key, value, layer=layer, scaling=scaling, plan=self._plan
+            query,
+            key,
+            value,
+            layer=layer,
+            scaling=scaling,
+            plan=self._plan,
+            window=window,
+            rotary=rotary,
         )
 
 
