@@ -13,6 +13,7 @@ from epd.attention.base import (
     SingleTokens,
     StepAttention,
 )
+from epd.attention.choice import Wanted, choose
 from epd.attention.rotary import deferred_rotary
 from epd.attention.sdpa import SdpaBackend
 
@@ -24,7 +25,9 @@ __all__ = [
     "SdpaBackend",
     "SingleTokens",
     "StepAttention",
+    "Wanted",
     "attend",
+    "choose",
     "register",
 ]
 

@@ -22,7 +22,7 @@ Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
 def rotate(vectors: torch.Tensor, rotary: Rotary) -> torch.Tensor:
-    """[heads, T, head_dim], each half of a vector turned against the other, as transformers does."""
+    """[heads, T, head_dim]: each half of a vector is turned against the other."""
     cos, sin = rotary
     left, right = vectors.chunk(2, -1)
     return vectors * cos + torch.cat((-right, left), -1) * sin
@@ -208,3 +208,21 @@ def tables_and_lengths(batch: PagedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         torch.tensor([table + [0] * (width - len(table)) for table in tables], dtype=torch.int32),
         torch.tensor(lengths, dtype=torch.int32),
     )
+
+
+def leading_singles(batch: PagedBatch) -> int:
+    """How many sequences at the front have one new token: decodes come first in a step."""
+    for number, sequence in enumerate(batch.sequences):
+        if sequence.num_new != 1:
+            return number
+    return len(batch.sequences)
+
+
+def new_slots(batch: PagedBatch) -> torch.Tensor:
+    """Where the new tokens' keys and values go, [T] int32 on the CPU."""
+    size = batch.block_size
+    found = []
+    for sequence in batch.sequences:
+        token = torch.arange(sequence.kv_len - sequence.num_new, sequence.kv_len)
+        found.append(torch.tensor(sequence.blocks)[token // size] * size + token % size)
+    return torch.cat(found).to(torch.int32)

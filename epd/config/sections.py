@@ -123,6 +123,9 @@ class LanguageConfig(Section):
     host_bytes: int = Field(
         1024 * MIB, ge=0, description="host memory for KV of preempted requests"
     )
+    attention: Literal["auto", "flash", "triton", "sdpa"] = Field(
+        "auto", description="attention backend; the first that can do it here unless set"
+    )
     compiled: bool = Field(
         True, description="compile decode steps of known bfloat16 models for this CPU"
     )

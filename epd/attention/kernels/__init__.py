@@ -2,8 +2,8 @@
 
 Only functions here import triton; where it is not installed, nothing else notices. In Triton's
 interpreter the same code runs on CPU tensors, which is how it is tested without a card. There
-arithmetic in bfloat16 is wrong, so kernels widen what they load to float32: elementwise ones always,
-matrix products where WIDE says so, because a card multiplies 16 bits many times faster.
+arithmetic in bfloat16 is wrong, so kernels widen what they load to float32: elementwise ones
+always, matrix products where WIDE says so, because a card multiplies 16 bits many times faster.
 """
 
 from __future__ import annotations
@@ -34,3 +34,8 @@ def why_not(device: torch.device) -> str | None:
 def power_of_two(number: int, least: int = 1) -> int:
     """The smallest one that is no less than either: the only sizes that a tile may have."""
     return 1 << (max(number, least) - 1).bit_length()
+
+
+def dense(vectors: torch.Tensor) -> torch.Tensor:
+    """The same with its last dimension contiguous, as kernels read vectors."""
+    return vectors if vectors.stride(-1) == 1 else vectors.contiguous()

@@ -1,13 +1,14 @@
 """Attention of single new tokens over paged keys and values, its context read in several parts.
 
 Bytes: a step has to read every key and value of every context once, and reads nothing twice: the
-query heads that share a KV head are rows of one tile. A batch of B contexts alone gives B x KV heads
-programs, too few to draw a card's bandwidth when batches are small and contexts long; so a context
-is split, each part leaves its softmax's sum and a partial result (4 bytes per value of a query, per
-part: a thousandth of the pages that a part reads), and a second kernel joins them.
+query heads that share a KV head are rows of one tile. A batch of B contexts alone gives B x KV
+heads programs, too few to draw a card's bandwidth when batches are small and contexts long; so a
+context is split, each part leaves its softmax's sum and a partial result (4 bytes per value of a
+query: with 128 tokens in a part and 7 heads in a group, a twentieth of the pages that it reads, and
+less the longer it is), and a second kernel joins them.
 
-The number of parts follows from shapes alone; a part's tokens follow from the length, on the device.
-So grids never depend on lengths, and a captured launch may be replayed with others.
+The number of parts follows from shapes alone; a part's tokens follow from the length, on the
+device. So grids never depend on lengths, and a captured launch may be replayed with others.
 """
 
 from __future__ import annotations
@@ -43,17 +44,16 @@ def decode(
     *,
     tables: torch.Tensor,
     lengths: torch.Tensor,
-    rows: torch.Tensor | None,
     block_size: int,
     scaling: float,
     window: int | None,
     splits: int,
 ) -> None:
-    """Write attention of B sequences' last tokens to rows of `out`, [T, heads, dim].
+    """Write attention of B sequences' last tokens to the first B rows of `out`, [T, heads, dim].
 
     `query` [heads, T, dim], `keys` and `values` [slots, kv_heads, dim]: their last dimension is
-    contiguous. `tables` [B, blocks], `lengths` [B], `rows` [B]: int32; without `rows`, sequence b
-    stands in row b. A length of 0 gives zeros. `window`: how many tokens a token sees, with itself.
+    contiguous. `tables` [B, blocks], `lengths` [B]: int32; a length of 0 gives zeros. `window`: how
+    many tokens a token sees, with itself.
     """
     heads, dim = query.shape[0], query.shape[2]
     sequences, kv_heads = len(lengths), keys.shape[1]
@@ -69,14 +69,12 @@ def decode(
         sums,
         tables,
         lengths,
-        lengths if rows is None else rows,
         scaling * 1.4426950408889634,
         NO_WINDOW if window is None else window,
         *query.stride()[:2],
         *keys.stride()[:2],
         *values.stride()[:2],
         tables.stride(0),
-        BY_ROW=rows is not None,
         GROUP=heads // kv_heads,
         GROUP_PAD=power_of_two(heads // kv_heads, 16),
         DIM=dim,
@@ -93,8 +91,6 @@ def decode(
             parts,
             sums,
             out,
-            lengths if rows is None else rows,
-            BY_ROW=rows is not None,
             DIM=dim,
             DIM_PAD=dim_pad,
             SPLITS=splits,
@@ -116,7 +112,6 @@ def _decode(
     sums,
     tables,
     lengths,
-    rows,
     scaling,  # of scores whose exponentials are to base 2
     window,
     query_head,
@@ -126,7 +121,6 @@ def _decode(
     value_slot,
     value_head,
     table_row,
-    BY_ROW: tl.constexpr,
     GROUP: tl.constexpr,
     GROUP_PAD: tl.constexpr,
     DIM: tl.constexpr,
@@ -139,7 +133,6 @@ def _decode(
     """One part of one context, for the query heads of one KV head."""
     sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     splits = tl.num_programs(2)
-    row = tl.load(rows + sequence) if BY_ROW else sequence
     length = tl.load(lengths + sequence)
     first = tl.maximum(length - window, 0)
     per_split = tl.cdiv(tl.cdiv(length - first, splits), TILE) * TILE
@@ -151,7 +144,7 @@ def _decode(
     tokens = tl.arange(0, TILE)
     head = kv_head * GROUP + group
     of_group = (group < GROUP)[:, None] & (dims < DIM)[None, :]
-    at = head[:, None] * query_head + row.to(tl.int64) * query_row + dims[None, :]
+    at = head[:, None] * query_head + sequence.to(tl.int64) * query_row + dims[None, :]
     q = tl.load(query + at, mask=of_group, other=0.0)
     if WIDE:
         q = q.to(tl.float32)
@@ -183,7 +176,9 @@ def _decode(
 
     found = found / tl.where(total > 0, total, 1.0)[:, None]
     if WHOLE:
-        at = (row.to(tl.int64) * tl.num_programs(1) * GROUP + head[:, None]) * DIM + dims[None, :]
+        at = (sequence.to(tl.int64) * tl.num_programs(1) * GROUP + head[:, None]) * DIM + dims[
+            None, :
+        ]
     else:
         of = (sequence.to(tl.int64) * tl.num_programs(1) * GROUP + head) * splits + split
         at = of[:, None] * DIM + dims[None, :]
@@ -197,15 +192,12 @@ def _join(
     parts,
     sums,
     out,
-    rows,
-    BY_ROW: tl.constexpr,
     DIM: tl.constexpr,
     DIM_PAD: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
     """The parts of one head of one sequence, each weighted by its share of the whole softmax."""
     sequence, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    row = tl.load(rows + sequence) if BY_ROW else sequence
     splits, dims = tl.arange(0, SPLITS), tl.arange(0, DIM_PAD)
     of = (sequence.to(tl.int64) * heads + head) * SPLITS + splits
     sum2 = tl.load(sums + of)
@@ -215,5 +207,5 @@ def _join(
     here = (splits >= 0)[:, None] & (dims < DIM)[None, :]
     part = tl.load(parts + of[:, None] * DIM + dims[None, :], mask=here, other=0.0)
     joined = tl.sum(part * weights[:, None], 0) / tl.where(whole > 0, whole, 1.0)
-    at = (row.to(tl.int64) * heads + head) * DIM + dims
+    at = (sequence.to(tl.int64) * heads + head) * DIM + dims
     tl.store(out + at, joined.to(out.dtype.element_ty), mask=dims < DIM)

@@ -40,7 +40,8 @@ def prefill(
 
     `query` [heads, T, dim], `keys` and `values` [slots, kv_heads, dim]: their last dimension is
     contiguous. `tiles` [n, 4] int32: row of `tables`, first packed row, that row's place in its
-    sequence, and how many rows, at most `tile`. `window`: how many tokens a token sees, with itself.
+    sequence, and how many rows, at most `tile`. `window`: how many tokens a token sees, with
+    itself.
     """
     heads, dim = query.shape[0], query.shape[2]
     dim_pad = power_of_two(dim, 16)

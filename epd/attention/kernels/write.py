@@ -1,9 +1,9 @@
 """Rotates new queries and keys and writes keys and values to their pages, in one pass.
 
-Bytes, per token and layer, with q, k and v the bytes of its heads: q and k and v are read once, q is
-written once where it lies, k and v once to their pages: 2 (q + k + v). transformers' own rotation
-makes six passes (two products, two halves laid together, a sum, for q and for k), and two copies to
-pages follow: 10 q + 12 k + 2 v, in twelve launches.
+Bytes, per token and layer, with q, k and v the bytes of its heads: q, k and v are read once, q is
+written once where it lies, k and v once to their pages: 2 (q + k + v), in one launch. transformers'
+rotation negates a half (1), lays halves together (2), multiplies twice (4) and adds (3), each for q
+and for k, in five launches each, and two copies to pages follow: 10 q + 12 k + 2 v, in twelve.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def _write(
         k_right = (wide_right * cos_right + wide_left * sin_right).to(keys.dtype.element_ty)
         heads = tl.arange(0, GROUP_PAD)
         here = (heads < GROUP)[:, None] & inside[None, :]
-        q_at = query + (head * GROUP + heads)[:, None] * query_head + row * query_row + left[None, :]
+        q_at = (
+            query + (head * GROUP + heads)[:, None] * query_head + row * query_row + left[None, :]
+        )
         q_left = tl.load(q_at, mask=here, other=0.0).to(tl.float32)
         q_right = tl.load(q_at + HALF, mask=here, other=0.0).to(tl.float32)
         turned_left = q_left * cos_left[None, :] - q_right * sin_left[None, :]
