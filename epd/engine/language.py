@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+
+Deepstack = tuple[torch.Tensor, Sequence[torch.Tensor]]
+"""The places [k] of rows, and what each level adds there, [k, hidden] each."""
 
 
 class LanguageModel(Protocol):
@@ -50,12 +54,9 @@ class LanguageModel(Protocol):
         embeds: torch.Tensor,
         positions: torch.Tensor,
         plan: Any,
-        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+        deepstack: Deepstack | None = None,
     ) -> torch.Tensor:
-        """[T, hidden] at [3, T] or [T] -> last hidden [T, hidden].
-
-        `deepstack`: the places [k] of rows, and what each level adds there, [levels, k, hidden].
-        """
+        """[T, hidden] at [3, T] or [T] -> last hidden [T, hidden]."""
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, hidden] -> [N, vocab]."""

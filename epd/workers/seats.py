@@ -200,7 +200,11 @@ def _core(
     if role == "encode":
         return _encode(build, sink, outgoing)
     model = load_language(
-        build.checkpoint, device=build.device, dtype=build.dtype, cache=_cache(build.config)
+        build.checkpoint,
+        device=build.device,
+        dtype=build.dtype,
+        cache=_cache(build.config),
+        fused=build.config.language.fused,
     )
     engine = Engine(model, build.config.language, _grammars(build.checkpoint))
     facts = {

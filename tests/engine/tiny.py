@@ -14,6 +14,7 @@ import torch
 from epd import attention
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
+from epd.engine.language import Deepstack
 from epd.models import mrope
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.prefix import PREFIX_TOKENS, prefix_of, prefix_root
@@ -104,7 +105,7 @@ class TinyLanguage:
         embeds: torch.Tensor,
         positions: torch.Tensor,
         plan: Any,
-        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+        deepstack: Deepstack | None = None,
     ) -> torch.Tensor:
         assert deepstack is None
         self.forwards.append(len(embeds))
