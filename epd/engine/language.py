@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 
-Deepstack = tuple[torch.Tensor, Sequence[torch.Tensor]]
-"""The places [k] of rows, and what each level adds there, [k, hidden] each."""
+from epd.attention.row_writes import Deepstack
 
 
 class LanguageModel(Protocol):

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from epd.attention import AttentionBackend, PagedBatch, PagedSequence, row_writes
+from epd.attention.row_writes import Deepstack
 from epd.engine.chunk import Chunk
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache
-from epd.engine.language import Deepstack, LanguageModel
+from epd.engine.language import LanguageModel
 from epd.engine.logprobs import prompt_logprobs
 from epd.engine.phases import Phases
 from epd.engine.request import Choice

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from epd.attention.row_writes import WriteRows, adder
+from epd.attention.row_writes import Deepstack, WriteRows, adder
 from epd.models.adapter import Adapter
 from epd.models.compiled.decoder import compiled_decoder
 from epd.models.compiled.kernels import Kernels, load_kernels
@@ -65,7 +64,7 @@ class LanguageModel:
         embeds: torch.Tensor,
         positions: torch.Tensor,
         plan: Any,
-        deepstack: tuple[torch.Tensor, Sequence[torch.Tensor]] | None = None,
+        deepstack: Deepstack | None = None,
     ) -> torch.Tensor:
         """[T, hidden] and [3, T] or [T] on the device -> last hidden states [T, hidden].
 

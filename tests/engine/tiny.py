@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from epd import attention
+from epd.attention.row_writes import Deepstack
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
-from epd.engine.language import Deepstack
 from epd.models import mrope
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.prefix import PREFIX_TOKENS, prefix_of, prefix_root

@@ -17,7 +17,7 @@ class Merged:
     """A prompt's embeddings, and what LanguageModel.forward takes beside them."""
 
     embeds: torch.Tensor
-    deepstack: tuple[torch.Tensor, Sequence[torch.Tensor]] | None
+    deepstack: tuple[torch.Tensor, torch.Tensor] | None
 
 
 def merged(model: LanguageModel, asked: Prompt, rows: Sequence[torch.Tensor]) -> Merged:
@@ -33,7 +33,7 @@ def merged(model: LanguageModel, asked: Prompt, rows: Sequence[torch.Tensor]) ->
     places = torch.cat(spans).to(model.device)
     first, *deeper = torch.cat(list(rows)).chunk(1 + model.deepstack_levels, dim=1)
     embeds[places] = first
-    return Merged(embeds, (places, deeper) if deeper else None)
+    return Merged(embeds, (places, torch.stack(deeper)) if deeper else None)
 
 
 def greedy(

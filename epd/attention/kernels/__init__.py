@@ -31,6 +31,11 @@ def why_not(device: torch.device) -> str | None:
     return f"it needs a CUDA device, this is {device.type}"
 
 
+def compiled(device: torch.device) -> bool:
+    """Do kernels run on this device, and as what a card executes?"""
+    return device.type == "cuda" and why_not(device) is None
+
+
 def power_of_two(number: int, least: int = 1) -> int:
     """The smallest one that is no less than either: the only sizes that a tile may have."""
     return 1 << (max(number, least) - 1).bit_length()
