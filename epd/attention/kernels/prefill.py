@@ -18,9 +18,10 @@ MOST_QUERIES = 128
 
 
 def tile_queries(longest: int, dim: int, dtype: torch.dtype) -> int:
-    """Queries in a tile, for chunks of at most `longest` tokens."""
-    most = MOST_QUERIES if power_of_two(dim) * dtype.itemsize <= 256 else MOST_QUERIES // 2
-    return min(most, power_of_two(longest, 16))
+    """Queries in a tile, for chunks of at most `longest` tokens: what registers hold of them."""
+    size = power_of_two(dim, 64) * dtype.itemsize
+    most = MOST_QUERIES * 256 // size // (2 if dtype is torch.float32 else 1)
+    return min(MOST_QUERIES, most, power_of_two(longest, 16))
 
 
 def prefill(
