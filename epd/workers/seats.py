@@ -210,6 +210,7 @@ def _core(
     facts = {
         "kv_tokens": engine.num_tokens_capacity,
         "max_context": build.checkpoint.max_context,
+        "attention": engine.attention,
     }
     if role == "decode":
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
