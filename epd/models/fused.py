@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from epd.attention import kernels
+from epd.attention import ATTENTION, kernels
 from epd.attention.base import rotate
 from epd.attention.rotary import DeferredRotary, mark
 from epd.models.packed import JointLinear, JointProduct
@@ -137,15 +137,17 @@ class FusedLayer(nn.Module):
 
 
 def put_off_rotation(decoder: Any) -> None:
-    """Layers whose rotation is the usual one leave it to attention; others keep theirs.
+    """Layers whose rotation is the usual one leave it to our attention; others keep theirs.
 
     Functions cannot be replaced in one model alone: the family's module gets one that rotates
     as before unless the cosines come from this decoder.
     """
-    attention = [layer.self_attn for layer in decoder.layers]
+    attention = [getattr(layer, "self_attn", None) for layer in decoder.layers]
+    if decoder.config._attn_implementation != ATTENTION:
+        return
     family = sys.modules[type(attention[0]).__module__]
     usual = getattr(family, _ROTATION, None)
-    if usual is None or not all(_rotates(layer, decoder.rotary_emb) for layer in attention):
+    if usual is None or not all(_rotates(layer, decoder) for layer in attention):
         return
     if not hasattr(usual, _TAG):
         if not _is_usual(usual, attention[0].head_dim):
@@ -178,9 +180,10 @@ def _tagging(deferred: DeferredRotary) -> Callable[..., None]:
     return tag
 
 
-def _rotates(layer: Any, rotary: Any) -> bool:
+def _rotates(layer: Any, decoder: Any) -> bool:
     """Does it turn whole heads with the family's function?"""
-    whole = 2 * len(rotary.inv_freq) == layer.head_dim
+    frequencies = getattr(getattr(decoder, "rotary_emb", None), "inv_freq", ())
+    whole = 2 * len(frequencies) == getattr(layer, "head_dim", None)
     return whole and _ROTATION in type(layer).forward.__code__.co_names
 
 

@@ -30,8 +30,8 @@ from tests.checkpoints import BUILDERS, FAMILIES, build
 
 
 @pytest.fixture(autouse=True)
-def interpreted() -> None:
-    if not kernels.interpreted():
+def interpreted(request: pytest.FixtureRequest) -> None:
+    if not kernels.interpreted() and request.node.get_closest_marker("gpu") is None:
         pytest.skip("kernels are compiled here")
 
 
@@ -40,12 +40,12 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return read_checkpoint(build(request.param, tmp_path_factory.mktemp("fused") / request.param))
 
 
-def load(checkpoint: Checkpoint, *, fused: bool) -> LanguageModel:
-    """As a worker with a card loads it, but onto the CPU."""
+def load(checkpoint: Checkpoint, *, fused: bool, device: str = "cpu") -> LanguageModel:
+    """As a worker with a card loads it, but onto the CPU unless told."""
     prepare_torchvision()
     register()
     adapter = checkpoint.adapter()
-    model = load_part(checkpoint, adapter.language_parts(), device="cpu", dtype="float32")
+    model = load_part(checkpoint, adapter.language_parts(), device=device, dtype="float32")
     decoder = adapter.decoder(model)
     decoder.config._attn_implementation = ATTENTION
     if fused:
@@ -59,7 +59,7 @@ def hidden(
 ) -> list[torch.Tensor]:
     """Of a prompt, then its decodes beside another prompt and that one's."""
     shape = (model.num_layers, 6 * 16, model.kv_heads, model.head_dim)
-    keys, values = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
+    keys, values = torch.full((2, *shape), torch.nan, device=model.device)
     first, second = [2, 0], [5]
     found = []
     for sequences in (
@@ -69,15 +69,16 @@ def hidden(
     )[:steps]:
         batch = PagedBatch(tuple(sequences), keys, values, 16)
         at = [torch.arange(s.kv_len - s.num_new, s.kv_len) for s in sequences]
-        positions = torch.cat(at).double()
+        positions = torch.cat(at).double().to(model.device)
         embeds = model.embed((positions.long() * 37 + len(sequences)) % 200)
         deepstack = None
         if model.deepstack_levels:
-            places = torch.tensor([1, 0][: len(embeds)])
+            places = torch.tensor([1, 0][: len(embeds)], device=model.device)
             rows = embeds[places].expand(model.deepstack_levels, -1, -1) / 3
             deepstack = places, list(rows)
             positions = positions.expand(3, -1)
-        found.append(model.forward(embeds, positions, backend.bind(batch), deepstack))
+        out = model.forward(embeds, positions, backend.bind(batch), deepstack)
+        found.append(out.cpu())
     return found
 
 
@@ -114,6 +115,15 @@ def test_every_family(name: str, tmp_path: Path) -> None:
         hidden(load(checkpoint, fused=True), TritonBackend()), expected, strict=True
     ):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.gpu
+def test_a_fused_model_on_a_card(family: Checkpoint) -> None:
+    expected = hidden(load(family, fused=False), SdpaBackend())
+    fused = load(family, fused=True, device="cuda")
+    for backend in (TritonBackend(), SdpaBackend()):
+        for ours, theirs in zip(hidden(fused, backend), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 class Three(nn.Module):
