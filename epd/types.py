@@ -307,7 +307,8 @@ class Member:
 
     `control` and `bulk` are addresses that its two ROUTER sockets are bound to. `host` is equal for
     processes that can share memory. `segment` names its shared-memory arena ("" for none).
-    Language workers say their `kv_tokens` and `max_context`, encode workers their `modalities`.
+    Language workers say their `kv_tokens`, `max_context` and the `attention` backend they chose,
+    encode workers their `modalities`.
     """
 
     name: str
@@ -322,3 +323,4 @@ class Member:
     kv_tokens: int = 0
     max_context: int = 0
     pid: int = 0
+    attention: str = ""

@@ -13,8 +13,9 @@ from epd.attention.base import (
     SingleTokens,
     StepAttention,
 )
+from epd.attention.choice import Wanted, choose
+from epd.attention.rotary import deferred_rotary
 from epd.attention.sdpa import SdpaBackend
-from epd.errors import UnsupportedModel
 
 __all__ = [
     "ATTENTION",
@@ -24,7 +25,9 @@ __all__ = [
     "SdpaBackend",
     "SingleTokens",
     "StepAttention",
+    "Wanted",
     "attend",
+    "choose",
     "register",
 ]
 
@@ -55,7 +58,13 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Called by every attention layer: query [1, heads, T, dim] -> [1, T, heads, dim]."""
     assert attention_mask is None and query.shape[0] == 1 and query.shape[2] == plan.num_new
-    if sliding_window is not None:
-        raise UnsupportedModel("attention with a sliding window is not supported")
-    out = plan.attend(query[0], key[0], value[0], layer=module.layer_idx, scaling=scaling)
+    out = plan.attend(
+        query[0],
+        key[0],
+        value[0],
+        layer=module.layer_idx,
+        scaling=scaling,
+        window=sliding_window,
+        rotary=deferred_rotary(module, query, key),
+    )
     return out[None], None

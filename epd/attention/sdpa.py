@@ -10,13 +10,13 @@ slot that this sequence has not written: broken values of one request cannot rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 
-from epd.attention.base import AttentionBackend, PagedBatch, PagedSequence
+from epd.attention.base import AttentionBackend, PagedBatch, PagedSequence, Rotary
 
 # Padded tokens that one decode call may gather: bounds its temporary memory.
 MAX_GATHERED = 1 << 16
@@ -35,6 +35,19 @@ class DecodeGroup:
     rows: slice | torch.Tensor
     slots_BL: torch.Tensor
     bias: torch.Tensor | None
+    lengths: tuple[int, ...]
+    dtype: torch.dtype
+
+    def within(self, window: int | None) -> DecodeGroup:
+        """The same where a token sees only the last `window` ones."""
+        longest = max(self.lengths)
+        if window is None or window >= longest:
+            return self
+        device = self.slots_BL.device
+        ends = torch.tensor(self.lengths, device=device)[:, None]
+        seen = (at := torch.arange(longest, device=device)) < ends
+        bias = _bias(seen & (at >= ends - window), self.dtype)[:, None, None]
+        return replace(self, bias=bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,16 @@ class PrefillChunk:
     rows: slice
     slots: torch.Tensor | None
     bias: torch.Tensor | None
+    num: int
+    kv_len: int
+
+    def bias_within(self, window: int | None, pages: torch.Tensor) -> torch.Tensor | None:
+        """Which of the last `window` tokens each row sees."""
+        if window is None or window >= self.kv_len:
+            return self.bias
+        seen = torch.ones(self.num, self.kv_len, dtype=torch.bool, device=pages.device)
+        before = self.kv_len - self.num
+        return _bias(seen.tril(before).triu(before - window + 1), pages.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +84,8 @@ class SdpaPlan:
 
 class SdpaBackend(AttentionBackend[SdpaPlan]):
     """The reference backend."""
+
+    name = "sdpa"
 
     def plan(self, batch: PagedBatch) -> SdpaPlan:
         """Block tables become slot numbers, once for all layers."""
@@ -92,8 +117,11 @@ class SdpaBackend(AttentionBackend[SdpaPlan]):
         layer: int,
         scaling: float,
         plan: SdpaPlan,
+        window: int | None = None,
+        rotary: Rotary | None = None,
     ) -> torch.Tensor:
         """See AttentionBackend.forward."""
+        assert rotary is None
         keys, values = plan.keys[layer], plan.values[layer]
         keys.index_copy_(0, plan.new_slots, key.transpose(0, 1))
         values.index_copy_(0, plan.new_slots, value.transpose(0, 1))
@@ -101,14 +129,14 @@ class SdpaBackend(AttentionBackend[SdpaPlan]):
         for part in plan.parts:
             picked = query[:, part.rows]
             if isinstance(part, DecodeGroup):
-                outs.append(_decode(picked, keys, values, part, scaling))
-            elif part.slots is None:
-                rows = part.rows
-                outs.append(_prefill(picked, key[:, rows], value[:, rows], None, scaling))
+                outs.append(_decode(picked, keys, values, part.within(window), scaling))
+                continue
+            if part.slots is None:
+                k, v = key[:, part.rows], value[:, part.rows]
             else:
                 k = _gather(keys, part.slots).transpose(0, 1)
                 v = _gather(values, part.slots).transpose(0, 1)
-                outs.append(_prefill(picked, k, v, part.bias, scaling))
+            outs.append(_prefill(picked, k, v, part.bias_within(window, keys), scaling))
         if len(outs) == 1:
             return outs[0]
         out = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
@@ -174,10 +202,10 @@ def _prefill_chunk(sequence: PagedSequence, row: int, batch: PagedBatch) -> Pref
     num, kv_len = sequence.num_new, sequence.kv_len
     rows = slice(row, row + num)
     if num == kv_len:
-        return PrefillChunk(rows, None, None)
+        return PrefillChunk(rows, None, None, num, kv_len)
     device = batch.keys.device
     slots = _slots(torch.tensor(sequence.blocks), batch.block_size)[:kv_len].to(device)
-    return PrefillChunk(rows, slots, _lower_right(num, kv_len, batch.keys))
+    return PrefillChunk(rows, slots, _lower_right(num, kv_len, batch.keys), num, kv_len)
 
 
 def _lower_right(num: int, kv_len: int, pages: torch.Tensor) -> torch.Tensor:
@@ -188,7 +216,7 @@ def _lower_right(num: int, kv_len: int, pages: torch.Tensor) -> torch.Tensor:
     if pages.is_cuda:
         return causal_lower_right(num, kv_len)
     seen = torch.ones(num, kv_len, dtype=torch.bool, device=pages.device).tril(kv_len - num)
-    return _bias(seen, pages)
+    return _bias(seen, pages.dtype)
 
 
 def _groups(
@@ -219,10 +247,11 @@ def _decode_group(rows: Sequence[tuple[int, PagedSequence]], batch: PagedBatch) 
     slots = _slots(torch.tensor(tables), batch.block_size)[:, :longest].to(device)
     where = _where([row for row, _ in rows], device)
     if min(lengths) == longest:
-        return DecodeGroup(where, slots, None)
+        return DecodeGroup(where, slots, None, tuple(lengths), batch.keys.dtype)
     seen = torch.arange(longest, device=device) < torch.tensor(lengths).to(device)[:, None]
-    bias = _bias(seen, batch.keys)[:, None, None]
-    return DecodeGroup(where, torch.where(seen, slots, slots[:, :1]), bias)
+    bias = _bias(seen, batch.keys.dtype)[:, None, None]
+    slots = torch.where(seen, slots, slots[:, :1])
+    return DecodeGroup(where, slots, bias, tuple(lengths), batch.keys.dtype)
 
 
 def _where(rows: list[int], device: torch.device) -> slice | torch.Tensor:
@@ -232,9 +261,9 @@ def _where(rows: list[int], device: torch.device) -> slice | torch.Tensor:
     return torch.tensor(rows).to(device)
 
 
-def _bias(seen: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:
+def _bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """What is added to scores, in their dtype: a boolean mask would become this in every layer."""
-    return torch.zeros_like(seen, dtype=pages.dtype).masked_fill_(~seen, -torch.inf)
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
 
 
 def _slots(tables: torch.Tensor, block_size: int) -> torch.Tensor:

@@ -132,6 +132,10 @@ class LanguageConfig(Section):
     host_bytes: int = Field(
         1024 * MIB, ge=0, description="host memory for KV of preempted requests"
     )
+    attention: Literal["auto", "flash", "triton", "sdpa"] = Field(
+        "auto", description="attention backend; the first that can do it here unless set"
+    )
+    fused: bool = Field(True, description="join weights and fuse small operations on a CUDA device")
     compiled: bool = Field(
         True, description="compile decode steps of known bfloat16 models for this CPU"
     )

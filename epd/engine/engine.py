@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from epd.attention import SdpaBackend
+from epd.attention import Wanted, choose
 from epd.config.sections import LanguageConfig
 from epd.engine.chunk import Chunk
 from epd.engine.kv.blocks import BlockPool
@@ -47,8 +47,9 @@ class Engine:
         self._cache = KvCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
         self._sampler = Sampler(vocab_size=model.vocab_size, device=model.device, grammars=grammars)
         self._phases = Phases()
+        self._attention = choose(config.attention, _wanted(model, config))
         self._runner = Runner(
-            model, self._cache, self._pool, SdpaBackend(), self._sampler, self._phases
+            model, self._cache, self._pool, self._attention, self._sampler, self._phases
         )
         self._scheduler = Scheduler(
             self._pool,
@@ -61,6 +62,11 @@ class Engine:
         self._prefixes: dict[RequestKey, Prefix] = {}
         # Requests whose last choice was ended from outside, until a step says so.
         self._ended: dict[RequestKey, None] = {}
+
+    @property
+    def attention(self) -> str:
+        """The attention backend that was chosen."""
+        return self._attention.name
 
     # ---- capacity
 
@@ -397,6 +403,18 @@ def _rows(chunk: Chunk) -> ChunkRows | None:
         return None
     found = rows.gather(chunk.first, chunk.num)
     return None if found is None else ChunkRows(*found)
+
+
+def _wanted(model: LanguageModel, config: LanguageConfig) -> Wanted:
+    """What this model asks of attention on its device."""
+    device = model.device
+    return Wanted(
+        device=device,
+        dtype=model.dtype,
+        head_dim=model.head_dim,
+        block_size=config.block_size,
+        capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0),
+    )
 
 
 def _tokens(outcome: Outcome) -> Iterator[tuple[int, TokenLogprobs | None]]:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import torch
 
+from epd.attention.row_writes import Deepstack
+
 
 class LanguageModel(Protocol):
     """Layers and weights. Its attention layers call epd.attention.attend with `plan`."""
@@ -50,12 +52,9 @@ class LanguageModel(Protocol):
         embeds: torch.Tensor,
         positions: torch.Tensor,
         plan: Any,
-        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+        deepstack: Deepstack | None = None,
     ) -> torch.Tensor:
-        """[T, hidden] at [3, T] or [T] -> last hidden [T, hidden].
-
-        `deepstack`: the places [k] of rows, and what each level adds there, [levels, k, hidden].
-        """
+        """[T, hidden] at [3, T] or [T] -> last hidden [T, hidden]."""
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, hidden] -> [N, vocab]."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from epd.attention import kernels
+
 _BLOCK = 64
 
 
@@ -18,6 +20,20 @@ def argmax(scores: torch.Tensor) -> torch.Tensor:
     blocks = scores.reshape(len(scores), -1, _BLOCK)
     at = blocks.amax(-1).argmax(-1)
     return at * _BLOCK + _gather(blocks, at[:, None]).argmax(-1)
+
+
+def argmax_of_finite(
+    scores: torch.Tensor, logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """argmax() of scores, and whether it and all the logits that they came from are finite, [N]."""
+    if kernels.compiled(scores.device):
+        from epd.attention.kernels.sample import largest
+
+        return largest(scores, logits)
+    ids = argmax(scores)
+    # A sum tells of any number that is not finite, the best of one that adjusting made so.
+    sums = logits.sum(-1, dtype=torch.float32)
+    return ids, sums.isfinite() & scores.gather(-1, ids[:, None])[:, 0].isfinite()
 
 
 def topk(scores: torch.Tensor, num: int) -> tuple[torch.Tensor, torch.Tensor]:

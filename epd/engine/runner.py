@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from epd.attention import AttentionBackend, PagedBatch, PagedSequence
+from epd.attention import AttentionBackend, PagedBatch, PagedSequence, row_writes
+from epd.attention.row_writes import Deepstack
 from epd.engine.chunk import Chunk
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache
@@ -77,6 +78,7 @@ class Runner:
         self._backend = backend
         self._sampler = sampler
         self._phases = phases
+        self._put_rows = row_writes.putter(model.device)
 
     @torch.inference_mode()
     def execute(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> Outcome:
@@ -130,10 +132,10 @@ class Runner:
 
     def _embeds(
         self, packed: _Packed, rows: Sequence[ChunkRows]
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+    ) -> tuple[torch.Tensor, Deepstack | None]:
         """Embedded ids, overwritten where a layout says that a row goes.
 
-        With the places and the deeper slices of those rows, [levels, k, hidden], if there are any.
+        With the places and the deeper slices of those rows, [k, hidden] per level, if any.
         """
         embeds = self._model.embed(packed.ids)
         if not rows:
@@ -141,10 +143,9 @@ class Runner:
         found = torch.cat([each.rows for each in rows])
         if found.device != embeds.device:
             found = put(found, embeds.device)
-        levels = self._model.deepstack_levels
-        first, *deeper = found.chunk(1 + levels, dim=1)
-        embeds = embeds.index_copy(0, packed.places, first)
-        return embeds, (packed.places, torch.stack(deeper)) if deeper else None
+        first, *deeper = found.chunk(1 + self._model.deepstack_levels, dim=1)
+        self._put_rows(embeds, packed.places, first)
+        return embeds, (packed.places, deeper) if deeper else None
 
     def _likeliest(
         self, hidden: torch.Tensor, packed: _Packed, choices: Sequence[Choice]

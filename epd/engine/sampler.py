@@ -16,7 +16,7 @@ import torch
 
 from epd.engine.adjusting import Adjustments
 from epd.engine.draw import Draws
-from epd.engine.largest import argmax
+from epd.engine.largest import argmax_of_finite
 from epd.engine.logprobs import measure, read
 from epd.engine.tables import Seats, fit, put
 from epd.errors import EpdError
@@ -116,10 +116,7 @@ class Sampler:
         slots = torch.tensor([self._slots[name] for name in names], dtype=torch.int64)
         index, asked = self._asked[slots].unbind(-1)
         scores = self._adjustments.apply(logits, slots, index)
-        ids = argmax(scores)
-        # A sum tells of any number that is not finite, the best of one that adjusting made so.
-        sums = logits.sum(-1, dtype=torch.float32)
-        finite = sums.isfinite() & scores.gather(-1, ids[:, None])[:, 0].isfinite()
+        ids, finite = argmax_of_finite(scores, logits)
         ids = self._draws.draw(scores, ids, slots, index)
         self._adjustments.accept(slots, index, ids)
         self._asked[slots, 0] += 1

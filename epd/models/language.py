@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from epd.attention.row_writes import Deepstack, WriteRows, adder
 from epd.models.adapter import Adapter
 from epd.models.compiled.decoder import compiled_decoder
 from epd.models.compiled.kernels import Kernels, load_kernels
 from epd.models.compiled.screened import screened
+from epd.models.fused import fuse
 from epd.models.heard import refuse_unheard
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
@@ -41,7 +43,7 @@ class LanguageModel:
         self.hidden_size: int = config.hidden_size
         self.deepstack_levels = adapter.deepstack_levels
         for level in range(self.deepstack_levels):
-            after = partial(_add_level, level)
+            after = partial(_add_level, level, adder(self._embedding.weight.device))
             self._decoder.layers[level].register_forward_hook(after, with_kwargs=True)
         self.vocab_size: int = config.vocab_size
         self.kv_heads: int = config.num_key_value_heads
@@ -62,12 +64,12 @@ class LanguageModel:
         embeds: torch.Tensor,
         positions: torch.Tensor,
         plan: Any,
-        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+        deepstack: Deepstack | None = None,
     ) -> torch.Tensor:
         """[T, hidden] and [3, T] or [T] on the device -> last hidden states [T, hidden].
 
         `plan` reaches the attention function of every layer; keys and values go where it says.
-        `deepstack`: the places [k] of rows, and what each level adds there, [levels, k, hidden].
+        `deepstack`: the places [k] of rows, and what each level adds there, [k, hidden] each.
         """
         assert deepstack is None or len(deepstack[1]) == self.deepstack_levels
         batched = positions[:, None] if positions.dim() == 2 else positions[None]
@@ -109,7 +111,7 @@ class LanguageModel:
 
 
 def _add_level(
-    level: int, layer: Any, args: Any, kwargs: dict[str, Any], hidden: torch.Tensor
+    level: int, add: WriteRows, layer: Any, args: Any, kwargs: dict[str, Any], hidden: torch.Tensor
 ) -> None:
     """Runs after a decoder layer: adds this level's slices to the layer's output, in place.
 
@@ -120,15 +122,21 @@ def _add_level(
     """
     if (deepstack := kwargs["deepstack"]) is not None:
         places, slices = deepstack
-        hidden[0].index_add_(0, places, slices[level])
+        add(hidden[0], places, slices[level])
 
 
 def load_language(
-    checkpoint: Checkpoint, *, device: str, dtype: str, cache: Path | None = None
+    checkpoint: Checkpoint,
+    *,
+    device: str,
+    dtype: str,
+    cache: Path | None = None,
+    fused: bool = True,
 ) -> LanguageModel:
     """Read the language model and nothing else. `device` and `dtype` are resolved.
 
-    `cache`: where compiled decoder layers are kept; without it none are compiled.
+    `cache`: where compiled decoder layers are kept; without it none are compiled. `fused`: on a
+    CUDA device, with joint products and kernels of ours in place of transformers' small modules.
     """
     from epd.attention import ATTENTION, register
 
@@ -142,4 +150,6 @@ def load_language(
     compiled = cache is not None and device == "cpu" and dtype == "bfloat16" and widens_bfloat16()
     kernels = load_kernels(cache) if cache is not None and compiled else None
     replace_leaves(model, single_rows=True, kernels=kernels)
+    if fused and device != "cpu":
+        fuse(model, decoder)
     return LanguageModel(adapter, model, kernels)

@@ -16,11 +16,9 @@ from typing import Any
 from torch import nn
 
 from epd.models.compiled.kernels import Kernels
+from epd.models.fused import SIBLINGS
 from epd.models.packed import JointLinear, JointProduct, PackedLinear, can_pack
-from epd.models.rms_norm import RmsNorm
-
-# What transformers' layers call one after the other with the same input.
-SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+from epd.models.rms_norm import RmsNorm, is_rms_norm
 
 
 def replace_leaves(model: nn.Module, *, single_rows: bool, kernels: Kernels | None = None) -> None:
@@ -39,7 +37,7 @@ def replace_leaves(model: nn.Module, *, single_rows: bool, kernels: Kernels | No
             if can_pack(child):
                 packed = PackedLinear([child], single_rows=single_rows, kernels=kernels)
                 setattr(parent, name, packed)
-            elif _is_rms_norm(child):
+            elif is_rms_norm(child):
                 setattr(parent, name, RmsNorm(child.weight, child.variance_epsilon))
     # What is left may be a view of the mapped file: a copy lets go of all the rest of it.
     for weight in model.parameters():
@@ -59,7 +57,8 @@ def _join(
     found = [linear for linear in linears if linear is not None and can_pack(linear)]
     if len(found) < len(names) or len({_kind(linear) for linear in found}) > 1:
         return
-    product = JointProduct(found, single_rows=single_rows, kernels=kernels)
+    packed = PackedLinear(found, single_rows=single_rows, kernels=kernels)
+    product = JointProduct(packed, [linear.out_features for linear in found])
     for index, name in enumerate(names):
         setattr(parent, name, JointLinear(product, index))
 
@@ -67,9 +66,3 @@ def _join(
 def _kind(linear: nn.Linear) -> tuple[object, ...]:
     """Only equals can be laid side by side."""
     return linear.in_features, linear.weight.dtype, linear.bias is None
-
-
-def _is_rms_norm(module: Any) -> bool:
-    """The classes that follow Llama's: float32 inside, a plain factor, this name for epsilon."""
-    names = {"weight", "variance_epsilon"}
-    return type(module).__name__.endswith("RMSNorm") and all(hasattr(module, n) for n in names)

@@ -109,25 +109,20 @@ class JointLinear(nn.Module):
 class JointProduct:
     """What several linear modules make of one input, computed for all of them by the first call.
 
-    Each takes its columns once; then the result is forgotten.
+    `linear` makes the outputs of all side by side, `sizes` of each. Each takes its columns once;
+    then the result is forgotten.
     """
 
-    def __init__(
-        self,
-        linears: Sequence[nn.Linear],
-        *,
-        single_rows: bool = True,
-        kernels: Kernels | None = None,
-    ) -> None:
-        self.linear = PackedLinear(linears, single_rows=single_rows, kernels=kernels)
-        self._sizes = [linear.out_features for linear in linears]
+    def __init__(self, linear: nn.Module, sizes: Sequence[int]) -> None:
+        self.linear = linear
+        self._sizes = list(sizes)
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
 
     def take(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """The columns of module `index` for this input."""
         if x is not self._input or index not in self._parts:
-            out = self.linear.forward(x)
+            out = self.linear(x)
             self._parts = dict(enumerate(out.split_with_sizes(self._sizes, -1)))
             self._input = x
         part = self._parts.pop(index)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -25,3 +27,9 @@ class RmsNorm(nn.Module):
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         scale = torch.add(self._eps, norm.square_(), alpha=1 / hidden.shape[-1]).rsqrt_()
         return self.weight * wide.mul_(scale).to(hidden.dtype)
+
+
+def is_rms_norm(module: Any) -> bool:
+    """The classes that follow Llama's: float32 inside, a plain factor, this name for epsilon."""
+    names = {"weight", "variance_epsilon"}
+    return type(module).__name__.endswith("RMSNorm") and all(hasattr(module, n) for n in names)

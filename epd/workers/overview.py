@@ -65,6 +65,7 @@ def _load(member: Member, gauges: Mapping[str, int]) -> dict[str, Any]:
     blocks = max(1, gauges.get("kv_blocks", 0))
     return {
         "requests": gauges.get("requests", 0),
+        "attention": member.attention,
         "kv_tokens": member.kv_tokens,
         "kv_used": round(gauges.get("kv_blocks_used", 0) / blocks, 3),
         "kv_cached": round(gauges.get("kv_blocks_cached", 0) / blocks, 3),

@@ -200,12 +200,17 @@ def _core(
     if role == "encode":
         return _encode(build, sink, outgoing)
     model = load_language(
-        build.checkpoint, device=build.device, dtype=build.dtype, cache=_cache(build.config)
+        build.checkpoint,
+        device=build.device,
+        dtype=build.dtype,
+        cache=_cache(build.config),
+        fused=build.config.language.fused,
     )
     engine = Engine(model, build.config.language, _grammars(build.checkpoint))
     facts = {
         "kv_tokens": engine.num_tokens_capacity,
         "max_context": build.checkpoint.max_context,
+        "attention": engine.attention,
     }
     if role == "decode":
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))

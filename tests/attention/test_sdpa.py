@@ -9,64 +9,22 @@ import pytest
 import torch
 from torch.nn.attention.bias import causal_lower_right
 
-from epd.attention import PagedBatch, PagedSequence, SdpaBackend, attend, sdpa
-from epd.errors import UnsupportedModel
+from epd.attention import SdpaBackend, attend, sdpa
+from tests.attention.pages import RAGGED, RandomPages
 
-HEADS, KV_HEADS, DIM, BLOCK, BLOCKS = 6, 2, 8, 16, 40
-SCALING = DIM**-0.5
-# (kv_len, num_new): decodes of several lengths, whole prompts, later chunks, a chunk of one token
-RAGGED = [(1, 1), (16, 1), (17, 1), (70, 1), (5, 5), (40, 40), (64, 13), (33, 32), (19, 2), (90, 1)]
+SCALING = 8**-0.5
 
 
-class Pages:
-    """Random dense keys and values per sequence, and the same in scattered pages."""
+class Pages(RandomPages):
+    """Those of the reference's tests: its backend, in float32."""
 
     def __init__(
-        self, shapes: list[tuple[int, int]], *, unwritten: float, blocks: int = BLOCKS
+        self, shapes: list[tuple[int, int]], *, unwritten: float, blocks: int = 40
     ) -> None:
-        generator = torch.Generator().manual_seed(len(shapes))
+        super().__init__(shapes, unwritten=unwritten, blocks=blocks)
 
-        def rand(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, generator=generator)
-
-        free = torch.randperm(blocks, generator=generator).tolist()
-        pages = torch.full((2, 1, blocks * BLOCK, KV_HEADS, DIM), unwritten)
-        self.queries = [rand(HEADS, num, DIM) for _, num in shapes]
-        self.dense = [rand(2, KV_HEADS, kv_len, DIM) for kv_len, _ in shapes]
-        sequences = []
-        for (kv_len, num), dense in zip(shapes, self.dense, strict=True):
-            own = [free.pop() for _ in range(-(-kv_len // BLOCK))]
-            sequences.append(PagedSequence(num, kv_len, own))
-            for token in range(kv_len - num):
-                slot = own[token // BLOCK] * BLOCK + token % BLOCK
-                pages[:, 0, slot] = dense[:, :, token]
-        self.batch = PagedBatch(tuple(sequences), pages[0], pages[1], BLOCK)
-        new = [
-            dense[:, :, kv_len - num :]
-            for (kv_len, num), dense in zip(shapes, self.dense, strict=True)
-        ]
-        self.query = torch.cat(self.queries, 1)
-        self.new_keys, self.new_values = torch.cat(new, 2)
-
-    def attend(self) -> torch.Tensor:
-        step = SdpaBackend().bind(self.batch)
-        return step.attend(self.query, self.new_keys, self.new_values, layer=0, scaling=SCALING)
-
-    def expected(self) -> torch.Tensor:
-        return torch.cat(
-            [_dense(query, *dense) for query, dense in zip(self.queries, self.dense, strict=True)]
-        )
-
-
-def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """[heads, n, dim] against [kv_heads, L, dim], in double."""
-    group = HEADS // KV_HEADS
-    num, kv_len = query.shape[1], key.shape[1]
-    scores = query.double() @ key.double().repeat_interleave(group, 0).mT * SCALING
-    hidden = torch.ones(num, kv_len, dtype=torch.bool).triu(kv_len - num + 1)
-    chances = scores.masked_fill(hidden, -torch.inf).softmax(-1)
-    out: torch.Tensor = chances @ value.double().repeat_interleave(group, 0)
-    return out.transpose(0, 1).float()
+    def attend(self, window: int | None = None) -> torch.Tensor:
+        return self.attended(SdpaBackend(), window=window)
 
 
 @pytest.mark.parametrize("unwritten", [0.0, torch.nan], ids=["zeros", "nan"])
@@ -117,17 +75,10 @@ def test_the_mask_that_cuda_kernels_know_by_name_is_the_same(
 
 
 def test_new_keys_and_values_reach_their_pages_only() -> None:
-    pages = Pages(RAGGED, unwritten=-7.0)
+    pages = Pages(RAGGED, unwritten=torch.nan)
+    assert not pages.written()
     pages.attend()
-    for sequence, dense in zip(pages.batch.sequences, pages.dense, strict=True):
-        for token in range(sequence.kv_len):
-            slot = sequence.blocks[token // BLOCK] * BLOCK + token % BLOCK
-            assert torch.equal(pages.batch.keys[0, slot], dense[0, :, token])
-            assert torch.equal(pages.batch.values[0, slot], dense[1, :, token])
-    written = sum(kv_len for kv_len, _ in RAGGED)
-    assert (
-        int((pages.batch.keys != -7.0).flatten(1).view(BLOCKS * BLOCK, -1).any(1).sum()) == written
-    )
+    assert pages.written()
 
 
 def test_attend_has_the_shape_that_transformers_wants() -> None:
@@ -142,20 +93,20 @@ def test_attend_has_the_shape_that_transformers_wants() -> None:
         scaling=SCALING,
         dropout=0.0,
     )
-    assert out.shape == (1, 3, HEADS, DIM) and weights is None
+    assert out.shape == (1, 3, 6, 8) and weights is None
 
 
-def test_sliding_windows_are_refused() -> None:
-    """Silently attending to everything would be a wrong answer."""
-    pages = Pages([(7, 3)], unwritten=0.0)
-    with pytest.raises(UnsupportedModel, match="sliding window"):
-        attend(
-            SimpleNamespace(layer_idx=0),
-            pages.query[None],
-            pages.new_keys[None],
-            pages.new_values[None],
-            None,
-            plan=SdpaBackend().bind(pages.batch),
-            scaling=SCALING,
-            sliding_window=4,
-        )
+@pytest.mark.parametrize("window", [1, 5, 16, 64])
+def test_a_window_hides_what_is_farther_away(window: int) -> None:
+    pages = Pages(RAGGED, unwritten=torch.nan)
+    found = pages.attend(window)
+    torch.testing.assert_close(found, pages.expected(window), atol=2e-6, rtol=1e-5)
+    assert (found - pages.expected(window + 1)).abs().max() > 1e-3  # negative control
+
+
+def test_rotation_that_was_put_off_is_made_up_for() -> None:
+    """This backend does not rotate: the step does it for it."""
+    pages = Pages(RAGGED, unwritten=torch.nan)
+    unturned, rotary = pages.unturned()
+    found = unturned.attended(SdpaBackend(), rotary=rotary)
+    torch.testing.assert_close(found, pages.expected(), atol=2e-6, rtol=1e-5)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from epd import attention
+from epd.attention.row_writes import Deepstack
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
 from epd.models import mrope
@@ -104,7 +105,7 @@ class TinyLanguage:
         embeds: torch.Tensor,
         positions: torch.Tensor,
         plan: Any,
-        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+        deepstack: Deepstack | None = None,
     ) -> torch.Tensor:
         assert deepstack is None
         self.forwards.append(len(embeds))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from epd.cli.operator import HEAD, overview
 from epd.cluster import Membership
 from epd.wire.messages import PROTOCOL_VERSION
@@ -14,11 +16,12 @@ FINGERPRINT = {"protocol": str(PROTOCOL_VERSION), "weights": "w1", "dtype": "flo
 def seen() -> Overview:
     membership = Membership({})
     found = Overview(membership)
-    for member in (encode(pool="p"), decode(pool="p")):
+    for member in (encode(pool="p"), replace(decode(pool="p"), attention="sdpa")):
         membership.join(member, FINGERPRINT)
         found.joined(member, 10.0)
     membership.drain("D")
-    found.reported(decode(), {"kv_blocks": 10, "kv_blocks_used": 3, "requests": 2})
+    decoder = replace(decode(), attention="sdpa")
+    found.reported(decoder, {"kv_blocks": 10, "kv_blocks_used": 3, "requests": 2})
     found.reported(encode(), {"items": 4, "cache_bytes": 3 << 20, "step_age_ms": 7})
     return found
 
@@ -27,6 +30,7 @@ def test_every_worker_has_its_role_state_version_and_load() -> None:
     first, second = seen().rows(now=75.0)
     assert (first["name"], first["stages"], first["state"]) == ("D", ["decode"], "draining")
     assert (first["requests"], first["kv_used"], first["kv_cached"]) == (2, 0.3, 0.0)
+    assert first["attention"] == "sdpa"
     assert (second["name"], second["state"], second["modalities"]) == ("E", "serving", ["image"])
     assert (second["items"], second["step_age_ms"], second["age_s"]) == (4, 7, 65.0)
     assert second["version"] == {"weights": "w1", "dtype": "float32"}

@@ -1,0 +1,226 @@
+"""What of transformers' language models is replaced on a CUDA device; nothing of theirs is copied.
+
+* Siblings that are given the same input (q, k and v; gate and up) become one product.
+* Norms, the sum before a norm, and the activation of a gated product become one kernel each.
+* Rotations are put off until keys are written to their pages, see epd.attention.rotary.
+
+Each is replaced only where a module is made of exactly what the replacement computes; others stay.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import nn
+
+from epd.attention import ATTENTION, kernels
+from epd.attention.base import rotate
+from epd.attention.rotary import DeferredRotary, mark
+from epd.models.packed import JointLinear, JointProduct
+from epd.models.rms_norm import is_rms_norm
+
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""What transformers' layers call one after the other with the same input."""
+
+_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+_ROTATION = "apply_rotary_pos_emb"
+_TAG = "epd_put_off"
+
+
+def fuse(model: nn.Module, decoder: Any) -> None:
+    """In place. `decoder` is the part of `model` with the layers. Weights keep their device."""
+    runs = kernels.why_not(decoder.get_input_embeddings().weight.device) is None
+    if runs:
+        put_off_rotation(decoder)
+    _replace_under(model, runs)
+
+
+def _replace_under(parent: Any, runs: bool) -> None:
+    """Children before their parent; nothing keeps what was replaced, whose memory is needed."""
+    for name, child in list(parent.named_children()):
+        if runs and is_rms_norm(child):
+            setattr(parent, name, FusedRmsNorm(child.weight, child.variance_epsilon))
+        elif runs and _is_gated(child):
+            setattr(parent, name, GatedMlp(child))
+        else:
+            _replace_under(child, runs)
+            if runs and _is_layer(child):
+                setattr(parent, name, FusedLayer(child))
+    for names in SIBLINGS:
+        join(parent, names)
+
+
+def join(parent: nn.Module, names: Sequence[str]) -> None:
+    """One product in place of these children, where all are plain linear modules of one kind."""
+    linears = [getattr(parent, name, None) for name in names]
+    found = [linear for linear in linears if linear is not None and _is_plain(linear)]
+    if len(found) < len(names) or len({_kind(linear) for linear in found}) > 1:
+        return
+    product = JointProduct(side_by_side(found), [linear.out_features for linear in found])
+    for index, name in enumerate(names):
+        setattr(parent, name, JointLinear(product, index))
+
+
+def side_by_side(linears: Sequence[nn.Linear]) -> nn.Linear:
+    """A linear module with the outputs of all of these."""
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    made = nn.Linear(1, 1, bias=linears[0].bias is not None, device="meta")
+    made.out_features, made.in_features = weight.shape
+    made.weight = nn.Parameter(weight, requires_grad=False)
+    if linears[0].bias is not None:
+        bias = torch.cat([linear.bias.detach() for linear in linears])
+        made.bias = nn.Parameter(bias, requires_grad=False)
+    return made
+
+
+class FusedRmsNorm(nn.Module):
+    """A norm of the Llama kind in one kernel."""
+
+    def __init__(self, weight: nn.Parameter, eps: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.eps = eps
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., n] -> [..., n]."""
+        from epd.attention.kernels.rms_norm import rms_norm
+
+        return rms_norm(hidden, self.weight, self.eps)
+
+    def of_sum(
+        self, hidden: torch.Tensor, residual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden + residual normalised, and that sum, which takes the place of `hidden`."""
+        from epd.attention.kernels.rms_norm import add_rms_norm
+
+        return add_rms_norm(hidden, residual, self.weight, self.eps)
+
+
+class GatedMlp(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, mlp: Any) -> None:
+        super().__init__()
+        self.gate_up = side_by_side([mlp.gate_proj, mlp.up_proj])
+        self.down_proj = mlp.down_proj
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., hidden]."""
+        from epd.attention.kernels.silu_mul import silu_mul
+
+        out: torch.Tensor = self.down_proj(silu_mul(self.gate_up(x)))
+        return out
+
+
+class FusedLayer(nn.Module):
+    """A decoder layer whose second norm comes with the sum before it."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.self_attn = layer.self_attn
+        self.mlp = layer.mlp
+        self.input_layernorm = layer.input_layernorm
+        self.post_attention_layernorm: FusedRmsNorm = layer.post_attention_layernorm
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """[1, T, hidden] -> [1, T, hidden]."""
+        normed = self.input_layernorm(hidden_states)
+        attended, _ = self.self_attn(hidden_states=normed, **kwargs)
+        normed, residual = self.post_attention_layernorm.of_sum(attended, hidden_states)
+        out: torch.Tensor = residual + self.mlp(normed)
+        return out
+
+
+def put_off_rotation(decoder: Any) -> None:
+    """Layers whose rotation is the usual one leave it to our attention; others keep theirs.
+
+    Functions cannot be replaced in one model alone: the family's module gets one that rotates
+    as before unless the cosines come from this decoder.
+    """
+    attention = [getattr(layer, "self_attn", None) for layer in decoder.layers]
+    if decoder.config._attn_implementation != ATTENTION:
+        return
+    family = sys.modules[type(attention[0]).__module__]
+    usual = getattr(family, _ROTATION, None)
+    if usual is None or not all(_rotates(layer, decoder) for layer in attention):
+        return
+    if not hasattr(usual, _TAG):
+        if not _is_usual(usual, attention[0].head_dim):
+            return
+        setattr(family, _ROTATION, _putting_off(usual))
+    deferred = DeferredRotary()
+    for layer in attention:
+        mark(layer, deferred)
+    decoder.rotary_emb.register_forward_hook(_tagging(deferred))
+
+
+def _putting_off(usual: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(usual)
+    def rotation(
+        q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, **kwargs: Any
+    ) -> Any:
+        deferred: DeferredRotary | None = getattr(cos, _TAG, None)
+        if deferred is None:
+            return usual(q, k, cos, sin, **kwargs)
+        return deferred.defer(q, k, cos, sin)
+
+    setattr(rotation, _TAG, True)
+    return rotation
+
+
+def _tagging(deferred: DeferredRotary) -> Callable[..., None]:
+    def tag(module: nn.Module, args: Any, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
+        setattr(angles[0], _TAG, deferred)
+
+    return tag
+
+
+def _rotates(layer: Any, decoder: Any) -> bool:
+    """Does it turn whole heads with the family's function?"""
+    frequencies = getattr(getattr(decoder, "rotary_emb", None), "inv_freq", ())
+    whole = 2 * len(frequencies) == getattr(layer, "head_dim", None)
+    return whole and _ROTATION in type(layer).forward.__code__.co_names
+
+
+def _is_usual(rotation: Callable[..., Any], dim: int) -> bool:
+    """Does it turn one half of a vector against the other, as ours does?"""
+    q, k = torch.linspace(-1, 1, 4 * dim).view(2, 1, 1, 2, dim)
+    angles = torch.linspace(0, 3, dim).view(1, 2, dim // 2).repeat(1, 1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    found = rotation(q, k, cos, sin)
+    return all(
+        torch.allclose(turned[0], rotate(given[0], (cos[0], sin[0])), atol=1e-6)
+        for turned, given in zip(found, (q, k), strict=True)
+    )
+
+
+def _is_layer(layer: Any) -> bool:
+    named = {name for name, _ in layer.named_children()}
+    return named == _LAYER and isinstance(layer.post_attention_layernorm, FusedRmsNorm)
+
+
+def _is_gated(module: Any) -> bool:
+    named = dict(module.named_children())
+    return (
+        set(named) == _GATED
+        and type(named["act_fn"]).__name__ in ("SiLU", "SiLUActivation")
+        and _is_plain(module.gate_proj)
+        and _is_plain(module.up_proj)
+        and _kind(module.gate_proj) == _kind(module.up_proj)
+    )
+
+
+def _is_plain(linear: Any) -> bool:
+    """Nothing but a product with a weight that lies whole on one device."""
+    hooks = getattr(linear, "_forward_hooks", None) or getattr(linear, "_forward_pre_hooks", None)
+    return type(linear) is nn.Linear and not hooks and type(linear.weight.data) is torch.Tensor
+
+
+def _kind(linear: nn.Linear) -> tuple[object, ...]:
+    """Only equals can be laid side by side."""
+    return linear.in_features, linear.weight.dtype, linear.weight.device, linear.bias is None

@@ -1,0 +1,130 @@
+"""Compiles every kernel for a card that need not be there, as `python -m` with its capability.
+
+Prints a JSON list of [name, bytes of shared memory, bytes that a thread spills]. Nothing is run:
+Triton's driver is one that only names the card.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver, jit
+
+from epd.attention.kernels.decode import decode
+from epd.attention.kernels.prefill import prefill, tile_queries
+from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
+from epd.attention.kernels.rows import add_rows, put_rows
+from epd.attention.kernels.sample import draw, largest
+from epd.attention.kernels.silu_mul import silu_mul
+from epd.attention.kernels.write import write
+
+BF16 = torch.bfloat16
+# Query heads, KV heads, values of a head: Qwen2.5-VL-7B, an odd one, the widest.
+HEADS = ((28, 4, 128, BF16), (8, 8, 80, torch.float16), (8, 2, 256, torch.float32))
+TOKENS = 4
+
+
+class NoCard:
+    """Of Triton's driver, what compiling asks."""
+
+    def __init__(self, capability: int) -> None:
+        self._target = GPUTarget("cuda", capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        return self._target
+
+
+def main(capability: int) -> list[tuple[str, int, int]]:
+    """Launch everything; launches stop where they would run."""
+    found: list[tuple[str, int, int]] = []
+    run = jit.JITFunction.run
+
+    def compile_only(self: Any, *args: Any, warmup: bool, **kwargs: Any) -> Any:
+        made = run(self, *args, warmup=True, **kwargs)
+        found.append((self.fn.__name__, made.metadata.shared, spilled(made.asm["cubin"])))
+        return made
+
+    jit.JITFunction.run = compile_only
+    driver.set_active(NoCard(capability))
+    for heads, kv_heads, dim, dtype in HEADS:
+        attention(heads, kv_heads, dim, dtype)
+    small(torch.zeros(1, 5, 3584, dtype=BF16))
+    sampling(torch.zeros(4, 152064, dtype=BF16))
+    return found
+
+
+def spilled(cubin: bytes) -> int:
+    """STACK of the one function in it, as NVIDIA's tool that comes with Triton tells."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [tool, "--dump-resource-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (stack,) = (part for part in said.split() if part.startswith("STACK:"))
+    return int(stack.removeprefix("STACK:"))
+
+
+def attention(heads: int, kv_heads: int, dim: int, dtype: torch.dtype) -> None:
+    """Decode in one part and in eight, prefill in large tiles and small, both kinds of write."""
+    query = torch.zeros(TOKENS, heads + 2 * kv_heads, dim, dtype=dtype)[:, :heads].transpose(0, 1)
+    key = torch.zeros(kv_heads, TOKENS, dim, dtype=dtype)
+    pages = torch.zeros(256, kv_heads, dim, dtype=dtype)
+    out = torch.zeros(TOKENS, heads, dim, dtype=dtype)
+    tables, ones = torch.ones(TOKENS, 8, dtype=torch.int32), torch.ones(TOKENS, dtype=torch.int32)
+    angles = torch.zeros(TOKENS, dim, dtype=dtype)
+    both: dict[str, Any] = {"tables": tables, "block_size": 16, "scaling": 0.1}
+    for splits in (1, 8):
+        decode(query, pages, pages, out, lengths=ones, window=None, splits=splits, **both)
+    for tile in (16, tile_queries(512, dim, dtype)):
+        prefill(query, pages, pages, out, tiles=tables[:, :4], tile=tile, window=7, **both)
+    for slots, rotary in ((None, (angles, angles)), (ones, None)):
+        write(
+            query,
+            key,
+            key,
+            pages,
+            pages,
+            block_size=16,
+            slots=slots,
+            tables=tables,
+            lengths=ones,
+            rotary=rotary,
+        )
+
+
+def small(x: torch.Tensor) -> None:
+    """What stands between products."""
+    rms_norm(x, x[0, 0], 1e-6)
+    add_rms_norm(x, x.clone(), x[0, 0], 1e-6)
+    rms_norm(x.view(1, 5, 28, 128), x[0, 0, :128], 1e-6)
+    silu_mul(torch.zeros(1, 5, 2 * 18944, dtype=x.dtype))
+    places = torch.zeros(3, dtype=torch.int64)
+    put_rows(x[0], places, x[0, :3])
+    add_rows(x[0], places, x[0, :3])
+
+
+def sampling(logits: torch.Tensor) -> None:
+    """Adjusted scores and plain ones."""
+    largest(logits, logits)
+    largest(logits.float(), logits)
+    column = torch.ones(len(logits), 1)
+    draw(logits, logits[:, :1], column, column, column.double())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(int(sys.argv[1]))) + "\n")

@@ -1,0 +1,102 @@
+"""Our small kernels compute what the passes do that they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from epd.attention import kernels
+from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
+from epd.attention.kernels.rows import add_rows, put_rows
+from epd.attention.kernels.sample import largest
+from epd.attention.kernels.silu_mul import silu_mul
+
+DEVICE = "cpu" if kernels.interpreted() else "cuda"
+ALL = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+NEAR = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+EPS = 1e-6
+
+
+@pytest.fixture(autouse=True)
+def runs() -> None:
+    if DEVICE == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+def near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    close = NEAR[found.dtype]
+    torch.testing.assert_close(found.double(), expected, atol=close, rtol=close)
+
+
+def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return F.rms_norm(x.double(), x.shape[-1:], weight.double(), EPS)
+
+
+@ALL
+@pytest.mark.parametrize("shape", [(1, 5, 80), (3, 5000)])
+def test_rms_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(shape, device=DEVICE) * 3).to(dtype)
+    weight = torch.rand(shape[-1], device=DEVICE).to(dtype)
+    near(rms_norm(x, weight, EPS), norm(x, weight))
+    assert (rms_norm(x, weight, 1.0).double() - norm(x, weight)).abs().max() > 0.02  # control
+
+
+def test_rms_norm_of_heads_in_a_wider_product() -> None:
+    """Queries as a joint product leaves them: the heads of a row are dense, rows are not."""
+    product = torch.randn(1, 7, 96, device=DEVICE)
+    heads = product[..., 16:64].view(1, 7, 3, 16)
+    weight = torch.rand(16, device=DEVICE)
+    assert not heads.is_contiguous()
+    near(rms_norm(heads, weight, EPS), norm(heads, weight))
+
+
+@ALL
+def test_rms_norm_behind_a_sum(dtype: torch.dtype) -> None:
+    x, residual = torch.randn(2, 1, 5, 96, device=DEVICE).to(dtype)
+    weight = torch.rand(96, device=DEVICE).to(dtype)
+    total = (x + residual).double()
+    normed, summed = add_rms_norm(x, residual, weight, EPS)
+    near(normed, norm(total, weight))
+    near(summed, total)
+    assert summed.data_ptr() == x.data_ptr()
+
+
+@ALL
+def test_silu_mul(dtype: torch.dtype) -> None:
+    both = torch.randn(1, 3, 2 * 1100, device=DEVICE).to(dtype)
+    gate, up = both.double().chunk(2, -1)
+    near(silu_mul(both), F.silu(gate) * up)
+    assert (silu_mul(both).double() - F.silu(up) * gate).abs().max() > 0.1  # negative control
+
+
+@ALL
+def test_rows_are_put_and_added_where_they_belong(dtype: torch.dtype) -> None:
+    """Rows are slices of wider ones."""
+    wide = torch.randn(3, 2 * 1100, device=DEVICE).to(dtype)
+    first, second = wide.chunk(2, 1)
+    batch = torch.randn(6, 1100, device=DEVICE).to(dtype)
+    places = torch.tensor([4, 0, 5], device=DEVICE)
+    expected = batch.double()
+    expected[places] = first.double() + second.double()
+    put_rows(batch, places, first)
+    add_rows(batch, places, second)
+    near(batch, expected)
+
+
+@ALL
+@pytest.mark.parametrize("vocab", [640, 5003])
+def test_the_first_of_the_largest_scores(vocab: int, dtype: torch.dtype) -> None:
+    """In one tile, and in two with a rest."""
+    logits = torch.randn(5, vocab, device=DEVICE).to(dtype)
+    scores = logits.clone()
+    scores[1, [7, vocab - 1, 300]] = 9.0
+    logits[2, 3] = torch.inf
+    scores[3, 4] = torch.nan
+    scores[4, :] = -torch.inf
+    ids, finite = largest(scores, logits)
+    assert ids[:3].tolist() == scores[:3].argmax(-1).tolist() and ids[1] == 7
+    assert ((ids >= 0) & (ids < vocab)).all()
+    assert finite.tolist() == [True, True, False, False, False]
+    assert largest(logits, logits)[1].tolist() == [True, True, False, True, True]
