@@ -25,8 +25,8 @@ from bench.gpu.workloads import ClusterPlan
 from bench.isolation import run_burst
 from bench.serving.cluster import NotMeasured, served_model, serving
 from bench.serving.load import chat_body, run_load
-from bench.serving.report import first_token_s, percentile
 from bench.serving.workload import Prompts, Workload
+from epd.bench.metrics import first_token_s, percentile
 from epd.config.sections import WireConfig
 
 SHM = Path("/dev/shm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class Stub:
         embeds: torch.Tensor,
         positions: torch.Tensor,
         plan: Any,
-        deepstack: tuple[torch.Tensor, torch.Tensor] | None = None,
+        deepstack: tuple[torch.Tensor, torch.Tensor | Sequence[torch.Tensor]] | None = None,
     ) -> torch.Tensor:
         return embeds
 

@@ -142,7 +142,7 @@ def put_off_rotation(decoder: Any) -> None:
     Functions cannot be replaced in one model alone: the family's module gets one that rotates
     as before unless the cosines come from this decoder.
     """
-    attention = [getattr(layer, "self_attn", None) for layer in decoder.layers]
+    attention: list[Any] = [getattr(layer, "self_attn", None) for layer in decoder.layers]
     if decoder.config._attn_implementation != ATTENTION:
         return
     family = sys.modules[type(attention[0]).__module__]

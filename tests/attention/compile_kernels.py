@@ -73,7 +73,7 @@ def spilled(cubin: bytes) -> int:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [tool, "--dump-resource-usage", file.name]
+        command: list[str | Path] = [tool, "--dump-resource-usage", file.name]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (stack,) = (part for part in said.split() if part.startswith("STACK:"))
     return int(stack.removeprefix("STACK:"))
