@@ -302,12 +302,28 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """What a process tells others of its host about its GPU.
+
+    `device` is the GPU's UUID, `reaches` names all GPUs whose memory it can read, its own first.
+    `handle` opens the memory that it lends (b"": it lends none). `lease` names a file that it holds
+    locked as long as it lives.
+    """
+
+    device: str
+    reaches: tuple[str, ...]
+    lease: str
+    handle: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One registered process role as the membership table knows it.
 
     `control` and `bulk` are addresses that its two ROUTER sockets are bound to. `host` is equal for
     processes that can share memory. `segment` names its shared-memory arena ("" for none).
     Language workers say their `kv_tokens` and `max_context`, encode workers their `modalities`.
+    `gpu` is None where memory of a GPU is neither lent nor read.
     """
 
     name: str
@@ -322,3 +338,4 @@ class Member:
     kv_tokens: int = 0
     max_context: int = 0
     pid: int = 0
+    gpu: Gpu | None = None

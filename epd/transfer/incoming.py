@@ -21,7 +21,9 @@ import torch
 
 from epd.errors import ProtocolError, Unavailable
 from epd.transfer import segments
+from epd.transfer.cuda_ipc import DeviceReader
 from epd.transfer.dtypes import dtype_of
+from epd.transfer.runtime import DeviceRuntime
 from epd.types import Member
 from epd.wire.messages import Payload
 
@@ -34,7 +36,9 @@ def nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A tensor on the CPU, for reading only. `check()` before its bytes are used, and after.
+    """A tensor for reading only, on the CPU, or where a GPU's memory is read on that GPU.
+
+    `check()` before its bytes are used, and after; of a GPU's memory it never finds anything.
 
     check() raises Unavailable if its sender took the memory back, ProtocolError if it broke it.
     """
@@ -60,10 +64,14 @@ class _Attached:
 
 
 class Incoming:
-    """Everything that this process receives. Not thread-safe."""
+    """Everything that this process receives. Not thread-safe.
 
-    def __init__(self) -> None:
+    With a `runtime`, what members lend of their GPUs' memory is read where it is.
+    """
+
+    def __init__(self, runtime: DeviceRuntime | None = None) -> None:
         self._attached: dict[str, _Attached] = {}
+        self._device = None if runtime is None else DeviceReader(runtime)
 
     def take(
         self,
@@ -75,9 +83,11 @@ class Incoming:
         """With the payload's dtype and shape, in the frame or in the member's memory.
 
         `unread` is called once, by any thread, when nobody reads there any more; also after an
-        error. ProtocolError if payload, frame and the member's segment disagree. Unavailable if the
-        member took its memory back.
+        error; by settle() where it is a GPU that reads. ProtocolError if payload, frame and the
+        member's segment disagree. Unavailable if the member took its memory back.
         """
+        if payload.device:
+            return self._take_from_gpu(member, payload, frame, unread)
         keeper = _Keeper()
         weakref.finalize(keeper, unread).atexit = False
         dtype = dtype_of(payload.dtype)
@@ -95,13 +105,45 @@ class Incoming:
         flat = torch.from_numpy(np.asarray(keeper))
         return Landed(flat.view(dtype).view(payload.shape), check)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a GPU may still read what nobody here needs: settle() is due again soon."""
+        return self._device is not None and self._device.waits
+
+    def settle(self) -> None:
+        """Say of what GPUs read that they are done, where they are. Never waits."""
+        if self._device is not None:
+            self._device.settle()
+
     def forget(self, name: str) -> None:
-        """Let go of this member's segment. What was taken of it stays readable."""
+        """Let go of this member's memory. What was taken of it stays readable."""
         self._attached.pop(name, None)
+        if self._device is not None:
+            self._device.forget(name)
 
     def close(self) -> None:
-        """Let go of all segments. Idempotent."""
+        """Let go of all memory. Idempotent."""
         self._attached.clear()
+        if self._device is not None:
+            self._device.close()
+
+    def _take_from_gpu(
+        self,
+        member: Member,
+        payload: Payload,
+        frame: memoryview | None,
+        unread: Callable[[], None],
+    ) -> Landed:
+        try:
+            dtype = dtype_of(payload.dtype)
+            _check_size(payload, dtype)
+            if self._device is None or frame is not None or not payload.lent:
+                raise ProtocolError("payload", "memory of a GPU that was not agreed on")
+            flat = self._device.take(member, payload, unread)
+        except ProtocolError:
+            unread()
+            raise
+        return Landed(flat.view(dtype).view(payload.shape))
 
     def _read(self, member: Member, payload: Payload, keeper: _Keeper) -> Callable[[], None]:
         source = self._attach(member)

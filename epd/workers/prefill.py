@@ -55,7 +55,7 @@ class PrefillCore(LanguageCore):
         self._rows = rows
         self._outgoing = outgoing
         self._config = config
-        self._bulk = BulkSender(station.links, outgoing, station.same_host, chunk_bytes)
+        self._bulk = BulkSender(station.links, outgoing, station.route, chunk_bytes)
         self._admits: dict[RequestKey, Admit] = {}
         self._deltas: dict[RequestKey, float] = {}
         self._merged: dict[RequestKey, MultiModalEmbeddingData] = {}

@@ -10,6 +10,7 @@ import torch
 
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.segments import STAMP_BYTES
+from epd.transfer.ways import SHARED
 from epd.types import RequestKey
 from epd.wire.links import Buffer
 from epd.workers.bulk import BulkSender, Chunk
@@ -40,7 +41,7 @@ class Bench:
         self.links = Links()
         self.outgoing = Outgoing(arena_bytes=2 * SLOT_BYTES)
         links: Any = self.links
-        self.bulk = BulkSender(links, self.outgoing, lambda name: True, CHUNK_BYTES)
+        self.bulk = BulkSender(links, self.outgoing, lambda name: SHARED, CHUNK_BYTES)
         self.reads: list[int] = []
 
     def add(self, num: int, *, to: str = "p", key: RequestKey = R) -> None:
