@@ -144,6 +144,12 @@ class WireConfig(Section):
         ge=0,
         description="shared-memory arena per worker, half of it for finished rows; 0 uses TCP",
     )
+    device_bytes: int = Field(
+        256 * MIB,
+        ge=0,
+        description="GPU memory per worker that workers of the same machine read through CUDA IPC, "
+        "half of it for finished rows; 0 uses shared memory",
+    )
     heartbeat_s: float = Field(0.5, gt=0, description="gateway to worker")
     dead_after_s: float = Field(5.0, gt=0, description="silence after which a peer is dead")
     resolve_s: float = Field(

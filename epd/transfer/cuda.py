@@ -26,10 +26,11 @@ class _Handle(ctypes.Structure):
 
 
 class CudaRuntime:
-    """torch's current device."""
+    """One GPU. `device` as torch names it, "cuda" for its current one."""
 
-    def __init__(self) -> None:
-        self._index = torch.cuda.current_device()
+    def __init__(self, device: str) -> None:
+        index = torch.device(device).index
+        self._index: int = torch.cuda.current_device() if index is None else index
         self._driver = _driver()
         self._copies = torch.cuda.Stream(self._index)
         indices = [self._index]

@@ -63,7 +63,7 @@ class DeviceArena:
         return self._lending.in_use
 
     def keep(self, tensor: torch.Tensor) -> torch.Tensor | None:
-        """A copy that can be read from elsewhere, for as long as it lives. None: there is no room."""
+        """A copy that others can read, for as long as it lives. None: there is no room."""
         slot = self._lending.keep(tensor.nbytes) if tensor.nbytes else None
         if slot is None:
             return None
@@ -81,9 +81,7 @@ class DeviceArena:
         offset = self._runtime.offset(self._memory, tensor)
         return offset if self._lending.kept_at(offset) is not None else None
 
-    def stage(
-        self, tensor: torch.Tensor, *, dtype: str, to: str, lease: str
-    ) -> Payload | None:
+    def stage(self, tensor: torch.Tensor, *, dtype: str, to: str, lease: str) -> Payload | None:
         """Where a reader finds the tensor. None: there is no room now."""
         self._reap()
         self._leases[to] = lease

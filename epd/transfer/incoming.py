@@ -66,12 +66,17 @@ class _Attached:
 class Incoming:
     """Everything that this process receives. Not thread-safe.
 
-    With a `runtime`, what members lend of their GPUs' memory is read where it is.
+    With a `runtime`, what members lend of their GPUs' memory is read where it is; `lease` tells
+    them as long as that may be.
     """
 
     def __init__(self, runtime: DeviceRuntime | None = None) -> None:
         self._attached: dict[str, _Attached] = {}
         self._device = None if runtime is None else DeviceReader(runtime)
+        self._runtime = runtime
+        self.lease = ""
+        if runtime is not None:
+            self.lease, self._lease_file = segments.lease()
 
     def take(
         self,
@@ -122,10 +127,15 @@ class Incoming:
             self._device.forget(name)
 
     def close(self) -> None:
-        """Let go of all memory. Idempotent."""
+        """Let go of all memory; a GPU finishes what it reads. Idempotent."""
         self._attached.clear()
-        if self._device is not None:
-            self._device.close()
+        if self._device is None or self._runtime is None or not self.lease:
+            return
+        self._runtime.mark().wait()
+        self._device.settle()
+        self._device.close()
+        segments.remove(self.lease, self._lease_file)
+        self.lease = ""
 
     def _take_from_gpu(
         self,

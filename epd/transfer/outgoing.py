@@ -170,7 +170,7 @@ class Outgoing:
         return Staged(payload=payload, frame=None, mark=mark)
 
     def _as_frame(self, tensor: torch.Tensor, dtype: str) -> Staged:
-        """Not copied where that can be helped: the frame keeps its memory alive until it is sent."""
+        """Not copied where that can be helped: the frame keeps its memory until it is sent."""
         payload = Payload(dtype=dtype, shape=tuple(tensor.shape), nbytes=tensor.nbytes)
         tensor, mark = tensor.detach(), None
         if self._runtime is not None and tensor.nbytes and not self._on_host(tensor):

@@ -40,4 +40,4 @@ def route(sender: Member, receiver: Member) -> Route:
     ours, theirs = sender.gpu, receiver.gpu
     if ours is not None and theirs is not None and ours.handle and ours.device in theirs.reaches:
         return Route(Way.CUDA_IPC, theirs.lease)
-    return SHARED
+    return SHARED if sender.segment else FRAMES

@@ -110,11 +110,17 @@ class LanguageCore:
     A subclass fills `_handlers` (by message) and adds to `_actions` (by instruction).
     """
 
-    def __init__(self, station: Station, engine: Engine, kv: KvSender | KvReceiver) -> None:
+    def __init__(
+        self,
+        station: Station,
+        engine: Engine,
+        kv: KvSender | KvReceiver,
+        incoming: Incoming | None = None,
+    ) -> None:
         self._station = station
         self._engine = engine
         self._held = kv
-        self._incoming = Incoming()
+        self._incoming = Incoming() if incoming is None else incoming
         self._unread: deque[tuple[str, Any]] = deque()  # who is to hear it, and how
         self._admission = Admission(engine, station)
         self._deadlines: Deadlines[RequestKey] = Deadlines()
@@ -168,6 +174,7 @@ class LanguageCore:
 
     def _give_back(self) -> None:
         """Peers whose memory nobody here reads any more are told."""
+        self._incoming.settle()
         while self._unread:
             self._station.send(*self._unread.popleft())
 

@@ -127,6 +127,8 @@ class _Sizes:
             return []
         queues = STAGED_CHUNKS * wire.chunk_bytes
         needs = [Need(name="queues", num_bytes=queues, settings=("wire.chunk_bytes",))]
+        if role in ("encode", "prefill") and self._compute is Where.DEVICE:
+            needs.append(self._computing("device arena", wire.device_bytes, "wire.device_bytes"))
         if role in ("encode", "prefill"):
             needs.append(
                 Need(

@@ -20,9 +20,11 @@ from epd.models.placement import resolve_device, resolve_dtype
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import load_towers
 from epd.prompt import tokenizer_json
+from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
+from epd.transfer.runtime import DeviceRuntime
 from epd.transfer.segments import host_id
-from epd.types import Member, Stage
+from epd.types import Gpu, Member, Stage
 from epd.wire.inbox import Inbox
 from epd.wire.inproc_links import Hub, InprocLinks
 from epd.wire.links import Links
@@ -141,9 +143,8 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
     sink = _SeatInbox(build.inbox)
     pulse = Pulse()
     links = _links(build, name, sink, pulse)
-    shm = config.wire.shm_bytes if len(build.roles) == 1 and role in ("encode", "prefill") else 0
-    outgoing = Outgoing(arena_bytes=shm)
-    make, facts = _core(build, role, sink, outgoing)
+    ends = _ends(build, role)
+    make, facts = _core(build, role, sink, ends)
     member = Member(
         name=name,
         incarnation=links.incarnation,
@@ -152,8 +153,9 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
         bulk=links.bulk,
         host=host_id(),
         pool=_pool(build),
-        segment=outgoing.segment,
+        segment=ends.outgoing.segment,
         pid=os.getpid(),
+        gpu=ends.gpu,
         **facts,
     )
     register = Register(member=member, fingerprint=_fingerprint(build), via="")
@@ -170,6 +172,41 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
     station.attach(core)
     sink.seat = Seat(links, pulse, station, core)
     return sink.seat
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What a seat sends tensors from and reads them with."""
+
+    outgoing: Outgoing
+    incoming: Incoming
+    runtime: DeviceRuntime | None
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """What others may know of this process's GPU."""
+        lends, reads = self.outgoing.handle, self.incoming.lease
+        if self.runtime is None or not (lends or reads):
+            return None
+        reaches = self.runtime.reaches if reads else ()
+        return Gpu(device=self.runtime.device, reaches=reaches, lease=reads, handle=lends)
+
+
+def _ends(build: _Build, role: str) -> _Ends:
+    """Seats of one process share memory anyway; only senders lend any to other processes."""
+    wire, alone = build.config.wire, len(build.roles) == 1
+    sends, reads = alone and role in ("encode", "prefill"), alone and role != "encode"
+    runtime = None
+    if build.device.startswith("cuda"):
+        from epd.transfer.cuda import CudaRuntime
+
+        runtime = CudaRuntime(build.device)
+    outgoing = Outgoing(
+        arena_bytes=wire.shm_bytes if sends else 0,
+        runtime=runtime,
+        device_bytes=wire.device_bytes if sends else 0,
+    )
+    return _Ends(outgoing, Incoming(runtime if reads and wire.device_bytes else None), runtime)
 
 
 def _links(build: _Build, name: str, sink: _SeatInbox, pulse: Pulse) -> Links:
@@ -194,11 +231,11 @@ def _pool(build: _Build) -> str:
 
 
 def _core(
-    build: _Build, role: str, sink: _SeatInbox, outgoing: Outgoing
+    build: _Build, role: str, sink: _SeatInbox, ends: _Ends
 ) -> tuple[Callable[[Station], Core], dict[str, Any]]:
     """How to make the core once its station exists, and what its Member says of it."""
     if role == "encode":
-        return _encode(build, sink, outgoing)
+        return _encode(build, sink, ends.outgoing)
     model = load_language(
         build.checkpoint, device=build.device, dtype=build.dtype, cache=_cache(build.config)
     )
@@ -210,11 +247,13 @@ def _core(
     if role == "decode":
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
         kv = KvReceiver(model.num_layers, window)
-        return lambda station: DecodeCore(station, engine, kv), facts
+        return lambda station: DecodeCore(station, engine, kv, ends.incoming), facts
     rows = RowReceiver(build.config.language.rows_bytes, PULL_BYTES)
     chunk = build.config.wire.chunk_bytes
     language = build.config.language
-    return lambda s: PrefillCore(s, model, engine, rows, outgoing, chunk, language), facts
+    return lambda s: PrefillCore(
+        s, model, engine, rows, ends.outgoing, chunk, language, ends.incoming
+    ), facts
 
 
 def _grammars(checkpoint: Checkpoint) -> Grammars:
