@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from epd.errors import InternalError
+
 P = TypeVar("P")
 
 
@@ -47,12 +49,53 @@ class PagedBatch:
         return sum(sequence.num_new for sequence in self.sequences)
 
 
+@dataclass(frozen=True, slots=True)
+class SingleTokens:
+    """A batch in which every sequence has one new token, for kernels that find their own slots.
+
+    `tables` [sequences, blocks] and `lengths` [sequences], the new token counted, are int32: on
+    the CPU for one step, or on the pages' device, in memory that stays where it is, for many (see
+    AttentionBackend.decode_plan). What stands behind the last block of a sequence in its table is
+    never followed.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    block_size: int
+    tables: torch.Tensor
+    lengths: torch.Tensor
+
+    @property
+    def num_new(self) -> int:
+        """Tokens in the packed forward."""
+        return len(self.lengths)
+
+
 class AttentionBackend(ABC, Generic[P]):
     """Causal attention over paged keys and values. Each backend types its own plan."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the configuration calls it."""
+
+    @property
+    def capturable(self) -> bool:
+        """May a decode step be captured in a CUDA graph, with decode_plan()?"""
+        return False
 
     @abstractmethod
     def plan(self, batch: PagedBatch) -> P:
         """Everything that is equal for all layers of one step, tensors on the pages' device."""
+
+    def decode_plan(self, tokens: SingleTokens) -> P:
+        """A plan over `tables` and `lengths` on the device, read anew whenever forward() runs.
+
+        Neither this nor forward() with it looks at their values on the host, so a captured forward
+        may be replayed with others: grids and shapes depend on the tensors' shapes alone. A
+        sequence of length 0 stands for nothing: nothing is written for it, its output is 0.
+        """
+        raise InternalError(f"a decode step of the attention backend {self.name} is not capturable")
 
     @abstractmethod
     def forward(
@@ -71,30 +114,18 @@ class AttentionBackend(ABC, Generic[P]):
         Returns [T, heads, head_dim].
         """
 
-    def bind(self, batch: PagedBatch) -> StepAttention[P]:
-        """The batch of a step together with who can read its plan."""
+    def bind(self, batch: PagedBatch | SingleTokens) -> StepAttention[P]:
+        """The batch of a step together with who can read its plan.
+
+        SingleTokens, on the device, where the step is to be captured.
+        """
         return StepAttention(self, batch)
-
-
-@dataclass(frozen=True, slots=True)
-class SingleTokens:
-    """A batch in which every sequence has one new token, for kernels that find their own slots.
-
-    `tables` [sequences, blocks of the longest] and `lengths` [sequences], the new token counted,
-    are int32 on the CPU; a shorter sequence's table ends with zeros.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    block_size: int
-    tables: torch.Tensor
-    lengths: torch.Tensor
 
 
 class StepAttention(Generic[P]):
     """Attention of one step: what travels through the model as the keyword `plan`."""
 
-    def __init__(self, backend: AttentionBackend[P], batch: PagedBatch) -> None:
+    def __init__(self, backend: AttentionBackend[P], batch: PagedBatch | SingleTokens) -> None:
         self.num_new = batch.num_new
         self._backend = backend
         self._batch = batch
@@ -102,25 +133,15 @@ class StepAttention(Generic[P]):
     @cached_property
     def _plan(self) -> P:
         """Made by the first layer that asks: a step of single tokens may never need it."""
+        if isinstance(self._batch, SingleTokens):
+            return self._backend.decode_plan(self._batch)
         return self._backend.plan(self._batch)
 
     def single_tokens(self) -> SingleTokens | None:
-        """None where any sequence has more than one new token."""
-        batch = self._batch
-        if any(sequence.num_new != 1 for sequence in batch.sequences):
-            return None
-        lengths = [sequence.kv_len for sequence in batch.sequences]
-        width = -(-max(lengths) // batch.block_size)
-        tables = [list(sequence.blocks[:width]) for sequence in batch.sequences]
-        return SingleTokens(
-            keys=batch.keys,
-            values=batch.values,
-            block_size=batch.block_size,
-            tables=torch.tensor(
-                [table + [0] * (width - len(table)) for table in tables], dtype=torch.int32
-            ),
-            lengths=torch.tensor(lengths, dtype=torch.int32),
-        )
+        """On the CPU. None where any sequence has more than one new token."""
+        if isinstance(self._batch, SingleTokens):
+            return self._batch if self._batch.lengths.device.type == "cpu" else None
+        return single_tokens(self._batch)
 
     def attend(
         self,
@@ -135,3 +156,25 @@ class StepAttention(Generic[P]):
         return self._backend.forward(
             query, key, value, layer=layer, scaling=scaling, plan=self._plan
         )
+
+
+def single_tokens(batch: PagedBatch) -> SingleTokens | None:
+    """The batch in that form, on the CPU; None where any sequence has more than one new token.
+
+    A table is as wide as the longest sequence needs; a shorter one ends with zeros.
+    """
+    if any(sequence.num_new != 1 for sequence in batch.sequences):
+        return None
+    tables, lengths = tables_and_lengths(batch)
+    return SingleTokens(batch.keys, batch.values, batch.block_size, tables, lengths)
+
+
+def tables_and_lengths(batch: PagedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """[sequences, blocks of the longest], shorter ones end with zeros, and [sequences]: int32."""
+    lengths = [sequence.kv_len for sequence in batch.sequences]
+    width = -(-max(lengths) // batch.block_size)
+    tables = [list(sequence.blocks[:width]) for sequence in batch.sequences]
+    return (
+        torch.tensor([table + [0] * (width - len(table)) for table in tables], dtype=torch.int32),
+        torch.tensor(lengths, dtype=torch.int32),
+    )

@@ -62,6 +62,8 @@ class SdpaPlan:
 class SdpaBackend(AttentionBackend[SdpaPlan]):
     """The reference backend."""
 
+    name = "sdpa"
+
     def plan(self, batch: PagedBatch) -> SdpaPlan:
         """Block tables become slot numbers, once for all layers."""
         single: list[tuple[int, PagedSequence]] = []
