@@ -126,6 +126,13 @@ class LanguageConfig(Section):
     compiled: bool = Field(
         True, description="compile decode steps of known bfloat16 models for this CPU"
     )
+    cuda_graphs: bool = Field(
+        True, description="on a GPU, record decode steps at start where attention can be recorded"
+    )
+    ahead: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="plan the next decode step while one computes; auto: on a GPU",
+    )
     max_context: int | None = Field(
         None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"
     )

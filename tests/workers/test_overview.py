@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from epd.cli.operator import HEAD, overview
 from epd.cluster import Membership
@@ -47,7 +48,7 @@ def test_the_way_between_two_workers_is_shown() -> None:
     membership = Membership({})
     found = Overview(membership)
     gpu = Gpu(device="GPU-1", reaches=("GPU-1",), lease="l", handle=b"h")
-    here = {"host": "a", "segment": "s", "pool": "p"}
+    here: dict[str, Any] = {"host": "a", "segment": "s", "pool": "p"}
     for member in (
         replace(encode(pool="p"), **here, gpu=gpu),
         replace(prefill("P", pool="p"), **here, gpu=gpu),
