@@ -94,7 +94,9 @@ class Runner:
             if launched.told:
                 self._sampler.chosen(names, outcome.ids)
             measured = launched.measured
-            outcome.logprobs = launched.sampled.logprobs(measured and measured.read())
+            outcome.logprobs = launched.sampled.logprobs(
+                None if measured is None else measured.read()
+            )
         self._phases.ended("sample")
         return outcome
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+_cuda: Any = torch.cuda  # much of it is untyped
 _BUFFERS = 3  # one is filled, one is on its way, one is computed with
 
 
@@ -66,8 +67,8 @@ class _Buffer:
     def __init__(self, device: torch.device, size: int) -> None:
         self.host = torch.empty(size, dtype=torch.int64, pin_memory=True)
         self.there = torch.empty(size, dtype=torch.int64, device=device)
-        self.copied: Any = torch.cuda.Event()
-        self.used: Any = torch.cuda.Event()
+        self.copied = _cuda.Event()
+        self.used = _cuda.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class CudaStaging:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._copies: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._copies = _cuda.Stream(device)
         self._buffers: list[_Buffer | None] = [None] * _BUFFERS
         self._next = 0
         self._last: _Buffer | None = None
@@ -106,13 +107,13 @@ class CudaStaging:
             buffer.copied.record(self._copies)
         ours.wait_event(buffer.copied)
         self._last = buffer
-        return list(buffer.there[:total].split(sizes))
+        return list(torch.split(buffer.there[:total], sizes))
 
     def fetch(self, values: torch.Tensor) -> Fetched:
         """See Staging."""
         there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         self._copies.wait_stream(torch.cuda.current_stream(self._device))
-        come: Any = torch.cuda.Event()
+        come = _cuda.Event()
         with torch.cuda.stream(self._copies):
             there.copy_(values, non_blocking=True)
             come.record(self._copies)

@@ -18,6 +18,8 @@ from epd.transfer.runtime import HANDLE_BYTES, Mark, Memory
 
 LAZY_PEER_ACCESS: Final = 1
 
+_cuda: Any = torch.cuda  # much of it is untyped
+
 
 class _Handle(ctypes.Structure):
     """CUipcMemHandle, which the driver takes by value."""
@@ -32,7 +34,7 @@ class CudaRuntime:
         index = torch.device(device).index
         self._index: int = torch.cuda.current_device() if index is None else index
         self._driver = _driver()
-        self._copies = torch.cuda.Stream(self._index)
+        self._copies = _cuda.Stream(self._index)
         indices = [self._index]
         for other in range(torch.cuda.device_count()):
             if other != self._index and torch.cuda.can_device_access_peer(self._index, other):
@@ -59,7 +61,7 @@ class CudaRuntime:
             raise ConfigError(
                 f"no {num_bytes} bytes on the GPU for wire.device_bytes (CUDA error {code})"
             )
-        event = torch.cuda.Event(interprocess=True)
+        event = _cuda.Event(interprocess=True)
         memory = Memory(self.device, num_bytes, address.value, event)
         self.sign(memory)
         return memory
@@ -94,7 +96,7 @@ class CudaRuntime:
                 raise ProtocolError(
                     "device memory", f"CUDA error {code} opening it; set wire.device_bytes to 0"
                 )
-            opened = torch.cuda.Event.from_ipc_handle(torch.device("cuda", index), event)
+            opened = _cuda.Event.from_ipc_handle(torch.device("cuda", index), event)
         return Memory(device, num_bytes, address.value, opened)
 
     def close(self, memory: Memory) -> None:
@@ -132,13 +134,13 @@ class CudaRuntime:
 
     def mark(self) -> Mark:
         """See DeviceRuntime."""
-        event = torch.cuda.Event()
+        event = _cuda.Event()
         event.record(torch.cuda.current_stream(self._index))
         return _EventMark(event)
 
     def pin(self, memory: torch.Tensor) -> None:
         """See DeviceRuntime."""
-        code = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)
+        code = _cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)
         if int(code):
             raise ConfigError(
                 f"{memory.nbytes} bytes of shared memory cannot be locked for the GPU "
@@ -147,7 +149,7 @@ class CudaRuntime:
 
     def unpin(self, memory: torch.Tensor) -> None:
         """See DeviceRuntime."""
-        torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
+        _cuda.cudart().cudaHostUnregister(memory.data_ptr())
 
     def host_bytes(self, num_bytes: int) -> torch.Tensor:
         """From torch's pool of pinned memory, which waits for copies before it lends it again."""
@@ -156,7 +158,7 @@ class CudaRuntime:
     def download(self, source: torch.Tensor, to: torch.Tensor) -> Mark:
         """See DeviceRuntime."""
         self._copies.wait_stream(torch.cuda.current_stream(self._index))
-        event = torch.cuda.Event()
+        event = _cuda.Event()
         with torch.cuda.stream(self._copies):
             to.copy_(source, non_blocking=True)
             event.record(self._copies)
@@ -165,7 +167,7 @@ class CudaRuntime:
 
 
 class _EventMark:
-    def __init__(self, event: torch.cuda.Event) -> None:
+    def __init__(self, event: Any) -> None:
         self._event = event
 
     def done(self) -> bool:

@@ -43,6 +43,9 @@ SAMPLED_BYTES = 64
 RANKED_BYTES = 8
 """Per logit of a prompt whose logprobs are asked for: in single precision, and exponentiated."""
 
+GRAPHS_BASE = 256 * MIB
+"""Of all recorded decode steps together, for their kernels' arguments; assumed, not measured."""
+
 RANKED_LOGITS = 1 << 24
 """The engine makes no more of these at once."""
 
@@ -185,6 +188,7 @@ class _Sizes:
             self._kv_cache(),
             self._computing("activations", self._step(), "language.max_step_tokens"),
             self._computing("sampling", self._sampling(), "language.max_running"),
+            *self._graphs(role),
             Need(name="grammars", num_bytes=_grammars(self._checkpoint)),
         ]
         if role != "prefill":
@@ -217,6 +221,16 @@ class _Sizes:
     def _sampling(self) -> int:
         logits = self._config.language.max_running * self._checkpoint.vocab_size
         return logits * (self._item_bytes + SAMPLED_BYTES)
+
+    def _graphs(self, role: str) -> list[Need]:
+        """What recorded decode steps compute in; they share it."""
+        language, text = self._config.language, text_size(self._checkpoint)
+        if role == "prefill" or self._compute is Where.HOST or not language.cuda_graphs:
+            return []
+        width = max(text.hidden, text.heads * text.head_dim)
+        values = KEPT_ACTIVATIONS * width + 3 * text.intermediate + self._checkpoint.vocab_size
+        num_bytes = GRAPHS_BASE + language.max_running * values * self._item_bytes
+        return [self._computing("decode graphs", num_bytes, "language.cuda_graphs")]
 
     def _ranking(self) -> int:
         logits = self._config.language.max_step_tokens * self._checkpoint.vocab_size

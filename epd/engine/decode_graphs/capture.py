@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+_cuda: Any = torch.cuda  # much of it is untyped
 _WARM_UPS = 2  # kernels are compiled and chosen in the first, workspaces are there in the second
 
 
@@ -34,13 +35,13 @@ class CudaCapture:
     def record(self, run: Callable[[], torch.Tensor]) -> Recorded:
         """See Capture."""
         ours = torch.cuda.current_stream(self._device)
-        beside: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        beside = _cuda.Stream(self._device)
         beside.wait_stream(ours)
         with torch.cuda.stream(beside):
             for _ in range(_WARM_UPS):
                 run()
         ours.wait_stream(beside)
-        graph: Any = torch.cuda.CUDAGraph()
+        graph = _cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=beside):
             out = run()
         self._pool = graph.pool()
