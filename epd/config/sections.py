@@ -92,6 +92,11 @@ class EncodeConfig(Section):
     )
     intake_threads: int = Field(2, ge=1, description="items decoded and preprocessed at once")
     overlap: bool = Field(True, description="decode and preprocess items while the towers run")
+    preprocess_on: Literal["cpu", "device"] = Field(
+        "cpu",
+        description="where pictures and frames are resized and normalised: with PIL on the CPU, as "
+        "references are, or with torchvision on the worker's device (Qwen families)",
+    )
     decoders: int = Field(2, ge=1, description="processes that decode media")
     cache_bytes: int = Field(
         256 * MIB, ge=0, description="rows kept for items that come again; 0 keeps none"

@@ -162,11 +162,7 @@ class _Sizes:
             self._computing(
                 "tower activations", patches * values * item, "encode.max_batch_patches"
             ),
-            Need(
-                name="pixels",
-                num_bytes=encode.prepared_bytes,
-                settings=("encode.prepared_bytes",),
-            ),
+            self._computing("pixels", encode.prepared_bytes, "encode.prepared_bytes"),
             Need(
                 name="files",
                 num_bytes=files,

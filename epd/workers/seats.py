@@ -219,11 +219,14 @@ def _links(build: _Build, name: str, sink: _SeatInbox, pulse: Pulse) -> Links:
 
 
 def _fingerprint(build: _Build) -> dict[str, str]:
-    return {
+    found = {
         **build.checkpoint.fingerprint(),
         "protocol": str(PROTOCOL_VERSION),
         "dtype": build.dtype,
     }
+    if build.config.encode.preprocess_on == "device":  # rows differ a little, see docs/models.md
+        found["pictures"] = build.device.partition(":")[0]
+    return found
 
 
 def _pool(build: _Build) -> str:
@@ -276,7 +279,11 @@ def _encode(
     config = build.config
     modalities = config.encode.modalities or build.checkpoint.spec.modalities
     towers = load_towers(
-        build.checkpoint, modalities=modalities, device=build.device, dtype=build.dtype
+        build.checkpoint,
+        modalities=modalities,
+        device=build.device,
+        dtype=build.dtype,
+        pictures_on=build.device if config.encode.preprocess_on == "device" else None,
     )
     encoder = Encoder(
         towers, config.encode, config.media, _pool(build), sink.put_local, outgoing.keep
