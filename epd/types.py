@@ -317,13 +317,26 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """What a process tells other hosts that read its shared-memory arena over the network.
+
+    `metadata` describes it to NIXL. One that lends nothing, and only reads, has no `num_bytes`.
+    """
+
+    metadata: bytes
+    address: int = 0
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One registered process role as the membership table knows it.
 
     `control` and `bulk` are addresses that its two ROUTER sockets are bound to. `host` is equal for
     processes that can share memory. `segment` names its shared-memory arena ("" for none).
     Language workers say their `kv_tokens` and `max_context`, encode workers their `modalities`.
-    `gpu` is None where memory of a GPU is neither lent nor read.
+    `gpu` is None where memory of a GPU is neither lent nor read, `remote` where none is between
+    hosts.
     """
 
     name: str
@@ -339,3 +352,4 @@ class Member:
     max_context: int = 0
     pid: int = 0
     gpu: Gpu | None = None
+    remote: Remote | None = None

@@ -162,6 +162,11 @@ class WireConfig(Section):
         description="GPU memory per worker that workers of the same machine read through CUDA IPC, "
         "half of it for finished rows; 0 uses shared memory",
     )
+    nixl: bool = Field(
+        False,
+        description="between hosts, read rows and KV with NIXL (an extra), which neither encrypts "
+        "nor asks who reads; needs shm_bytes",
+    )
     heartbeat_s: float = Field(0.5, gt=0, description="gateway to worker")
     dead_after_s: float = Field(5.0, gt=0, description="silence after which a peer is dead")
     resolve_s: float = Field(

@@ -23,8 +23,9 @@ from epd.errors import ProtocolError, Unavailable
 from epd.transfer import segments
 from epd.transfer.cuda_ipc import DeviceReader
 from epd.transfer.dtypes import dtype_of
+from epd.transfer.nixl import Pull, RemoteReader
 from epd.transfer.runtime import DeviceRuntime
-from epd.types import Member
+from epd.types import Member, Remote
 from epd.wire.messages import Payload
 
 MAX_DIMS: Final = 8
@@ -70,10 +71,15 @@ class Incoming:
     them as long as that may be.
     """
 
-    def __init__(self, runtime: DeviceRuntime | None = None) -> None:
+    def __init__(
+        self, runtime: DeviceRuntime | None = None, reader: RemoteReader | None = None
+    ) -> None:
         self._attached: dict[str, _Attached] = {}
         self._device = None if runtime is None else DeviceReader(runtime)
         self._runtime = runtime
+        self._reader = reader
+        self._pulls: list[Pull] = []
+        self._abandoned: list[Pull] = []
         self.lease = ""
         if runtime is not None:
             self.lease, self._lease_file = segments.lease()
@@ -91,6 +97,8 @@ class Incoming:
         error; by settle() where it is a GPU that reads. ProtocolError if payload, frame and the
         member's segment disagree. Unavailable if the member took its memory back.
         """
+        if payload.remote:
+            return self._take_pulled(member, payload, unread)
         if payload.device:
             return self._take_from_gpu(member, payload, frame, unread)
         keeper = _Keeper()
@@ -112,17 +120,64 @@ class Incoming:
 
     @property
     def waits(self) -> bool:
-        """Whether a GPU may still read what nobody here needs: settle() is due again soon."""
-        return self._device is not None and self._device.waits
+        """Whether settle() is due again soon: a GPU reads, or bytes are pulled from other hosts."""
+        reads = self._device is not None and self._device.waits
+        return reads or bool(self._pulls or self._abandoned)
 
     def settle(self) -> None:
         """Say of what GPUs read that they are done, where they are. Never waits."""
         if self._device is not None:
             self._device.settle()
+        if self._reader is not None:
+            for pull in [pull for pull in self._abandoned if self._reader.advance(pull)]:
+                self._abandoned.remove(pull)
+                self._reader.drop(pull)
+
+    @property
+    def remote(self) -> Remote | None:
+        """Tells members of other hosts whether what they lend is read here."""
+        return None if self._reader is None else Remote(metadata=self._reader.metadata)
+
+    def arrived(self, member: Member, payload: Payload) -> bool:
+        """Whether take() has something to say now; asked again, until it has, after it said no."""
+        if not payload.remote or self._reader is None:
+            return True
+        pull = self._pull_of(member.name, payload)
+        if pull is None:
+            pull = self._reader.begin(member, payload)
+            self._pulls.append(pull)
+        return self._reader.advance(pull)
+
+    def discard(self, name: str, payload: Payload) -> None:
+        """What arrived() spoke of is not needed, if take() has not got it already."""
+        pull = self._pull_of(name, payload)
+        if pull is not None:
+            self._pulls.remove(pull)
+            self._abandoned.append(pull)
+            self.settle()
+
+    def _pull_of(self, name: str, payload: Payload) -> Pull | None:
+        found = (p for p in self._pulls if p.member.name == name and p.payload == payload)
+        return next(found, None)
+
+    def _take_pulled(self, member: Member, payload: Payload, unread: Callable[[], None]) -> Landed:
+        pull = self._pull_of(member.name, payload)
+        try:
+            if pull is None or self._reader is None:
+                raise ProtocolError("payload", "memory of another host that was not agreed on")
+            self._pulls.remove(pull)
+            dtype = dtype_of(payload.dtype)
+            _check_size(payload, dtype)
+            return Landed(self._reader.take(pull).view(dtype).view(payload.shape))
+        finally:
+            unread()
 
     def forget(self, name: str) -> None:
         """Let go of this member's memory. What was taken of it stays readable."""
         self._attached.pop(name, None)
+        gone = [pull for pull in self._pulls if pull.member.name == name]
+        self._pulls = [pull for pull in self._pulls if pull not in gone]
+        self._abandoned += gone
         if self._device is not None:
             self._device.forget(name)
 

@@ -25,8 +25,10 @@ from epd.transfer.arena import Arena, Slot
 from epd.transfer.cuda_ipc import DeviceArena
 from epd.transfer.dtypes import name_of
 from epd.transfer.lending import Kept, Lending
+from epd.transfer.nixl import RemoteAgent
 from epd.transfer.runtime import DeviceRuntime, Mark
 from epd.transfer.ways import Route, Way
+from epd.types import Remote
 from epd.wire.messages import Payload
 
 SHARES: Final = 8
@@ -54,11 +56,17 @@ class Outgoing:
     """The arenas of one process. Not thread-safe: its owner calls it from one thread.
 
     Receivers are called by any string that is the same in stage(), give_back() and peer_lost().
-    With a `runtime`, tensors may be on its GPU, and `device_bytes` of its memory are lent.
+    With a `runtime`, tensors may be on its GPU, and `device_bytes` of its memory are lent. With an
+    `agent`, other hosts read the arena; `remote` tells them how.
     """
 
     def __init__(
-        self, *, arena_bytes: int, runtime: DeviceRuntime | None = None, device_bytes: int = 0
+        self,
+        *,
+        arena_bytes: int,
+        runtime: DeviceRuntime | None = None,
+        device_bytes: int = 0,
+        agent: RemoteAgent | None = None,
     ) -> None:
         self.segment = ""
         self.ignored = 0  # give-backs of slots that were not lent to who gave them back
@@ -71,6 +79,12 @@ class Outgoing:
             self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
             if runtime is not None:
                 runtime.pin(self._bytes)
+        self.remote: Remote | None = None
+        self._agent = agent  # the arena can be read as long as it lives
+        if agent is not None and self.segment:
+            agent.register(self._bytes)
+            address = self._bytes.data_ptr()
+            self.remote = Remote(metadata=agent.metadata, address=address, num_bytes=arena_bytes)
         self._device: DeviceArena | None = None
         if runtime is not None and device_bytes > 0:
             self._device = DeviceArena(runtime, device_bytes, numbers)
@@ -143,9 +157,9 @@ class Outgoing:
             return None if payload is None else Staged(payload=payload, frame=None)
         if not self._lending.arena.could_fit(segments.STAMP_BYTES + tensor.nbytes):
             return self._as_frame(tensor, dtype)
-        return self._as_slot(tensor, dtype, to)
+        return self._as_slot(tensor, dtype, to, remote=route.way is Way.NIXL)
 
-    def _as_slot(self, tensor: torch.Tensor, dtype: str, to: str) -> Staged | None:
+    def _as_slot(self, tensor: torch.Tensor, dtype: str, to: str, *, remote: bool) -> Staged | None:
         kept, mark = self._kept_of(tensor), None
         if kept is not None:
             slot, kept_at = kept.slot, kept.slot.offset
@@ -166,6 +180,7 @@ class Outgoing:
             slot=slot.number,
             offset=offset,
             kept_at=kept_at,
+            remote=remote,
         )
         return Staged(payload=payload, frame=None, mark=mark)
 

@@ -15,6 +15,7 @@ class Way(Enum):
     FRAMES = "frames"  # over ZeroMQ
     SHARED = "shared memory"
     CUDA_IPC = "cuda_ipc"  # read where it is, in the sender's GPU
+    NIXL = "nixl"  # read over the network from the sender's shared memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Route:
 
 
 FRAMES: Final = Route(Way.FRAMES)
+NIXL: Final = Route(Way.NIXL)
 SHARED: Final = Route(Way.SHARED)
 
 
@@ -33,10 +35,12 @@ def route(sender: Member, receiver: Member) -> Route:
     """The fastest that both can take.
 
     CUDA IPC where they are on one host, the sender lends memory of its GPU and the receiver said
-    that it reaches that GPU; otherwise shared memory on one host, and frames between hosts.
+    that it reaches that GPU; otherwise shared memory on one host. Between hosts NIXL where both
+    have it, else frames.
     """
     if sender.host != receiver.host:
-        return FRAMES
+        lends = sender.remote is not None and sender.remote.num_bytes > 0
+        return NIXL if lends and receiver.remote is not None else FRAMES
     ours, theirs = sender.gpu, receiver.gpu
     if ours is not None and theirs is not None and ours.handle and ours.device in theirs.reaches:
         return Route(Way.CUDA_IPC, theirs.lease)

@@ -98,6 +98,7 @@ class DecodeCore(LanguageCore):
 
     def step(self) -> None:
         """One forward."""
+        self._take_arrived()
         self._end_late()
         self._give_back()
         if self._engine.has_work:

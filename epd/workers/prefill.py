@@ -176,6 +176,7 @@ class PrefillCore(LanguageCore):
     def step(self) -> None:
         """Send what can be sent, then one forward."""
         self._bulk.pump()
+        self._take_arrived()
         self._end_late()
         self._give_back()
         if self._engine.has_work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import load_towers
 from epd.prompt import tokenizer_json
 from epd.transfer.incoming import Incoming
+from epd.transfer.nixl import NixlAgent, RemoteReader
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.runtime import DeviceRuntime
 from epd.transfer.segments import host_id
@@ -43,6 +45,7 @@ from epd.workers.station import Station
 FULL_RETRY_S = 0.01
 PULL_BYTES = 16 << 20
 KV_WINDOW_BYTES = 32 << 20
+MIN_PULLED_BYTES = 32 << 20
 
 STAGES: dict[str, tuple[Stage, ...]] = {
     "encode": (Stage.ENCODE,),
@@ -156,6 +159,7 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
         segment=ends.outgoing.segment,
         pid=os.getpid(),
         gpu=ends.gpu,
+        remote=ends.outgoing.remote or ends.incoming.remote,
         **facts,
     )
     register = Register(member=member, fingerprint=_fingerprint(build), via="")
@@ -201,12 +205,18 @@ def _ends(build: _Build, role: str) -> _Ends:
         from epd.transfer.cuda import CudaRuntime
 
         runtime = CudaRuntime(build.device)
+    agent = NixlAgent(f"{role}-{secrets.token_hex(8)}") if wire.nixl and alone else None
     outgoing = Outgoing(
         arena_bytes=wire.shm_bytes if sends else 0,
         runtime=runtime,
         device_bytes=wire.device_bytes if sends else 0,
+        agent=agent if sends else None,
     )
-    return _Ends(outgoing, Incoming(runtime if reads and wire.device_bytes else None), runtime)
+    reader = None
+    if agent is not None and reads:
+        reader = RemoteReader(agent, max(MIN_PULLED_BYTES, wire.shm_bytes))
+    incoming = Incoming(runtime if reads and wire.device_bytes else None, reader)
+    return _Ends(outgoing, incoming, runtime)
 
 
 def _links(build: _Build, name: str, sink: _SeatInbox, pulse: Pulse) -> Links:

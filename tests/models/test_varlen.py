@@ -19,7 +19,7 @@ from tests.models.pictures import SIZES, asked, picture, prepare
 IMAGE = (Modality.IMAGE,)
 
 MOST, MEAN = 0.031, 0.005
-"""Between PIL's and torchvision's pixels, which go from about -2 to 2: two levels of 256 at most."""
+"""Between PIL's and torchvision's pixels, from about -2 to 2: two levels of 256 at most."""
 
 
 class Kernel:
