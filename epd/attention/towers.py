@@ -48,9 +48,8 @@ def varlen_kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
         longest: int,
         scaling: float,
     ) -> torch.Tensor:
-        out: torch.Tensor = varlen_attn(
-            query, key, value, ends, ends, longest, longest, scale=scaling
-        )
+        out = varlen_attn(query, key, value, ends, ends, longest, longest, scale=scaling)
+        assert isinstance(out, torch.Tensor)
         return out
 
     return attend
@@ -85,9 +84,9 @@ class _Varlen:
         **_: object,
     ) -> tuple[torch.Tensor, None]:
         assert attention_mask is None and query.shape[0] == 1
-        flat = [each[0].transpose(0, 1).contiguous() for each in (query, key, value)]
+        q, k, v = (each[0].transpose(0, 1).contiguous() for each in (query, key, value))
         ends = self._on_device(cu_seq_lens_q, query.device)
-        return self._kernel(*flat, ends, int(max_length_q), scaling)[None], None
+        return self._kernel(q, k, v, ends, int(max_length_q), scaling)[None], None
 
     def _on_device(self, ends: torch.Tensor, device: torch.device) -> torch.Tensor:
         for known, sent in self._sent:

@@ -234,7 +234,9 @@ def _fingerprint(build: _Build) -> dict[str, str]:
         "protocol": str(PROTOCOL_VERSION),
         "dtype": build.dtype,
     }
-    if build.config.encode.preprocess_on == "device":  # rows differ a little, see docs/configuration.md
+    if (
+        build.config.encode.preprocess_on == "device"
+    ):  # rows differ a little, see docs/configuration.md
         found["pictures"] = build.device.partition(":")[0]
     return found
 

@@ -45,10 +45,12 @@ class Kernel:
         places = [0, len(query)] if self._blind else ends.tolist()
         sizes = [end - first for first, end in zip(places, places[1:], strict=False)]
         assert self._blind or longest == max(sizes)
-        parts = [each.split(sizes) for each in (query, key, value)]
+        parts = [torch.split(each, sizes) for each in (query, key, value)]
         outs = [
-            F.scaled_dot_product_attention(*(p.transpose(0, 1) for p in part), scale=scaling)
-            for part in zip(*parts, strict=True)
+            F.scaled_dot_product_attention(
+                q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1), scale=scaling
+            )
+            for q, k, v in zip(*parts, strict=True)
         ]
         return torch.cat([out.transpose(0, 1) for out in outs])
 
