@@ -302,13 +302,41 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """What a process tells others of its host about its GPU.
+
+    `device` is the GPU's UUID, `reaches` names all GPUs whose memory it can read, its own first.
+    `handle` opens the memory that it lends (b"": it lends none). `lease` names a file that it holds
+    locked as long as it lives.
+    """
+
+    device: str
+    reaches: tuple[str, ...]
+    lease: str
+    handle: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """What a process tells other hosts that read its shared-memory arena over the network.
+
+    `metadata` describes it to NIXL. One that lends nothing, and only reads, has no `num_bytes`.
+    """
+
+    metadata: bytes
+    address: int = 0
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One registered process role as the membership table knows it.
 
     `control` and `bulk` are addresses that its two ROUTER sockets are bound to. `host` is equal for
     processes that can share memory. `segment` names its shared-memory arena ("" for none).
     Language workers say their `kv_tokens`, `max_context` and the `attention` backend they chose,
-    encode workers their `modalities`.
+    encode workers their `modalities`. `gpu` is None where memory of a GPU is neither lent nor read,
+    `remote` where none is between hosts.
     """
 
     name: str
@@ -324,3 +352,5 @@ class Member:
     max_context: int = 0
     pid: int = 0
     attention: str = ""
+    gpu: Gpu | None = None
+    remote: Remote | None = None

@@ -101,6 +101,11 @@ class EncodeConfig(Section):
     )
     intake_threads: int = Field(2, ge=1, description="items decoded and preprocessed at once")
     overlap: bool = Field(True, description="decode and preprocess items while the towers run")
+    preprocess_on: Literal["cpu", "device"] = Field(
+        "cpu",
+        description="where pictures and frames are resized and normalised: with PIL on the CPU, as "
+        "references are, or with torchvision on the worker's device (Qwen families)",
+    )
     decoders: int = Field(2, ge=1, description="processes that decode media")
     cache_bytes: int = Field(
         256 * MIB, ge=0, description="rows kept for items that come again; 0 keeps none"
@@ -139,6 +144,13 @@ class LanguageConfig(Section):
     compiled: bool = Field(
         True, description="compile decode steps of known bfloat16 models for this CPU"
     )
+    cuda_graphs: bool = Field(
+        True, description="on a GPU, record decode steps at start where attention can be recorded"
+    )
+    ahead: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="plan the next decode step while one computes; auto: on a GPU",
+    )
     max_context: int | None = Field(
         None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"
     )
@@ -156,6 +168,17 @@ class WireConfig(Section):
         64 * MIB,
         ge=0,
         description="shared-memory arena per worker, half of it for finished rows; 0 uses TCP",
+    )
+    device_bytes: int = Field(
+        256 * MIB,
+        ge=0,
+        description="GPU memory per worker that workers of the same machine read through CUDA IPC, "
+        "half of it for finished rows; 0 uses shared memory",
+    )
+    nixl: bool = Field(
+        False,
+        description="between hosts, read rows and KV with NIXL (an extra), which neither encrypts "
+        "nor asks who reads; needs shm_bytes",
     )
     heartbeat_s: float = Field(0.5, gt=0, description="gateway to worker")
     dead_after_s: float = Field(5.0, gt=0, description="silence after which a peer is dead")

@@ -64,6 +64,11 @@ class Adjustments:
         """The same ids once they are on the host; none where it is negative."""
         self._guided.chosen(slots, ids)
 
+    @property
+    def needs_ids(self) -> bool:
+        """Whether somebody's next scores depend on ids that chosen() is to tell."""
+        return self._guided.any
+
     def fault(self, slot: int) -> EpdError | None:
         """Why nothing may come for the slot, if it is known."""
         return self._guided.fault(slot)

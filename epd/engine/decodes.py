@@ -107,6 +107,24 @@ class Decodes:
             self._bring_back(plan)
         return plan
 
+    def plan_ahead(self) -> DecodePlan | None:
+        """The next token of those whose last one may still be ahead; None where that is unwise.
+
+        It is where somebody has to make room or waits to come back. Without chunks: make the
+        moves, and plan() when nothing is ahead any more.
+        """
+        picked = list(islice(self._turns.values(), self._most_running))
+        picked = [(state, choice) for state, choice in picked if not state.full(choice)]
+        if self._away or not picked:
+            return None
+        plan = DecodePlan()
+        for state, choices in _growing(picked):
+            if not self._extend(state, choices, plan):
+                return plan
+        for state, choice in picked:
+            self._run(state, choice, plan)
+        return plan
+
     def check(self) -> None:
         """Choices take turns where their request is; nobody is in two places."""
         assert not self._states.keys() & self._away.keys()
@@ -136,11 +154,7 @@ class Decodes:
 
     def _make_room(self, picked: list[tuple[RequestState, Choice]], plan: DecodePlan) -> None:
         """Older requests first, so that nobody who has got room loses it in the same step."""
-        growing: dict[RequestKey, tuple[RequestState, list[Choice]]] = {}
-        for state, choice in picked:
-            if choice.num_tokens > choice.room:
-                growing.setdefault(state.key, (state, []))[1].append(choice)
-        for state, choices in sorted(growing.values(), key=lambda found: found[0].age):
+        for state, choices in _growing(picked):
             while state.key in self._states and not self._extend(state, choices, plan):
                 self._preempt(max(self._states.values(), key=lambda other: other.age), plan)
 
@@ -185,3 +199,14 @@ class Decodes:
             assert grown, "came back without room to go on"
             for choice in choices[: self._most_running - len(plan.chunks)]:
                 self._run(away.state, choice, plan)
+
+
+def _growing(
+    picked: list[tuple[RequestState, Choice]],
+) -> list[tuple[RequestState, list[Choice]]]:
+    """Those whose next token has no room in their blocks, older requests first."""
+    growing: dict[RequestKey, tuple[RequestState, list[Choice]]] = {}
+    for state, choice in picked:
+        if choice.num_tokens > choice.room:
+            growing.setdefault(state.key, (state, []))[1].append(choice)
+    return sorted(growing.values(), key=lambda found: found[0].age)

@@ -94,7 +94,7 @@ class MultiModalEmbeddingData:
             return None
         for part in parts:
             part.check()
-        found = torch.tensor(places), torch.cat([part.rows for part in parts])
+        found = torch.tensor(places), _joined([part.rows for part in parts])
         for part in parts:
             part.check()
         self.merge_seconds += perf_counter() - began
@@ -115,6 +115,14 @@ class MultiModalEmbeddingData:
         """Tokens before `token` have KV: a part that only they took is freed."""
         for item in self._items:
             item.drop_before(token)
+
+
+def _joined(rows: list[torch.Tensor]) -> torch.Tensor:
+    """[k, width]; on a GPU where any of them is, for they may have come in different ways."""
+    if len({each.device for each in rows}) > 1:
+        device = next(each.device for each in rows if each.device.type != "cpu")
+        rows = [each.to(device, non_blocking=True) for each in rows]
+    return torch.cat(rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,35 +6,49 @@ before it starts; release() takes everything back in any state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
-from epd.attention import Wanted, choose
+from epd.attention import AttentionBackend, Wanted, choose
 from epd.config.sections import LanguageConfig
 from epd.engine.chunk import Chunk
+from epd.engine.decode_graphs import Capture, graphs_for
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache, num_blocks, num_host_blocks
 from epd.engine.kv.host import HostBlocks
 from epd.engine.kv.landings import Landings
 from epd.engine.kv.prefixes import PageHashes
 from epd.engine.language import LanguageModel
+from epd.engine.launched import ChunkRows, Launched, Outcome
 from epd.engine.phases import Phases
 from epd.engine.request import Choice, EngineRequest, RequestState, Role, StepResult
-from epd.engine.runner import ChunkRows, Outcome, Runner
+from epd.engine.runner import Runner
 from epd.engine.sampler import BROKEN, Sampler
 from epd.engine.scheduler import Scheduler, Step
+from epd.engine.staging import staging_for
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded
 from epd.grammar import Grammars
 from epd.types import Prefix, RequestKey, TokenLogprobs, TokenRun
 
 
 class Engine:
-    """Started requests, their blocks, and one forward at a time."""
+    """Started requests, their blocks, and one forward at a time.
+
+    On a GPU a step of decodes is left to compute while the next one is scheduled, and read then.
+    """
 
     def __init__(
-        self, model: LanguageModel, config: LanguageConfig, grammars: Grammars | None = None
+        self,
+        model: LanguageModel,
+        config: LanguageConfig,
+        grammars: Grammars | None = None,
+        *,
+        backend: AttentionBackend[Any] | None = None,
+        capture: Capture | None = None,
     ) -> None:
+        """`capture` records decode steps; CUDA graphs unless given, where `backend` can be."""
         self._model = model
         self._prefix_cache = config.prefix_cache
         size, blocks, host = (
@@ -47,10 +61,16 @@ class Engine:
         self._cache = KvCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
         self._sampler = Sampler(vocab_size=model.vocab_size, device=model.device, grammars=grammars)
         self._phases = Phases()
-        self._attention = choose(config.attention, _wanted(model, config))
+        backend = backend or choose(config.attention, _wanted(model, config))
+        self._attention, staging = backend.name, staging_for(model.device)
+        graphs = graphs_for(model, self._cache, backend, staging, config, capture)
         self._runner = Runner(
-            model, self._cache, self._pool, self._attention, self._sampler, self._phases
+            model, self._cache, self._pool, backend, self._sampler, staging, self._phases, graphs
         )
+        # Whether steps of decodes are read one step late, and the one that was not read yet.
+        on_gpu = model.device.type == "cuda"
+        self._reads_late = on_gpu if config.ahead == "auto" else config.ahead == "on"
+        self._flying: Launched | None = None
         self._scheduler = Scheduler(
             self._pool,
             self._host,
@@ -66,7 +86,7 @@ class Engine:
     @property
     def attention(self) -> str:
         """The attention backend that was chosen."""
-        return self._attention.name
+        return self._attention
 
     # ---- capacity
 
@@ -197,13 +217,22 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Would step() do something now?"""
-        return bool(self._ended) or self._scheduler.has_work
+        return bool(self._ended) or self._flying is not None or self._scheduler.has_work
 
     def step(self) -> StepResult:
-        """One forward over whatever is ready. An empty result when nothing is."""
+        """One forward over whatever is ready. An empty result when nothing is.
+
+        Where a step before this one was left to compute, that one's result.
+        """
         self._phases.begin()
         result = StepResult(ended=list(self._ended))
         self._ended.clear()
+        if self._flying is not None:
+            before, self._flying = self._flying, None
+            self._go_ahead(before)
+            self._land(before, result, ahead=1)
+            self._phases.ended("other")
+            return result
         step = self._scheduler.schedule()
         self._phases.ended("schedule")
         if step is not None:
@@ -291,10 +320,44 @@ class Engine:
         if not chunks:
             return
         self._phases.forward(len(chunks), sum(chunk.num for chunk, _ in chunks))
-        outcome = self._runner.execute(chunks)
+        launched = self._runner.launch(chunks)
+        if self._may_fly([chunk for chunk, _ in chunks]):
+            self._fly(launched)
+        else:
+            self._land(launched, result, ahead=0)
+
+    def _may_fly(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether the host needs no id of this step before it plans the next one."""
+        decodes = all(chunk.choice is not None for chunk in chunks)
+        return self._reads_late and decodes and not self._sampler.needs_ids
+
+    def _fly(self, launched: Launched) -> None:
+        for choice in launched.choices:
+            choice.ahead += 1
+        self._flying = launched
+
+    def _go_ahead(self, before: Launched) -> None:
+        """Launch the next step of decodes while `before` computes, where that is wise."""
+        if self._sampler.needs_ids:
+            return
+        step = self._scheduler.schedule_ahead()
+        self._phases.ended("schedule")
+        if step is None:
+            return
+        for move in step.moves:
+            self._cache.move(move)
+        if step.chunks:
+            self._phases.forward(len(step.chunks), len(step.chunks))
+            self._fly(self._runner.launch([(chunk, None) for chunk in step.chunks], before))
+
+    def _land(self, launched: Launched, result: StepResult, *, ahead: int) -> None:
+        """Read a step, and see what becomes of its requests. `ahead`: how late that is."""
+        outcome = self._runner.read(launched)
+        for choice in launched.choices:
+            choice.ahead -= ahead
         result.prompt_logprobs += outcome.prompt_logprobs
         sampled = _tokens(outcome)
-        for chunk, _ in chunks:
+        for chunk in launched.chunks:
             self._finish_chunk(chunk, [next(sampled) for _ in chunk.samples], result)
 
     def _with_rows(self, step: Step, result: StepResult) -> list[tuple[Chunk, ChunkRows | None]]:
@@ -322,7 +385,9 @@ class Engine:
     ) -> None:
         state = chunk.state
         if self._scheduler.get(state.key) is not state:
-            return  # another of its choices failed it in this step
+            return  # another of its choices failed it, or it was released, since this was launched
+        if chunk.choice is not None and state.choices.get(chunk.choice.number) is not chunk.choice:
+            return  # it ended since
         if any(token == BROKEN for token, _ in sampled):
             self._fail(state.key, self._fault(chunk), result)
             return

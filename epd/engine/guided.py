@@ -68,6 +68,11 @@ class Guided(Adjustment):
                 course = self._courses[row]
                 course.next = self._threads.submit(course.go_on, token)
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a choice with a grammar."""
+        return bool(self._courses)
+
     def fault(self, slot: int) -> EpdError | None:
         """Why the slot's grammar allows nothing any more."""
         course = self._courses.get(int(self._rows[slot]) - 1)

@@ -69,23 +69,27 @@ class StepResult:
 
 
 class Choice:
-    """One continuation of the prompt. All its tokens but the last have KV, once it decodes."""
+    """One continuation of the prompt. All its tokens but the last have KV, once it decodes.
 
-    __slots__ = ("hashes", "name", "number", "num_prompt", "room", "tokens")
+    `ahead` more were asked for, which the device knows and the host does not yet.
+    """
+
+    __slots__ = ("ahead", "hashes", "name", "number", "num_prompt", "room", "tokens")
 
     def __init__(self, state: RequestState, number: int) -> None:
         self.number = number
         self.name = (state.key, number)
         self.num_prompt = state.num_prompt
         self.tokens: list[int] = []
+        self.ahead = 0
         # Tokens that fit into the blocks that it may write.
         self.room = 0
         self.hashes = state.page_hashes()
 
     @property
     def num_tokens(self) -> int:
-        """The prompt's and its own."""
-        return self.num_prompt + len(self.tokens)
+        """The prompt's and its own, those ahead too."""
+        return self.num_prompt + len(self.tokens) + self.ahead
 
 
 class RequestState:
@@ -147,6 +151,10 @@ class RequestState:
     def next_index(self, choice: Choice) -> int:
         """The index of the choice's next token."""
         return self.request.first_index + len(choice.tokens)
+
+    def full(self, choice: Choice) -> bool:
+        """Whether the tokens that are ahead are all that it may have."""
+        return self.next_index(choice) + choice.ahead >= self.request.sampling.max_tokens
 
     def accept(self, choice: Choice, token: int) -> FinishReason | None:
         """Append a sampled token; why the choice ends with it, if it does."""

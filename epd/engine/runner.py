@@ -1,13 +1,15 @@
 """Runs one step on the model: a packed batch in, what its last rows say out.
 
 All index tensors of a step are one host tensor, sent to the device once; the only wait for the
-device is reading the sampled ids, and log-probabilities where they are asked for.
+device is reading the sampled ids, and log-probabilities where they are asked for. That may happen
+after the next step was launched: it takes the ids that the host has not seen from the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,38 +17,21 @@ import torch
 from epd.attention import AttentionBackend, PagedBatch, PagedSequence, row_writes
 from epd.attention.row_writes import Deepstack
 from epd.engine.chunk import Chunk
+from epd.engine.decode_graphs import DecodeGraphs, DecodeRows
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
+from epd.engine.launched import ChunkRows, Launched, Outcome, rotary_positions, token_ids
 from epd.engine.logprobs import prompt_logprobs
 from epd.engine.phases import Phases
 from epd.engine.request import Choice
 from epd.engine.sampler import Sampler
+from epd.engine.staging import Staging
 from epd.engine.tables import put
 from epd.types import RequestKey, TokenLogprobs
 
 # Logits that exist at once for log-probabilities of a prompt: bounds their memory.
 MAX_LOGITS = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkRows:
-    """Embedding rows of a chunk: their places relative to its first token, and [k, hidden]."""
-
-    places: torch.Tensor
-    rows: torch.Tensor
-
-
-@dataclass(slots=True)
-class Outcome:
-    """Of every choice that samples, in the order of the chunks: its id (see sampler.BROKEN), and
-    its log-probabilities where any are asked for; of prompts, as in StepResult."""
-
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs | None] = field(default_factory=list)
-    prompt_logprobs: list[tuple[RequestKey, int, tuple[TokenLogprobs, ...]]] = field(
-        default_factory=list
-    )
 
 
 @dataclass(slots=True)
@@ -70,44 +55,102 @@ class Runner:
         pool: BlockPool,
         backend: AttentionBackend[Any],
         sampler: Sampler,
+        staging: Staging,
         phases: Phases,
+        graphs: DecodeGraphs | None = None,
     ) -> None:
         self._model = model
         self._cache = cache
         self._pool = pool
         self._backend = backend
         self._sampler = sampler
+        self._staging = staging
         self._phases = phases
         self._put_rows = row_writes.putter(model.device)
+        self._graphs = graphs
 
     @torch.inference_mode()
-    def execute(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> Outcome:
-        """One forward."""
-        plan = self._backend.bind(self._batch(chunks))
-        packed = self._pack(chunks)
-        self._phases.ended("plan")
-        embeds, deepstack = self._embeds(packed, [rows for _, rows in chunks if rows is not None])
-        hidden = self._model.forward(embeds, packed.positions, plan, deepstack)
-        choices = [choice for chunk, _ in chunks for choice in chunk.samples]
-        likeliest = self._likeliest(hidden, packed, choices)
-        logits = self._logits(hidden, packed) if likeliest is None else None
-        self._phases.ended("forward")
-        outcome = self._sample(likeliest, logits, choices)
-        outcome.prompt_logprobs += self._prompt_logprobs(hidden, [chunk for chunk, _ in chunks])
+    def launch(
+        self,
+        chunks: Sequence[tuple[Chunk, ChunkRows | None]],
+        before: Launched | None = None,
+    ) -> Launched:
+        """Ask for one forward. `before` was not read yet: ids that are ahead come from there."""
+        alone = [chunk for chunk, _ in chunks]
+        launched = Launched(alone, [choice for chunk in alone for choice in chunk.samples])
+        logits = self._replayed(alone, before)
+        if logits is not None:
+            self._phases.ended("forward")
+            self._sample(launched, None, logits)
+        else:
+            self._eager(launched, chunks, before)
+        self._phases.ended("sample")
+        return launched
+
+    @torch.inference_mode()
+    def read(self, launched: Launched) -> Outcome:
+        """What the step gave, once. Waits for it."""
+        outcome, names = launched.outcome, [choice.name for choice in launched.choices]
+        if launched.sampled is not None and launched.ids is not None:
+            outcome.ids = launched.ids.read().tolist()
+            if launched.told:
+                self._sampler.chosen(names, outcome.ids)
+            measured = launched.measured
+            outcome.logprobs = launched.sampled.logprobs(
+                None if measured is None else measured.read()
+            )
         self._phases.ended("sample")
         return outcome
 
-    def _batch(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> PagedBatch:
-        sequences = []
-        for chunk, _ in chunks:
-            blocks = self._pool.table(chunk.state.key, chunk.table)
-            assert blocks is not None, "scheduled without a reservation"
-            sequences.append(PagedSequence(chunk.num, chunk.first + chunk.num, blocks))
-        return PagedBatch(
-            tuple(sequences), self._cache.keys, self._cache.values, self._cache.block_size
+    def _replayed(self, chunks: Sequence[Chunk], before: Launched | None) -> torch.Tensor | None:
+        """Logits of a step of decodes that was recorded; None for any other."""
+        if self._graphs is None or any(chunk.choice is None for chunk in chunks):
+            return None
+        sequences = [self._sequence(chunk) for chunk in chunks]
+        size, block = self._graphs.size_for([s.blocks for s in sequences]), self._cache.block_size
+        if size is None:
+            return None
+        rows = DecodeRows(
+            token_ids=[token for chunk in chunks for token in token_ids(chunk)],
+            positions=rotary_positions(chunks).tolist(),
+            lengths=[sequence.kv_len for sequence in sequences],
+            blocks=[s.blocks[: -(-s.kv_len // block)] for s in sequences],
+            sources=_sources(chunks, before),
+            ahead=None if before is None else partial(_with_ahead, before),
         )
+        self._phases.ended("plan")
+        return self._graphs.run(size, rows)
 
-    def _pack(self, chunks: Sequence[tuple[Chunk, ChunkRows | None]]) -> _Packed:
+    def _eager(
+        self,
+        launched: Launched,
+        chunks: Sequence[tuple[Chunk, ChunkRows | None]],
+        before: Launched | None,
+    ) -> None:
+        plan = self._backend.bind(self._batch(launched.chunks))
+        packed = self._pack(chunks, before)
+        self._phases.ended("plan")
+        embeds, deepstack = self._embeds(packed, [rows for _, rows in chunks if rows is not None])
+        hidden = self._model.forward(embeds, packed.positions, plan, deepstack)
+        likeliest = self._likeliest(hidden, packed, launched.choices)
+        logits = self._logits(hidden, packed) if likeliest is None else None
+        self._phases.ended("forward")
+        self._sample(launched, likeliest, logits)
+        launched.outcome.prompt_logprobs += self._prompt_logprobs(hidden, launched.chunks)
+
+    def _sequence(self, chunk: Chunk) -> PagedSequence:
+        blocks = self._pool.table(chunk.state.key, chunk.table)
+        assert blocks is not None, "scheduled without a reservation"
+        return PagedSequence(chunk.num, chunk.first + chunk.num, blocks)
+
+    def _batch(self, chunks: Sequence[Chunk]) -> PagedBatch:
+        cache = self._cache
+        sequences = tuple(self._sequence(chunk) for chunk in chunks)
+        return PagedBatch(sequences, cache.keys, cache.values, cache.block_size)
+
+    def _pack(
+        self, chunks: Sequence[tuple[Chunk, ChunkRows | None]], before: Launched | None
+    ) -> _Packed:
         ids: list[int] = []
         places: list[torch.Tensor] = []
         lasts: list[int] = []
@@ -115,20 +158,23 @@ class Runner:
         for chunk, rows in chunks:
             if rows is not None:
                 places.append(rows.places + len(ids))
-            ids += chunk.token_ids
+            ids += token_ids(chunk)
             if chunk.samples:
                 copies += [len(lasts)] * len(chunk.samples)
                 lasts.append(len(ids) - 1)
-        positions = _positions([chunk for chunk, _ in chunks])
+        positions = rotary_positions([chunk for chunk, _ in chunks])
         parts = [
             torch.tensor(ids),
             positions.flatten().view(torch.int64),  # its bits: all travel as one tensor
             torch.cat(places) if places else torch.tensor([], dtype=torch.int64),
             torch.tensor(lasts, dtype=torch.int64),
             torch.tensor(copies, dtype=torch.int64),
+            torch.tensor(_sources([chunk for chunk, _ in chunks], before), dtype=torch.int64),
         ]
-        sent = torch.split(put(torch.cat(parts), self._model.device), [len(part) for part in parts])
-        return _Packed(sent[0], sent[1].view(torch.float64).view(positions.shape), *sent[2:])
+        sent, bits, *others, sources = self._staging.send(parts)
+        if before is not None:
+            sent = _with_ahead(before, sent, sources)
+        return _Packed(sent, bits.view(torch.float64).view(positions.shape), *others)
 
     def _embeds(
         self, packed: _Packed, rows: Sequence[ChunkRows]
@@ -167,22 +213,19 @@ class Runner:
         return logits.index_select(0, packed.copies)
 
     def _sample(
-        self,
-        likeliest: torch.Tensor | None,
-        logits: torch.Tensor | None,
-        choices: Sequence[Choice],
-    ) -> Outcome:
-        names = [choice.name for choice in choices]
+        self, launched: Launched, likeliest: torch.Tensor | None, logits: torch.Tensor | None
+    ) -> None:
+        names = [choice.name for choice in launched.choices]
         if likeliest is not None:
-            sampled = self._sampler.take(likeliest, names)
+            launched.sampled = self._sampler.take(likeliest, names)
         elif logits is not None:
-            sampled = self._sampler.sample(logits, names)
+            launched.sampled = self._sampler.sample(logits, names)
+            launched.told = self._sampler.needs_ids
         else:
-            return Outcome()
-        ids: list[int] = sampled.ids.tolist()
-        if likeliest is None:
-            self._sampler.chosen(names, ids)
-        return Outcome(ids, sampled.logprobs())
+            return
+        launched.ids = self._staging.fetch(launched.sampled.ids)
+        if launched.sampled.measured is not None:
+            launched.measured = self._staging.fetch(launched.sampled.measured)
 
     def _prompt_logprobs(
         self, hidden: torch.Tensor, chunks: Sequence[Chunk]
@@ -206,15 +249,20 @@ class Runner:
             yield state.key, first, tuple(found)
 
 
-def _positions(chunks: Sequence[Chunk]) -> torch.Tensor:
-    """Rotary positions of the packed tokens: [3, T] where any request has three rows, else [T].
+def _sources(chunks: Sequence[Chunk], before: Launched | None) -> list[int]:
+    """Of each decode, which row of the step before gives its token id; -1: the host knows it."""
+    if before is None:
+        return []
+    rows = {choice.name: row for row, choice in enumerate(before.choices)}
+    found = [chunk.choice for chunk in chunks if chunk.choice is not None]
+    return [rows[choice.name] if choice.ahead else -1 for choice in found]
 
-    Decodes come first in a step: their positions are one tensor.
+
+def _with_ahead(before: Launched, ids: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """`ids`, replaced where the device alone knows them.
+
+    One that is BROKEN becomes 0: its request fails when it is read.
     """
-    single = [c.first + c.state.request.position_delta for c in chunks if c.choice is not None]
-    parts = [torch.tensor(single, dtype=torch.float64)] if single else []
-    for chunk in chunks[len(single) :]:
-        parts.append(chunk.state.request.positions[..., chunk.first : chunk.first + chunk.num])
-    if any(part.ndim == 2 for part in parts):
-        parts = [part.expand(3, -1) for part in parts]
-    return torch.cat(parts, -1).to(torch.float64)
+    assert before.sampled is not None
+    known = before.sampled.ids.index_select(0, sources.clamp(min=0)).clamp(min=0)
+    return torch.where(sources < 0, ids, known)

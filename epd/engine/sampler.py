@@ -33,16 +33,18 @@ class Sampled:
 
     ids: torch.Tensor
     _asked: list[int]  # by row: 0 without logprobs, else 1 + how many of the likeliest
-    _measured: torch.Tensor | None
+    measured: torch.Tensor | None
 
-    def logprobs(self) -> list[TokenLogprobs | None]:
-        """Of each row's token, from the model's own logits; None where not asked for. Waits once.
+    def logprobs(self, here: torch.Tensor | None = None) -> list[TokenLogprobs | None]:
+        """Of each row's token, from the model's own logits; None where not asked for.
 
-        What it says of a row whose id is BROKEN means nothing.
+        `here`: `measured` on the host, which is waited for unless given. What it says of a row
+        whose id is BROKEN means nothing.
         """
-        if self._measured is None:
+        if self.measured is None:
             return [None] * len(self._asked)
-        found = iter(read(self._measured, [top - 1 for top in self._asked if top]))
+        here = self.measured if here is None else here
+        found = iter(read(here, [top - 1 for top in self._asked if top]))
         return [next(found) if top else None for top in self._asked]
 
 
@@ -98,6 +100,11 @@ class Sampler:
     def names(self) -> Iterable[Hashable]:
         """Requests that something is kept for."""
         return self._slots.keys()
+
+    @property
+    def needs_ids(self) -> bool:
+        """Whether the next step cannot be sampled before chosen() has told of this one."""
+        return self._adjustments.needs_ids
 
     def plain(self, names: Iterable[Hashable]) -> bool:
         """Whether all of them take the likeliest token, whatever the logits are otherwise."""

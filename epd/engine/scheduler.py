@@ -91,6 +91,13 @@ class Scheduler:
             return None
         return Step((*plan.chunks, *prefills), tuple(plan.moves), tuple(plan.lost))
 
+    def schedule_ahead(self) -> Step | None:
+        """Plan one while another computes. Decodes alone; None where the other has to end first."""
+        if self._prefills.has_work:
+            return None
+        plan = self._decodes.plan_ahead()
+        return None if plan is None else Step(tuple(plan.chunks), tuple(plan.moves))
+
     def complete(self, chunk: Chunk) -> None:
         """The chunk's tokens have KV now. What its last row gave is accepted after this."""
         state, end = chunk.state, chunk.first + chunk.num

@@ -42,9 +42,10 @@ class Asked:
 class Prepared:
     """One item after the processor: all that its tower needs, and what it becomes in the prompt.
 
-    `inputs` are CPU tensors in the names and shapes of the family's Hugging Face processor,
-    floating point already in the tower's dtype. `patches` measures the tower's work. An item that
-    came as embeddings has its `rows`, [num_rows, width], and no inputs.
+    `inputs` are tensors in the names and shapes of the family's Hugging Face processor, floating
+    point already in the tower's dtype; these may be on its device, all others are on the CPU.
+    `patches` measures the tower's work. An item that came as embeddings has its `rows`,
+    [num_rows, width], and no inputs.
     """
 
     layout: ItemLayout
@@ -61,6 +62,12 @@ class Adapter(ABC):
     """
 
     batch_invariant: ClassVar[bool]
+
+    pictures_anywhere: ClassVar[bool] = False
+    """Whether pictures and frames can be processed elsewhere than by PIL on the CPU."""
+
+    pictures_on: str | None = None
+    """The device that torchvision processes them on; None: PIL does, and nothing else."""
 
     deepstack_levels: int = 0
     """Slices of a row that go into deeper layers: a row is 1 + levels times hidden wide."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from epd.attention.towers import VARLEN, Kernel, register_varlen, takes_ends, varlen_kernel
 from epd.errors import ConfigError, InternalError
 from epd.media.decoded import Media, Tensors, VideoInfo
 from epd.models.adapter import Adapter, Asked, Prepared
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.spec import Checkpoint
+from epd.models.uploads import uploads_for
 from epd.types import MediaOptions, Modality
 
 __all__ = ["Prepared", "Towers", "load_towers"]
@@ -32,6 +35,7 @@ class Towers:
         self.weight_bytes = weight_bytes(model)
         self.modalities = tuple(processors)
         self.batch_invariant = adapter.batch_invariant
+        self._uploads = uploads_for(self.device)
 
     def sample_frames(self, info: VideoInfo, options: MediaOptions) -> list[int]:
         """Which frames the model's own sampling takes, ascending. BadRequest, BadMedia."""
@@ -48,9 +52,16 @@ class Towers:
         return self._adapter.sampling_rate(self._processors)
 
     def prepare(self, media: Media, asked: Asked) -> Prepared:
-        """Run the Hugging Face processor on this one item. BadMedia when it cannot take it."""
+        """Run the Hugging Face processor on this one item. BadMedia when it cannot take it.
+
+        What a GPU's tower takes of it is there then.
+        """
         self._check(asked.modality)
-        return self._adapter.prepare(self._processors, media, asked)
+        if self._uploads is None:
+            return self._adapter.prepare(self._processors, media, asked)
+        with self._uploads.beside():
+            prepared = self._adapter.prepare(self._processors, media, asked)
+        return replace(prepared, inputs=self._uploads.send(prepared.inputs))
 
     def from_embeds(self, tensors: Tensors, asked: Asked) -> Prepared:
         """An item whose rows the client computed. BadRequest names a field that is wrong."""
@@ -83,10 +94,12 @@ class Towers:
     ) -> list[torch.Tensor]:
         if not group:
             return []
+        items = [batch[i] for i in group]
         with torch.inference_mode():
-            return self._adapter.encode(
-                self._model, modality, [batch[i] for i in group], self.device
-            )
+            rows = self._adapter.encode(self._model, modality, items, self.device)
+        if self._uploads is not None:
+            self._uploads.used(tensor for item in items for tensor in item.inputs.values())
+        return rows
 
 
 def _checked(rows: torch.Tensor | None, item: Prepared) -> torch.Tensor:
@@ -99,9 +112,17 @@ def _checked(rows: torch.Tensor | None, item: Prepared) -> torch.Tensor:
 
 
 def load_towers(
-    checkpoint: Checkpoint, *, modalities: tuple[Modality, ...], device: str, dtype: str
+    checkpoint: Checkpoint,
+    *,
+    modalities: tuple[Modality, ...],
+    device: str,
+    dtype: str,
+    pictures_on: str | None = None,
 ) -> Towers:
-    """Read the towers of these modalities and nothing else. `device` and `dtype` are resolved."""
+    """Read the towers of these modalities and nothing else. `device` and `dtype` are resolved.
+
+    `pictures_on`: the device that pictures are processed on with torchvision; with PIL unless set.
+    """
     known = checkpoint.spec.modalities
     if missing := [modality.value for modality in modalities if modality not in known]:
         raise ConfigError(
@@ -109,9 +130,27 @@ def load_towers(
             f" it can encode {', '.join(modality.value for modality in known)}"
         )
     adapter = checkpoint.adapter()
+    if pictures_on is not None and not adapter.pictures_anywhere:
+        raise ConfigError(
+            f"encode.preprocess_on is device: pictures for {checkpoint.spec.name} are processed on"
+            " the CPU alone"
+        )
+    adapter.pictures_on = pictures_on
     parts = adapter.tower_parts(modalities)
     model = load_part(checkpoint, parts, device=device, dtype=dtype, attn_implementation="sdpa")
     if dtype == "bfloat16":
         # In float32 many rows gain little, and stay equal to Hugging Face's bit for bit.
         replace_leaves(model, single_rows=False)
+    kernel = varlen_kernel(torch.device(device), getattr(torch, dtype))
+    if kernel is not None:
+        attend_varlen(model, kernel)
     return Towers(adapter, model, adapter.load_processors(modalities))
+
+
+def attend_varlen(model: Any, kernel: Kernel) -> int:
+    """Let towers that lay items end to end attend to all in one call; how many layers do."""
+    register_varlen(kernel)
+    layers = [module for module in model.modules() if takes_ends(module)]
+    for layer in layers:
+        layer.config._attn_implementation = VARLEN
+    return len(layers)

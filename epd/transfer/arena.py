@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 ALIGNMENT: Final = 64
@@ -22,12 +24,13 @@ class Slot:
 class Arena:
     """First fit over free ranges, which are kept sorted and merged."""
 
-    def __init__(self, num_bytes: int) -> None:
+    def __init__(self, num_bytes: int, numbers: Iterator[int] | None = None) -> None:
+        """`numbers` of its slots, for arenas that share them."""
         self.num_bytes = num_bytes - num_bytes % ALIGNMENT
         self.in_use = 0
         self._free = [(0, self.num_bytes)] if self.num_bytes else []
         self._slots: dict[int, Slot] = {}
-        self._next = 0
+        self._numbers = count() if numbers is None else numbers
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -44,8 +47,7 @@ class Arena:
         for i, (start, end) in enumerate(self._free):
             if end - start >= size:
                 self._free[i : i + 1] = [(start + size, end)] if end - start > size else []
-                slot = Slot(self._next, start, size, to)
-                self._next += 1
+                slot = Slot(next(self._numbers), start, size, to)
                 self._slots[slot.number] = slot
                 self.in_use += size
                 return slot
@@ -56,9 +58,9 @@ class Arena:
         slot = self._slots.get(number)
         return None if slot is None else slot.to
 
-    def offset(self, number: int) -> int:
-        """Where a slot that is lent begins."""
-        return self._slots[number].offset
+    def slot(self, number: int) -> Slot:
+        """One that is lent."""
+        return self._slots[number]
 
     def give_back(self, number: int) -> None:
         """The range is free."""

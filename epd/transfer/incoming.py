@@ -21,8 +21,11 @@ import torch
 
 from epd.errors import ProtocolError, Unavailable
 from epd.transfer import segments
+from epd.transfer.cuda_ipc import DeviceReader
 from epd.transfer.dtypes import dtype_of
-from epd.types import Member
+from epd.transfer.nixl import Pull, RemoteReader
+from epd.transfer.runtime import DeviceRuntime
+from epd.types import Member, Remote
 from epd.wire.messages import Payload
 
 MAX_DIMS: Final = 8
@@ -34,7 +37,9 @@ def nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A tensor on the CPU, for reading only. `check()` before its bytes are used, and after.
+    """A tensor for reading only, on the CPU, or where a GPU's memory is read on that GPU.
+
+    `check()` before its bytes are used, and after; of a GPU's memory it never finds anything.
 
     check() raises Unavailable if its sender took the memory back, ProtocolError if it broke it.
     """
@@ -60,10 +65,24 @@ class _Attached:
 
 
 class Incoming:
-    """Everything that this process receives. Not thread-safe."""
+    """Everything that this process receives. Not thread-safe.
 
-    def __init__(self) -> None:
+    With a `runtime`, what members lend of their GPUs' memory is read where it is; `lease` tells
+    them as long as that may be.
+    """
+
+    def __init__(
+        self, runtime: DeviceRuntime | None = None, reader: RemoteReader | None = None
+    ) -> None:
         self._attached: dict[str, _Attached] = {}
+        self._device = None if runtime is None else DeviceReader(runtime)
+        self._runtime = runtime
+        self._reader = reader
+        self._pulls: list[Pull] = []
+        self._abandoned: list[Pull] = []
+        self.lease = ""
+        if runtime is not None:
+            self.lease, self._lease_file = segments.lease()
 
     def take(
         self,
@@ -75,9 +94,13 @@ class Incoming:
         """With the payload's dtype and shape, in the frame or in the member's memory.
 
         `unread` is called once, by any thread, when nobody reads there any more; also after an
-        error. ProtocolError if payload, frame and the member's segment disagree. Unavailable if the
-        member took its memory back.
+        error; by settle() where it is a GPU that reads. ProtocolError if payload, frame and the
+        member's segment disagree. Unavailable if the member took its memory back.
         """
+        if payload.remote:
+            return self._take_pulled(member, payload, unread)
+        if payload.device:
+            return self._take_from_gpu(member, payload, frame, unread)
         keeper = _Keeper()
         if unread is not nothing:
             weakref.finalize(keeper, unread).atexit = False
@@ -96,13 +119,97 @@ class Incoming:
         flat = torch.from_numpy(np.asarray(keeper))
         return Landed(flat.view(dtype).view(payload.shape), check)
 
+    @property
+    def waits(self) -> bool:
+        """Whether settle() is due again soon: a GPU reads, or bytes are pulled from other hosts."""
+        reads = self._device is not None and self._device.waits
+        return reads or bool(self._pulls or self._abandoned)
+
+    def settle(self) -> None:
+        """Say of what GPUs read that they are done, where they are. Never waits."""
+        if self._device is not None:
+            self._device.settle()
+        if self._reader is not None:
+            for pull in [pull for pull in self._abandoned if self._reader.advance(pull)]:
+                self._abandoned.remove(pull)
+                self._reader.drop(pull)
+
+    @property
+    def remote(self) -> Remote | None:
+        """Tells members of other hosts whether what they lend is read here."""
+        return None if self._reader is None else Remote(metadata=self._reader.metadata)
+
+    def arrived(self, member: Member, payload: Payload) -> bool:
+        """Whether take() has something to say now; asked again, until it has, after it said no."""
+        if not payload.remote or self._reader is None:
+            return True
+        pull = self._pull_of(member.name, payload)
+        if pull is None:
+            pull = self._reader.begin(member, payload)
+            self._pulls.append(pull)
+        return self._reader.advance(pull)
+
+    def discard(self, name: str, payload: Payload) -> None:
+        """What arrived() spoke of is not needed, if take() has not got it already."""
+        pull = self._pull_of(name, payload)
+        if pull is not None:
+            self._pulls.remove(pull)
+            self._abandoned.append(pull)
+            self.settle()
+
+    def _pull_of(self, name: str, payload: Payload) -> Pull | None:
+        found = (p for p in self._pulls if p.member.name == name and p.payload == payload)
+        return next(found, None)
+
+    def _take_pulled(self, member: Member, payload: Payload, unread: Callable[[], None]) -> Landed:
+        pull = self._pull_of(member.name, payload)
+        try:
+            if pull is None or self._reader is None:
+                raise ProtocolError("payload", "memory of another host that was not agreed on")
+            self._pulls.remove(pull)
+            dtype = dtype_of(payload.dtype)
+            _check_size(payload, dtype)
+            return Landed(self._reader.take(pull).view(dtype).view(payload.shape))
+        finally:
+            unread()
+
     def forget(self, name: str) -> None:
-        """Let go of this member's segment. What was taken of it stays readable."""
+        """Let go of this member's memory. What was taken of it stays readable."""
         self._attached.pop(name, None)
+        gone = [pull for pull in self._pulls if pull.member.name == name]
+        self._pulls = [pull for pull in self._pulls if pull not in gone]
+        self._abandoned += gone
+        if self._device is not None:
+            self._device.forget(name)
 
     def close(self) -> None:
-        """Let go of all segments. Idempotent."""
+        """Let go of all memory; a GPU finishes what it reads. Idempotent."""
         self._attached.clear()
+        if self._device is None or self._runtime is None or not self.lease:
+            return
+        self._runtime.mark().wait()
+        self._device.settle()
+        self._device.close()
+        segments.remove(self.lease, self._lease_file)
+        self.lease = ""
+
+    def _take_from_gpu(
+        self,
+        member: Member,
+        payload: Payload,
+        frame: memoryview | None,
+        unread: Callable[[], None],
+    ) -> Landed:
+        try:
+            dtype = dtype_of(payload.dtype)
+            _check_size(payload, dtype)
+            if self._device is None or frame is not None or not payload.lent:
+                raise ProtocolError("payload", "memory of a GPU that was not agreed on")
+            flat = self._device.take(member, payload, unread)
+        except ProtocolError:
+            unread()
+            raise
+        return Landed(flat.view(dtype).view(payload.shape))
 
     def _read(self, member: Member, payload: Payload, keeper: _Keeper) -> Callable[[], None]:
         source = self._attach(member)

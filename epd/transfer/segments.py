@@ -70,6 +70,28 @@ def open_to_read(name: str) -> tuple[int, int]:
     return file, found.st_size
 
 
+def lease() -> tuple[str, int]:
+    """(name, file) of a segment with nothing in it: others see by it that this process lives."""
+    return create(STAMP_BYTES)
+
+
+def held(name: str) -> bool:
+    """Whether the process whose lease this is may be alive. False for a name that nobody has."""
+    if not _NAME.fullmatch(name):
+        return False
+    try:
+        file = os.open(FOLDER / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+
+
 def stamp(segment: str, slot: int) -> bytes:
     """What stands before a slot's bytes for as long as it is lent."""
     return hashlib.blake2b(f"{segment} {slot}".encode(), digest_size=STAMP_BYTES).digest()

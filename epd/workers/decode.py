@@ -10,6 +10,7 @@ from epd.engine import Engine, EngineRequest, Role, StepResult
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import KvReceiver, StartDecode
 from epd.prefix import PREFIX_TOKENS
+from epd.transfer.incoming import Incoming
 from epd.wire.messages import (
     HandOff,
     KvChunk,
@@ -25,8 +26,14 @@ from epd.workers.station import Station
 class DecodeCore(LanguageCore):
     """Assembles the engine, the KV hand-off and the links."""
 
-    def __init__(self, station: Station, engine: Engine, kv: KvReceiver) -> None:
-        super().__init__(station, engine, kv)
+    def __init__(
+        self,
+        station: Station,
+        engine: Engine,
+        kv: KvReceiver,
+        incoming: Incoming | None = None,
+    ) -> None:
+        super().__init__(station, engine, kv, incoming)
         self._kv = kv
         self._handlers |= {
             Reserve: lambda peer, m, _: self._on_reserve(peer, m),
@@ -86,12 +93,14 @@ class DecodeCore(LanguageCore):
 
     @property
     def stuck(self) -> bool:
-        """Decode sends nothing in bulk."""
-        return False
+        """The GPU may still read what prefill waits for; nothing is sent in bulk."""
+        return self._incoming.waits
 
     def step(self) -> None:
         """One forward."""
+        self._take_arrived()
         self._end_late()
+        self._give_back()
         if self._engine.has_work:
             self._complete(self._engine.step())
 

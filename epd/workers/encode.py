@@ -48,7 +48,7 @@ class EncodeCore:
         self._outgoing = outgoing
         self._sender = RowSender()
         self._owners: dict[ItemKey, str] = {}
-        self._bulk = BulkSender(station.links, outgoing, station.same_host, chunk_bytes)
+        self._bulk = BulkSender(station.links, outgoing, station.route, chunk_bytes)
         self._handlers: dict[type[Any], Handler] = {
             EncodeItem: self._on_job,
             DropItem: self._on_drop,

@@ -110,12 +110,19 @@ class LanguageCore:
     A subclass fills `_handlers` (by message) and adds to `_actions` (by instruction).
     """
 
-    def __init__(self, station: Station, engine: Engine, kv: KvSender | KvReceiver) -> None:
+    def __init__(
+        self,
+        station: Station,
+        engine: Engine,
+        kv: KvSender | KvReceiver,
+        incoming: Incoming | None = None,
+    ) -> None:
         self._station = station
         self._engine = engine
         self._held = kv
-        self._incoming = Incoming()
+        self._incoming = Incoming() if incoming is None else incoming
         self._unread: deque[tuple[str, Any]] = deque()  # who is to hear it, and how
+        self._arriving: list[Delivery] = []
         self._admission = Admission(engine, station)
         self._deadlines: Deadlines[RequestKey] = Deadlines()
         self._times = RequestTimes()
@@ -131,9 +138,33 @@ class LanguageCore:
         }
 
     def receive(self, delivery: Delivery) -> None:
-        """A message of this stage."""
-        self._station.dispatch(self._handlers, delivery)
+        """A message of this stage; one whose bytes are still to be read waits for them."""
+        if self._is_here(delivery):
+            self._dispatch(delivery)
+        else:
+            self._arriving.append(delivery)
         self._give_back()
+
+    def _dispatch(self, delivery: Delivery) -> None:
+        """To its handler, which may have no use for the bytes that came with it."""
+        self._station.dispatch(self._handlers, delivery)
+        payload = getattr(delivery.message, "payload", None)
+        if isinstance(payload, Payload) and payload.remote:
+            self._incoming.discard(delivery.sender, payload)
+
+    def _is_here(self, delivery: Delivery) -> bool:
+        payload = getattr(delivery.message, "payload", None)
+        member = self._station.members.get(delivery.sender)
+        if not isinstance(payload, Payload) or member is None:
+            return True
+        return self._incoming.arrived(member, payload)
+
+    def _take_arrived(self) -> None:
+        """Messages whose bytes have come, each as soon as they have."""
+        here = [delivery for delivery in self._arriving if self._is_here(delivery)]
+        for delivery in here:
+            self._arriving.remove(delivery)
+            self._dispatch(delivery)
 
     def local(self, event: object) -> None:
         """Nothing but messages comes here."""
@@ -142,6 +173,7 @@ class LanguageCore:
     def peer_lost(self, name: str) -> None:
         """A worker at the other end of a hand-off died."""
         self._incoming.forget(name)
+        self._arriving = [each for each in self._arriving if each.sender != name]
         self._do(self._held.peer_lost(name))
 
     def gateway_lost(self, name: str) -> None:
@@ -168,6 +200,7 @@ class LanguageCore:
 
     def _give_back(self) -> None:
         """Peers whose memory nobody here reads any more are told."""
+        self._incoming.settle()
         while self._unread:
             self._station.send(*self._unread.popleft())
 

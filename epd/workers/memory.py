@@ -43,6 +43,9 @@ SAMPLED_BYTES = 64
 RANKED_BYTES = 8
 """Per logit of a prompt whose logprobs are asked for: in single precision, and exponentiated."""
 
+GRAPHS_BASE = 256 * MIB
+"""Of all recorded decode steps together, for their kernels' arguments; assumed, not measured."""
+
 RANKED_LOGITS = 1 << 24
 """The engine makes no more of these at once."""
 
@@ -127,6 +130,8 @@ class _Sizes:
             return []
         queues = STAGED_CHUNKS * wire.chunk_bytes
         needs = [Need(name="queues", num_bytes=queues, settings=("wire.chunk_bytes",))]
+        if role in ("encode", "prefill") and self._compute is Where.DEVICE:
+            needs.append(self._computing("device arena", wire.device_bytes, "wire.device_bytes"))
         if role in ("encode", "prefill"):
             needs.append(
                 Need(
@@ -157,11 +162,7 @@ class _Sizes:
             self._computing(
                 "tower activations", patches * values * item, "encode.max_batch_patches"
             ),
-            Need(
-                name="pixels",
-                num_bytes=encode.prepared_bytes,
-                settings=("encode.prepared_bytes",),
-            ),
+            self._computing("pixels", encode.prepared_bytes, "encode.prepared_bytes"),
             Need(
                 name="files",
                 num_bytes=files,
@@ -183,6 +184,7 @@ class _Sizes:
             self._kv_cache(),
             self._computing("activations", self._step(), "language.max_step_tokens"),
             self._computing("sampling", self._sampling(), "language.max_running"),
+            *self._graphs(role),
             Need(name="grammars", num_bytes=_grammars(self._checkpoint)),
         ]
         if role != "prefill":
@@ -215,6 +217,16 @@ class _Sizes:
     def _sampling(self) -> int:
         logits = self._config.language.max_running * self._checkpoint.vocab_size
         return logits * (self._item_bytes + SAMPLED_BYTES)
+
+    def _graphs(self, role: str) -> list[Need]:
+        """What recorded decode steps compute in; they share it."""
+        language, text = self._config.language, text_size(self._checkpoint)
+        if role == "prefill" or self._compute is Where.HOST or not language.cuda_graphs:
+            return []
+        width = max(text.hidden, text.heads * text.head_dim)
+        values = KEPT_ACTIVATIONS * width + 3 * text.intermediate + self._checkpoint.vocab_size
+        num_bytes = GRAPHS_BASE + language.max_running * values * self._item_bytes
+        return [self._computing("decode graphs", num_bytes, "language.cuda_graphs")]
 
     def _ranking(self) -> int:
         logits = self._config.language.max_step_tokens * self._checkpoint.vocab_size

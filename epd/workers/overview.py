@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from epd.cluster import Membership
+from epd.transfer.ways import route
 from epd.types import Member, Stage
 
 VERSION = ("weights", "dtype", "transformers")
@@ -53,9 +54,25 @@ class Overview:
             **_load(member, gauges),
             "step_age_ms": gauges.get("step_age_ms", 0),
             "age_s": round(now - self._joined_at.get(member.name, now), 1),
+            "device": "cpu" if member.gpu is None else member.gpu.device,
+            "transfers": self._transfers(member),
             "host": member.host,
             "pid": member.pid,
         }
+
+    def _transfers(self, sender: Member) -> dict[str, str]:
+        """How tensors go from this worker to each one that it hands over to."""
+        return {
+            member.name: route(sender, member).way.value
+            for member in self._membership.members
+            if member.pool == sender.pool and _hands_over(sender, member)
+        }
+
+
+def _hands_over(sender: Member, receiver: Member) -> bool:
+    if Stage.ENCODE in sender.stages:
+        return Stage.PREFILL in receiver.stages
+    return sender.stages == (Stage.PREFILL,) and receiver.stages == (Stage.DECODE,)
 
 
 def _load(member: Member, gauges: Mapping[str, int]) -> dict[str, Any]:

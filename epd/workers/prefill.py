@@ -14,6 +14,7 @@ from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, Ste
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
 from epd.models.language import LanguageModel
+from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.types import Prompt, RequestKey, TokenRun
 from epd.wire.messages import (
@@ -48,14 +49,15 @@ class PrefillCore(LanguageCore):
         outgoing: Outgoing,
         chunk_bytes: int,
         config: LanguageConfig,
+        incoming: Incoming | None = None,
     ) -> None:
         self._kv = KvSender()
-        super().__init__(station, engine, self._kv)
+        super().__init__(station, engine, self._kv, incoming)
         self._model = model
         self._rows = rows
         self._outgoing = outgoing
         self._config = config
-        self._bulk = BulkSender(station.links, outgoing, station.same_host, chunk_bytes)
+        self._bulk = BulkSender(station.links, outgoing, station.route, chunk_bytes)
         self._admits: dict[RequestKey, Admit] = {}
         self._deltas: dict[RequestKey, float] = {}
         self._merged: dict[RequestKey, MultiModalEmbeddingData] = {}
@@ -168,13 +170,15 @@ class PrefillCore(LanguageCore):
 
     @property
     def stuck(self) -> bool:
-        """A peer's link takes no bulk now."""
-        return self._bulk.refused
+        """A peer's link takes no bulk now, or the GPU is not done with something."""
+        return self._bulk.refused or self._incoming.waits
 
     def step(self) -> None:
         """Send what can be sent, then one forward."""
         self._bulk.pump()
+        self._take_arrived()
         self._end_late()
+        self._give_back()
         if self._engine.has_work:
             began = self._times.now()
             self._complete(self._engine.step(), began)

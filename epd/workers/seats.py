@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,9 +21,12 @@ from epd.models.placement import resolve_device, resolve_dtype
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import load_towers
 from epd.prompt import tokenizer_json
+from epd.transfer.incoming import Incoming
+from epd.transfer.nixl import NixlAgent, RemoteReader
 from epd.transfer.outgoing import Outgoing
+from epd.transfer.runtime import DeviceRuntime
 from epd.transfer.segments import host_id
-from epd.types import Member, Stage
+from epd.types import Gpu, Member, Stage
 from epd.wire.inbox import Inbox
 from epd.wire.inproc_links import Hub, InprocLinks
 from epd.wire.links import Links
@@ -41,6 +45,7 @@ from epd.workers.station import Station
 FULL_RETRY_S = 0.01
 PULL_BYTES = 256 << 20
 KV_WINDOW_BYTES = 32 << 20
+MIN_PULLED_BYTES = 32 << 20
 
 STAGES: dict[str, tuple[Stage, ...]] = {
     "encode": (Stage.ENCODE,),
@@ -141,9 +146,8 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
     sink = _SeatInbox(build.inbox)
     pulse = Pulse()
     links = _links(build, name, sink, pulse)
-    shm = config.wire.shm_bytes if len(build.roles) == 1 and role in ("encode", "prefill") else 0
-    outgoing = Outgoing(arena_bytes=shm)
-    make, facts = _core(build, role, sink, outgoing)
+    ends = _ends(build, role)
+    make, facts = _core(build, role, sink, ends)
     member = Member(
         name=name,
         incarnation=links.incarnation,
@@ -152,8 +156,10 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
         bulk=links.bulk,
         host=host_id(),
         pool=_pool(build),
-        segment=outgoing.segment,
+        segment=ends.outgoing.segment,
         pid=os.getpid(),
+        gpu=ends.gpu,
+        remote=ends.outgoing.remote or ends.incoming.remote,
         **facts,
     )
     register = Register(member=member, fingerprint=_fingerprint(build), via="")
@@ -172,6 +178,47 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
     return sink.seat
 
 
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What a seat sends tensors from and reads them with."""
+
+    outgoing: Outgoing
+    incoming: Incoming
+    runtime: DeviceRuntime | None
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """What others may know of this process's GPU."""
+        lends, reads = self.outgoing.handle, self.incoming.lease
+        if self.runtime is None or not (lends or reads):
+            return None
+        reaches = self.runtime.reaches if reads else ()
+        return Gpu(device=self.runtime.device, reaches=reaches, lease=reads, handle=lends)
+
+
+def _ends(build: _Build, role: str) -> _Ends:
+    """Seats of one process share memory anyway; only senders lend any to other processes."""
+    wire, alone = build.config.wire, len(build.roles) == 1
+    sends, reads = alone and role in ("encode", "prefill"), alone and role != "encode"
+    runtime = None
+    if build.device.startswith("cuda"):
+        from epd.transfer.cuda import CudaRuntime
+
+        runtime = CudaRuntime(build.device)
+    agent = NixlAgent(f"{role}-{secrets.token_hex(8)}") if wire.nixl and alone else None
+    outgoing = Outgoing(
+        arena_bytes=wire.shm_bytes if sends else 0,
+        runtime=runtime,
+        device_bytes=wire.device_bytes if sends else 0,
+        agent=agent if sends else None,
+    )
+    reader = None
+    if agent is not None and reads:
+        reader = RemoteReader(agent, max(MIN_PULLED_BYTES, wire.shm_bytes))
+    incoming = Incoming(runtime if reads and wire.device_bytes else None, reader)
+    return _Ends(outgoing, incoming, runtime)
+
+
 def _links(build: _Build, name: str, sink: _SeatInbox, pulse: Pulse) -> Links:
     config = build.config
     outer = ZmqLinks(name, config.listen, config.wire, sink, on_io=pulse.answer)
@@ -182,11 +229,16 @@ def _links(build: _Build, name: str, sink: _SeatInbox, pulse: Pulse) -> Links:
 
 
 def _fingerprint(build: _Build) -> dict[str, str]:
-    return {
+    found = {
         **build.checkpoint.fingerprint(),
         "protocol": str(PROTOCOL_VERSION),
         "dtype": build.dtype,
     }
+    if (
+        build.config.encode.preprocess_on == "device"
+    ):  # rows differ a little, see docs/configuration.md
+        found["pictures"] = build.device.partition(":")[0]
+    return found
 
 
 def _pool(build: _Build) -> str:
@@ -194,11 +246,11 @@ def _pool(build: _Build) -> str:
 
 
 def _core(
-    build: _Build, role: str, sink: _SeatInbox, outgoing: Outgoing
+    build: _Build, role: str, sink: _SeatInbox, ends: _Ends
 ) -> tuple[Callable[[Station], Core], dict[str, Any]]:
     """How to make the core once its station exists, and what its Member says of it."""
     if role == "encode":
-        return _encode(build, sink, outgoing)
+        return _encode(build, sink, ends.outgoing)
     model = load_language(
         build.checkpoint,
         device=build.device,
@@ -215,11 +267,13 @@ def _core(
     if role == "decode":
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
         kv = KvReceiver(model.num_layers, window)
-        return lambda station: DecodeCore(station, engine, kv), facts
+        return lambda station: DecodeCore(station, engine, kv, ends.incoming), facts
     rows = RowReceiver(build.config.language.rows_bytes, PULL_BYTES)
     chunk = build.config.wire.chunk_bytes
     language = build.config.language
-    return lambda s: PrefillCore(s, model, engine, rows, outgoing, chunk, language), facts
+    return lambda s: PrefillCore(
+        s, model, engine, rows, ends.outgoing, chunk, language, ends.incoming
+    ), facts
 
 
 def _grammars(checkpoint: Checkpoint) -> Grammars:
@@ -242,7 +296,11 @@ def _encode(
     config = build.config
     modalities = config.encode.modalities or build.checkpoint.spec.modalities
     towers = load_towers(
-        build.checkpoint, modalities=modalities, device=build.device, dtype=build.dtype
+        build.checkpoint,
+        modalities=modalities,
+        device=build.device,
+        dtype=build.dtype,
+        pictures_on=build.device if config.encode.preprocess_on == "device" else None,
     )
     encoder = Encoder(
         towers, config.encode, config.media, _pool(build), sink.put_local, outgoing.keep

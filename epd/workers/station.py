@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from epd.config import WireConfig
 from epd.errors import ConfigError, InternalError
+from epd.transfer.ways import FRAMES, Route, route
 from epd.types import Member
 from epd.wire.links import Delivery, Links, PeerLost
 from epd.wire.messages import (
@@ -117,10 +118,10 @@ class Station:
         if not self.links.send(to, message):
             self._unreachable.add(to)
 
-    def same_host(self, name: str) -> bool:
-        """True for a peer that can read this worker's shared memory."""
+    def route(self, name: str) -> Route:
+        """How tensors go to a peer."""
         member = self.members.get(name)
-        return member is not None and member.host == self._register.member.host
+        return FRAMES if member is None else route(self._register.member, member)
 
     def _give_up(self, name: str) -> None:
         member, gateway = self.members.get(name), self._gateways.get(name)

@@ -31,6 +31,7 @@ KEPT = """
 import torch
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
+from epd.transfer.ways import SHARED
 from epd.types import Member
 outgoing, incoming = Outgoing(arena_bytes=128 << 10), Incoming()
 with open("/dev/shm/greedy", "wb", buffering=0) as file:
@@ -43,7 +44,7 @@ member = Member(name="e", incarnation="1", stages=(), control="", bulk="", host=
                 segment=outgoing.segment)
 for size in (100, 30_000):
     sent = torch.arange(size, dtype=torch.float32)
-    staged = outgoing.stage(sent, to="p", same_host=True)
+    staged = outgoing.stage(sent, to="p", route=SHARED)
     assert staged.payload.slot >= 0
     assert torch.equal(incoming.take(member, staged.payload, None).tensor, sent)
     outgoing.give_back(staged.payload.slot, by="p")

@@ -11,7 +11,9 @@ import torch
 
 from epd.errors import ProtocolError, Unavailable
 from epd.transfer.incoming import Incoming
-from epd.transfer.outgoing import KEPT_SHARE, Outgoing
+from epd.transfer.lending import KEPT_SHARE
+from epd.transfer.outgoing import Outgoing
+from epd.transfer.ways import FRAMES, SHARED
 from tests.transfer.conftest import ARENA_BYTES
 from tests.transfer.ends import member, staged
 
@@ -23,9 +25,9 @@ def test_any_part_of_it_is_read_without_another_copy_here(
     rows = torch.randn(12, 5).to(dtype)
     kept = outgoing.keep(rows)
     assert torch.equal(kept, rows) and kept.data_ptr() != rows.data_ptr()
-    assert outgoing.keeps(kept) and not outgoing.keeps(rows)
+    assert outgoing.keeps(kept, SHARED) and not outgoing.keeps(rows, SHARED)
     for first, num in ((0, 12), (3, 4), (11, 1)):
-        sent = staged(outgoing.stage(kept.narrow(0, first, num), to="p", same_host=True))
+        sent = staged(outgoing.stage(kept.narrow(0, first, num), to="p", route=SHARED))
         assert sent.payload.kept and outgoing.in_use == 0
         came = incoming.take(member(outgoing.segment), sent.payload, sent.frame)
         assert torch.equal(came.tensor, rows[first : first + num])
@@ -33,7 +35,7 @@ def test_any_part_of_it_is_read_without_another_copy_here(
 
 def test_for_another_host_it_is_a_frame(outgoing: Outgoing, incoming: Incoming) -> None:
     kept = outgoing.keep(torch.ones(4, 4))
-    sent = staged(outgoing.stage(kept, to="p", same_host=False))
+    sent = staged(outgoing.stage(kept, to="p", route=FRAMES))
     assert sent.payload.slot < 0
     assert torch.equal(incoming.take(member(""), sent.payload, sent.frame).tensor, torch.ones(4, 4))
 
@@ -58,23 +60,23 @@ def test_one_that_is_gone_is_no_tensor_to_a_late_reader(
     outgoing: Outgoing, incoming: Incoming
 ) -> None:
     kept = outgoing.keep(torch.ones(8, 8))
-    sent = staged(outgoing.stage(kept, to="p", same_host=True))
+    sent = staged(outgoing.stage(kept, to="p", route=SHARED))
     outgoing.peer_lost("p")
     del kept
     gc.collect()
     other = outgoing.keep(torch.zeros(8, 8))
-    assert outgoing.keeps(other)
+    assert outgoing.keeps(other, SHARED)
     with pytest.raises(Unavailable, match="took its memory back"):
         incoming.take(member(outgoing.segment), sent.payload, None)
 
 
 def test_a_death_of_a_reader_or_a_give_back_frees_nothing(outgoing: Outgoing) -> None:
     kept = outgoing.keep(torch.ones(8, 8))
-    sent = staged(outgoing.stage(kept, to="p", same_host=True))
+    sent = staged(outgoing.stage(kept, to="p", route=SHARED))
     outgoing.peer_lost("p")
     outgoing.give_back(sent.payload.slot, by="p")
     assert outgoing.ignored == 1 and torch.equal(kept, torch.ones(8, 8))
-    assert outgoing.keeps(kept)
+    assert outgoing.keeps(kept, SHARED)
 
 
 @pytest.mark.parametrize("end", ["given back", "lost"])
@@ -83,13 +85,13 @@ def test_who_reads_it_may_go_on_when_its_tensors_are_gone(
 ) -> None:
     """Every reader, each as often as it was told of the bytes."""
     kept = outgoing.keep(torch.ones(8, 8))
-    told = [staged(outgoing.stage(kept, to=to, same_host=True)) for to in ("p", "p", "q")]
+    told = [staged(outgoing.stage(kept, to=to, route=SHARED)) for to in ("p", "p", "q")]
     slot = told[0].payload.slot
     landed = incoming.take(member(outgoing.segment), told[0].payload, None)
     del kept
     gc.collect()
     other = outgoing.keep(torch.zeros(8, 8))
-    assert outgoing.keeps(other)
+    assert outgoing.keeps(other, SHARED)
     outgoing.give_back(slot, by="p")
     outgoing.give_back(slot, by="q")
     outgoing.give_back(slot, by="q")
@@ -111,9 +113,9 @@ def test_what_is_kept_leaves_room_for_copies(outgoing: Outgoing) -> None:
     """Beyond its share of the arena rows stay elsewhere, and are staged when somebody asks."""
     most = torch.zeros(ARENA_BYTES // KEPT_SHARE // 4 - 64)
     kept = [outgoing.keep(most) for _ in range(2)]
-    assert [outgoing.keeps(each) for each in kept] == [True, False]
+    assert [outgoing.keeps(each, SHARED) for each in kept] == [True, False]
     assert outgoing.kept_bytes <= ARENA_BYTES // KEPT_SHARE
-    sent = staged(outgoing.stage(kept[-1], to="p", same_host=True))
+    sent = staged(outgoing.stage(kept[-1], to="p", route=SHARED))
     assert sent.payload.lent and not sent.payload.kept
 
 
@@ -126,7 +128,7 @@ def test_tensors_may_outlive_the_arena() -> None:
 
 def test_a_stamp_outside_of_the_segment_is_refused(outgoing: Outgoing, incoming: Incoming) -> None:
     kept = outgoing.keep(torch.ones(8, 8))
-    payload = staged(outgoing.stage(kept, to="p", same_host=True)).payload
+    payload = staged(outgoing.stage(kept, to="p", route=SHARED)).payload
     for wrong in (payload.offset, 1 << 40):
         with pytest.raises(ProtocolError):
             incoming.take(

@@ -19,6 +19,7 @@ from epd.transfer import segments
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.segments import STAMP_BYTES
+from epd.transfer.ways import FRAMES, SHARED, Route
 from epd.wire.messages import Payload
 from tests.transfer.ends import member, staged
 
@@ -27,7 +28,7 @@ SMALL = 64 + STAMP_BYTES
 """What 16 floats take of an arena."""
 
 
-@pytest.mark.parametrize("same_host", [True, False], ids=["shared memory", "frame"])
+@pytest.mark.parametrize("route", [SHARED, FRAMES], ids=["shared memory", "frame"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 5), (2, 1, 4, 2, 8), (7,), (), (0, 4)], ids=str)
 def test_a_tensor_arrives_equal_and_its_bytes_are_copied_for_shared_memory_alone(
@@ -36,51 +37,51 @@ def test_a_tensor_arrives_equal_and_its_bytes_are_copied_for_shared_memory_alone
     shape: tuple[int, ...],
     dtype: torch.dtype,
     *,
-    same_host: bool,
+    route: Route,
 ) -> None:
     tensor = torch.randn(shape).to(dtype)
-    sent = staged(outgoing.stage(tensor, to="p", same_host=same_host))
+    sent = staged(outgoing.stage(tensor, to="p", route=route))
     expected = tensor.clone()
     if sent.payload.slot >= 0:
         tensor.zero_()  # the copy was made when it was staged
     landed = incoming.take(member(outgoing.segment), sent.payload, sent.frame)
     came = landed.tensor
     if tensor.numel():
-        assert (came.data_ptr() == tensor.data_ptr()) is not same_host
+        assert (came.data_ptr() == tensor.data_ptr()) is not (route is SHARED)
     assert came.dtype == dtype and torch.equal(came, expected)
     if sent.payload.slot >= 0:
         copy = landed.copied()
         outgoing.give_back(sent.payload.slot, by="p")
-        staged(outgoing.stage(torch.ones(64), to="p", same_host=True))
+        staged(outgoing.stage(torch.ones(64), to="p", route=SHARED))
         assert torch.equal(copy.tensor, expected), "the receiver's copy is its own"
         copy.check()
 
 
 def test_a_strided_tensor_is_sent_row_major(outgoing: Outgoing, incoming: Incoming) -> None:
     tensor = torch.arange(24.0).view(4, 6).t()[1:]
-    for same_host in (True, False):
-        sent = staged(outgoing.stage(tensor, to="p", same_host=same_host))
+    for route in (SHARED, FRAMES):
+        sent = staged(outgoing.stage(tensor, to="p", route=route))
         came = incoming.take(member(outgoing.segment), sent.payload, sent.frame).tensor
         assert torch.equal(came, tensor) and came.is_contiguous()
 
 
 def test_a_full_arena_says_so_until_something_is_given_back(outgoing: Outgoing) -> None:
     half = torch.zeros((1 << 13) - STAMP_BYTES // 4)  # with its stamp 32 KiB
-    first = staged(outgoing.stage(half, to="p", same_host=True))
-    staged(outgoing.stage(half, to="q", same_host=True))
-    assert outgoing.stage(half, to="p", same_host=True) is None
+    first = staged(outgoing.stage(half, to="p", route=SHARED))
+    staged(outgoing.stage(half, to="q", route=SHARED))
+    assert outgoing.stage(half, to="p", route=SHARED) is None
     assert outgoing.in_use == 1 << 16
     outgoing.give_back(first.payload.slot, by="p")
-    assert outgoing.stage(half, to="p", same_host=True) is not None
+    assert outgoing.stage(half, to="p", route=SHARED) is not None
 
 
 def test_what_the_arena_can_never_hold_goes_as_a_frame(outgoing: Outgoing) -> None:
-    sent = staged(outgoing.stage(torch.zeros(1 << 15), to="p", same_host=True))
+    sent = staged(outgoing.stage(torch.zeros(1 << 15), to="p", route=SHARED))
     assert sent.payload.slot < 0 and sent.frame is not None
 
 
 def test_only_the_borrower_gives_back(outgoing: Outgoing) -> None:
-    sent = staged(outgoing.stage(torch.zeros(16), to="p", same_host=True))
+    sent = staged(outgoing.stage(torch.zeros(16), to="p", route=SHARED))
     outgoing.give_back(sent.payload.slot, by="q")
     outgoing.give_back(12345, by="p")
     assert (outgoing.ignored, outgoing.in_use) == (2, SMALL)
@@ -90,8 +91,8 @@ def test_only_the_borrower_gives_back(outgoing: Outgoing) -> None:
 
 
 def test_a_dead_peers_slots_are_free_and_others_are_not(outgoing: Outgoing) -> None:
-    staged(outgoing.stage(torch.zeros(16), to="p", same_host=True))
-    staged(outgoing.stage(torch.zeros(32), to="q", same_host=True))
+    staged(outgoing.stage(torch.zeros(16), to="p", route=SHARED))
+    staged(outgoing.stage(torch.zeros(32), to="q", route=SHARED))
     outgoing.peer_lost("p")
     assert outgoing.in_use == SMALL + 64
 
@@ -101,12 +102,12 @@ def test_memory_that_its_owner_took_back_is_no_tensor(
     outgoing: Outgoing, incoming: Incoming, *, reused: bool
 ) -> None:
     """The owner took the reader for dead by mistake, and may have written over it."""
-    sent = staged(outgoing.stage(torch.ones(16), to="p", same_host=True))
+    sent = staged(outgoing.stage(torch.ones(16), to="p", route=SHARED))
     landed = incoming.take(member(outgoing.segment), sent.payload, None)
     landed.check()
     outgoing.peer_lost("p")
     if reused:
-        other = staged(outgoing.stage(torch.zeros(16), to="q", same_host=True))
+        other = staged(outgoing.stage(torch.zeros(16), to="q", route=SHARED))
         assert other.payload.offset == sent.payload.offset
     for use in (landed.check, landed.copied):
         with pytest.raises(Unavailable, match="encode-0 took its memory back"):
@@ -115,13 +116,13 @@ def test_memory_that_its_owner_took_back_is_no_tensor(
         incoming.take(member(outgoing.segment), sent.payload, None)
 
 
-@pytest.mark.parametrize("same_host", [True, False], ids=["shared memory", "frame"])
+@pytest.mark.parametrize("route", [SHARED, FRAMES], ids=["shared memory", "frame"])
 def test_the_sender_hears_once_when_nobody_reads_any_more(
-    outgoing: Outgoing, incoming: Incoming, *, same_host: bool
+    outgoing: Outgoing, incoming: Incoming, *, route: Route
 ) -> None:
     """Also where a view is all that is left, where the reader forgot the sender, and an error."""
     heard: list[int] = []
-    sent = staged(outgoing.stage(torch.ones(4, 4), to="p", same_host=same_host))
+    sent = staged(outgoing.stage(torch.ones(4, 4), to="p", route=route))
     source = member(outgoing.segment)
     landed = incoming.take(source, sent.payload, sent.frame, partial(heard.append, 1))
     view = landed.tensor[2:]
@@ -141,7 +142,7 @@ def test_the_sender_hears_once_when_nobody_reads_any_more(
 
 def test_a_slot_is_not_read_as_another(outgoing: Outgoing, incoming: Incoming) -> None:
     """Whatever the message says."""
-    sent = staged(outgoing.stage(torch.ones(16), to="p", same_host=True))
+    sent = staged(outgoing.stage(torch.ones(16), to="p", route=SHARED))
     wrong = dataclasses.replace(sent.payload, slot=sent.payload.slot + 1)
     with pytest.raises(Unavailable):
         incoming.take(member(outgoing.segment), wrong, None)
@@ -149,7 +150,7 @@ def test_a_slot_is_not_read_as_another(outgoing: Outgoing, incoming: Incoming) -
 
 def test_without_an_arena_everything_is_a_frame(incoming: Incoming) -> None:
     outgoing = Outgoing(arena_bytes=0)
-    sent = staged(outgoing.stage(torch.ones(3), to="p", same_host=True))
+    sent = staged(outgoing.stage(torch.ones(3), to="p", route=SHARED))
     assert outgoing.segment == "" and sent.payload.slot < 0
     assert torch.equal(incoming.take(member(""), sent.payload, sent.frame).tensor, torch.ones(3))
     outgoing.close()
@@ -158,7 +159,7 @@ def test_without_an_arena_everything_is_a_frame(incoming: Incoming) -> None:
 def test_a_new_incarnations_segment_replaces_the_old_one(incoming: Incoming) -> None:
     for incarnation, value in (("i1", 1.0), ("i2", 2.0)):
         outgoing = Outgoing(arena_bytes=4096)
-        sent = staged(outgoing.stage(torch.full((4,), value), to="p", same_host=True))
+        sent = staged(outgoing.stage(torch.full((4,), value), to="p", route=SHARED))
         source = member(outgoing.segment, incarnation=incarnation)
         assert incoming.take(source, sent.payload, None).tensor.tolist() == [value] * 4
         outgoing.close()
@@ -187,7 +188,7 @@ GOOD = Payload(dtype="float32", shape=(4,), nbytes=16, slot=0, offset=0)
 def test_a_payload_that_does_not_fit_is_refused(
     outgoing: Outgoing, incoming: Incoming, payload: Payload
 ) -> None:
-    staged(outgoing.stage(torch.zeros(4), to="p", same_host=True))
+    staged(outgoing.stage(torch.zeros(4), to="p", route=SHARED))
     with pytest.raises(ProtocolError):
         incoming.take(member(outgoing.segment), payload, None)
 
@@ -224,7 +225,7 @@ def test_a_link_in_a_segments_place_is_refused(incoming: Incoming, tmp_path: Pat
 
 def test_a_segment_that_shrinks_is_an_error_and_no_crash(incoming: Incoming) -> None:
     outgoing = Outgoing(arena_bytes=1 << 16)
-    sent = staged(outgoing.stage(torch.zeros(4), to="p", same_host=True))
+    sent = staged(outgoing.stage(torch.zeros(4), to="p", route=SHARED))
     incoming.take(member(outgoing.segment), sent.payload, None)
     os.truncate(SHM / outgoing.segment, 8)
     with pytest.raises(ProtocolError, match="shorter"):
@@ -271,7 +272,7 @@ def test_more_than_there_is_is_a_configuration_error() -> None:
 
 def test_a_dtype_that_does_not_travel_is_refused_at_the_sender(outgoing: Outgoing) -> None:
     with pytest.raises(ProtocolError, match="int64"):
-        outgoing.stage(torch.zeros(4, dtype=torch.int64), to="p", same_host=True)
+        outgoing.stage(torch.zeros(4, dtype=torch.int64), to="p", route=SHARED)
     assert outgoing.in_use == 0
 
 

@@ -15,6 +15,7 @@ from epd.handoff import KvReceiver, RowReceiver
 from epd.models.positions import prompt_positions
 from epd.prefix import prefix_of, prefix_root
 from epd.transfer.outgoing import Outgoing
+from epd.transfer.ways import FRAMES, Route
 from epd.types import Member, Prefix, Prompt, RequestKey, SamplingParams, TokenRun
 from epd.wire import messages as m
 from epd.wire.links import Buffer, Delivery
@@ -48,8 +49,8 @@ class Desk:
         self._stage.mail.append((self.name, to, message, frame))
         return True
 
-    def same_host(self, name: str) -> bool:
-        return False
+    def route(self, name: str) -> Route:
+        return FRAMES
 
     def dispatch(self, handlers: dict[type[Any], Handler], delivery: Delivery) -> None:
         handlers[type(delivery.message)](delivery.sender, delivery.message, delivery.frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.segments import STAMP_BYTES
+from epd.transfer.ways import FRAMES, SHARED
 from epd.types import RequestKey
 from epd.wire.links import Buffer
-from epd.workers.bulk import BulkSender, Chunk
+from epd.workers.bulk import AHEAD, BulkSender, Chunk
+from tests.transfer.gpu import FakeGpu, World
 
 R, OTHER = RequestKey("r", 1), RequestKey("other", 1)
 CHUNK_BYTES = 1 << 12
@@ -24,12 +27,14 @@ class Links:
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.frames: list[Any] = []
         self.full = False
 
     def send(self, to: str, message: object, frame: Buffer | None = None) -> bool:
         if self.full:
             return False
         self.sent.append(message)
+        self.frames.append(frame)
         return True
 
 
@@ -40,7 +45,7 @@ class Bench:
         self.links = Links()
         self.outgoing = Outgoing(arena_bytes=2 * SLOT_BYTES)
         links: Any = self.links
-        self.bulk = BulkSender(links, self.outgoing, lambda name: True, CHUNK_BYTES)
+        self.bulk = BulkSender(links, self.outgoing, lambda name: SHARED, CHUNK_BYTES)
         self.reads: list[int] = []
 
     def add(self, num: int, *, to: str = "p", key: RequestKey = R) -> None:
@@ -115,3 +120,30 @@ def test_what_was_sent_is_counted_in_bytes(bench: Bench) -> None:
     bench.add(3)
     bench.bulk.pump()
     assert bench.bulk.bytes_sent == 2 * CHUNK_BYTES
+
+
+def test_chunks_that_come_from_a_gpu_come_beside_each_other_and_go_in_order() -> None:
+    """None before its bytes are there; only so many at once; a dropped one is not sent."""
+    world = World()
+    gpu, links = FakeGpu(world), Links()
+    outgoing = Outgoing(arena_bytes=0, runtime=gpu)
+    anything: Any = links
+    bulk = BulkSender(anything, outgoing, lambda name: FRAMES, CHUNK_BYTES)
+    tensors = [gpu.tensor(torch.full((4,), float(index))) for index in range(AHEAD + 2)]
+    chunks = [Chunk(partial(_same, each), lambda payload: payload) for each in tensors]
+    bulk.add("p", R, iter(chunks))
+    bulk.pump()
+    assert not links.sent and bulk.refused
+    assert len(gpu.copies.todo) == 3 * AHEAD, "each waits, copies and says so"
+    world.run_all()
+    bulk.pump()
+    assert len(links.sent) == AHEAD
+    bulk.drop(R)
+    world.run_all()
+    bulk.pump()
+    assert len(links.sent) == AHEAD and bulk.num_sends == 0 and not bulk.refused
+    assert [memoryview(frame).cast("B").cast("f")[0] for frame in links.frames] == [0, 1, 2, 3]
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor

@@ -71,7 +71,7 @@ def test_on_a_gpu_what_the_model_computes_with_is_there_and_the_rest_is_not(
     found = named("engine", checkpoint, device="cuda")
     on_device = {name for name, need in found.items() if need.where is Where.DEVICE}
     assert on_device >= {"weights", "tower weights", "KV cache", "rows store", "CUDA context"}
-    assert not on_device & {"preempted KV", "interpreter", "rows", "pixels"}
+    assert not on_device & {"preempted KV", "interpreter", "rows", "files"}
 
 
 def test_every_setting_that_is_named_exists_and_lowers_its_need(checkpoint: Checkpoint) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from epd.cli.operator import HEAD, overview
 from epd.cluster import Membership
+from epd.types import Gpu
 from epd.wire.messages import PROTOCOL_VERSION
 from epd.workers.overview import Overview, short
-from tests.cluster.samples import decode, encode
+from tests.cluster.samples import decode, encode, prefill
 
 FINGERPRINT = {"protocol": str(PROTOCOL_VERSION), "weights": "w1", "dtype": "float32"}
 
@@ -39,7 +41,30 @@ def test_every_worker_has_its_role_state_version_and_load() -> None:
 
 def test_nothing_that_would_let_a_stranger_in_is_shown() -> None:
     for row in seen().rows(now=75.0):
-        assert not {"incarnation", "control", "bulk", "segment"} & set(row)
+        assert not {"incarnation", "control", "bulk", "segment", "gpu"} & set(row)
+        assert "handle" not in str(row) and "lease" not in str(row)
+
+
+def test_the_way_between_two_workers_is_shown() -> None:
+    """By what both said of themselves, to each worker that this one hands over to."""
+    membership = Membership({})
+    found = Overview(membership)
+    gpu = Gpu(device="GPU-1", reaches=("GPU-1",), lease="l", handle=b"h")
+    here: dict[str, Any] = {"host": "a", "segment": "s", "pool": "p"}
+    for member in (
+        replace(encode(pool="p"), **here, gpu=gpu),
+        replace(prefill("P", pool="p"), **here, gpu=gpu),
+        replace(prefill("Q", pool="p"), **here),
+        replace(prefill("R", pool="p"), **{**here, "host": "b"}),
+        replace(decode(pool="p"), **here, gpu=gpu),
+    ):
+        membership.join(member, FINGERPRINT)
+    rows = {row["name"]: row for row in found.rows(0.0)}
+    assert rows["E"]["transfers"] == {"P": "cuda_ipc", "Q": "shared memory", "R": "frames"}
+    assert rows["P"]["transfers"] == {"D": "cuda_ipc"}
+    assert rows["Q"]["transfers"] == {"D": "shared memory"}
+    assert rows["D"]["transfers"] == {}
+    assert (rows["E"]["device"], rows["Q"]["device"]) == ("GPU-1", "cpu")
 
 
 def test_the_table_has_a_line_per_worker() -> None:

@@ -81,7 +81,7 @@ class KvCache:
         self._check_layers(layers)
         slots = self._slots(blocks, range(first_token, first_token + num_tokens))
         pages = self._pages[:, layers.start : layers.stop]
-        pages.index_copy_(2, slots, kv.to(pages.device))
+        pages.index_copy_(2, slots, put(kv, pages.device))
         return int(num_tokens)
 
     def check_range(self, kv: torch.Tensor) -> None:

@@ -54,6 +54,7 @@ class QwenVL(Adapter):
     """A family says what else its tower takes, what comes out, and how a video is told in time."""
 
     batch_invariant: ClassVar[bool] = True  # attention never leaves a frame
+    pictures_anywhere: ClassVar[bool] = True
 
     default_patch_size: ClassVar[int]
 
@@ -139,7 +140,13 @@ class QwenVL(Adapter):
             Qwen2VLImageProcessorPil,
         )
 
-        # The PIL backend by name: backends differ by up to 0.015 per value, so one is pinned.
+        # A backend by name: they differ by up to 0.015 per value, so none is found by itself.
+        if self.pictures_on is not None:
+            from transformers import Qwen2VLImageProcessor
+
+            return Qwen2VLImageProcessor.from_pretrained(
+                self.checkpoint.path, local_files_only=True
+            )
         return Qwen2VLImageProcessorPil.from_pretrained(self.checkpoint.path, local_files_only=True)
 
     def _video_processor(self) -> Any:
@@ -165,6 +172,8 @@ class QwenVL(Adapter):
 
         processor = processors[asked.modality]
         chosen = settings(asked.options.processor, OPTIONS[asked.modality], processor)
+        if self.pictures_on is not None:
+            chosen["device"] = self.pictures_on
         try:
             if isinstance(media, Picture):
                 features = processor(images=[media.image], return_tensors="pt", **chosen)

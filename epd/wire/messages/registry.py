@@ -31,7 +31,9 @@ class Payload:
 
     `slot` < 0: in the one raw frame after the message. Otherwise in the sender's shared-memory
     arena (its `Member.segment`) at `offset`, to be given back with `slot` once nobody reads there.
-    `kept_at` >= 0: the sender keeps the slot, which begins there, also without us.
+    `kept_at` >= 0: the sender keeps the slot, which begins there, also without us. `device`: the
+    arena is the one in the memory of the sender's GPU (its `Member.gpu`). `remote`: the receiver is
+    on another host and reads the arena over the network (the sender's `Member.remote`).
     """
 
     dtype: str
@@ -40,6 +42,8 @@ class Payload:
     slot: int = -1
     offset: int = 0
     kept_at: int = -1
+    device: bool = False
+    remote: bool = False
 
     @property
     def lent(self) -> bool:

@@ -1,0 +1,100 @@
+"""Tensors of a real GPU: through CUDA IPC into another process, and through pinned memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from epd.transfer.incoming import Incoming
+from epd.transfer.outgoing import Outgoing, Staged
+from epd.transfer.ways import FRAMES, SHARED, Route, Way
+from tests.transfer.ends import member, staged
+
+pytestmark = pytest.mark.gpu
+
+ARENA = 1 << 22
+
+READER = """
+import sys, time
+from dataclasses import replace
+import torch
+from epd.transfer.cuda import CudaRuntime
+from epd.transfer.incoming import Incoming
+from epd.types import Gpu
+from epd.wire.messages import Payload
+from tests.transfer.ends import member
+device, handle, slot, offset = sys.argv[1:]
+gpu = Gpu(device=device, reaches=(), lease="", handle=bytes.fromhex(handle))
+incoming = Incoming(CudaRuntime("cuda"))
+payload = Payload(dtype="bfloat16", shape=(1000, 64), nbytes=128000, slot=int(slot),
+                  offset=int(offset), device=True)
+heard = []
+landed = incoming.take(replace(member(""), gpu=gpu), payload, None, lambda: heard.append(1))
+expected = torch.arange(64000, dtype=torch.float32).to(torch.bfloat16).view(1000, 64)
+own = landed.tensor[10:] * 1
+assert own.is_cuda and torch.equal(own.cpu(), expected[10:])
+del landed
+for _ in range(1000):
+    incoming.settle()
+    if heard:
+        break
+    time.sleep(0.01)
+incoming.close()
+print("equal" if heard == [1] else "not given back")
+"""
+
+
+def rows() -> torch.Tensor:
+    return torch.arange(64000, dtype=torch.float32).to(torch.bfloat16).view(1000, 64)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["copied", "kept"])
+def test_another_process_reads_what_is_lent(*, kept: bool) -> None:
+    from epd.transfer.cuda import CudaRuntime
+
+    runtime = CudaRuntime("cuda")
+    outgoing = Outgoing(arena_bytes=0, runtime=runtime, device_bytes=ARENA)
+    tensor = rows().cuda()
+    if kept:
+        tensor = outgoing.keep(tensor)
+    sent = staged(outgoing.stage(tensor, to="p", route=Route(Way.CUDA_IPC, "lease"))).payload
+    told = [runtime.device, outgoing.handle.hex(), str(sent.slot), str(sent.offset)]
+    done = subprocess.run(
+        [sys.executable, "-c", READER, *told], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "equal", done.stderr
+    outgoing.give_back(sent.slot, by="p")
+    assert outgoing.in_use == 0 and outgoing.ignored == 0
+    outgoing.close()
+
+
+def ready(sent: Staged) -> Staged:
+    ends = time.monotonic() + 10
+    while not sent.ready:
+        assert time.monotonic() < ends
+    return sent
+
+
+@pytest.mark.parametrize("way", [SHARED, FRAMES], ids=["shared", "frames"])
+def test_bytes_come_to_the_host_without_a_wait(way: Route) -> None:
+    """Nothing that stage() does waits for the GPU."""
+    from epd.transfer.cuda import CudaRuntime
+
+    outgoing, incoming = Outgoing(arena_bytes=ARENA, runtime=CudaRuntime("cuda")), Incoming()
+    tensor = rows().cuda()
+    outgoing.take_back(staged(outgoing.stage(tensor, to="p", route=way)), to="p")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sent = staged(outgoing.stage(tensor, to="p", route=way))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    ready(sent)
+    landed = incoming.take(member(outgoing.segment), sent.payload, sent.frame)
+    assert torch.equal(landed.tensor, rows())
+    del landed
+    incoming.close()
+    outgoing.close()
