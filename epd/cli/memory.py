@@ -37,7 +37,11 @@ def estimate(config: Config) -> Iterator[str]:
     try:
         if not config.model:
             raise ConfigError("model is not set")
-        checkpoint = read_checkpoint(config.model, max_context=config.language.max_context)
+        checkpoint = read_checkpoint(
+            config.model,
+            max_context=config.language.max_context,
+            dummy=config.load_format == "dummy",
+        )
         machine = _machine(config)
         processes = _by_process(config, checkpoint, machine)
     except EpdError as error:

@@ -35,6 +35,11 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="Jinja template in place of the checkpoint's own",
     )
     model.add_argument(
+        "--load-format",
+        choices=("auto", "dummy"),
+        help="dummy: random weights of the model's real shapes, for measuring without any",
+    )
+    model.add_argument(
         "--trust-remote-code",
         action="store_true",
         help="let processors be loaded whose code lies in the checkpoint's folder",
@@ -52,6 +57,8 @@ def model_settings(args: argparse.Namespace) -> list[str]:
         found.append(_setting("language.max_context", _length(args.max_model_len)))
     if args.chat_template is not None:
         found.append(_setting("gateway.chat_template", args.chat_template))
+    if args.load_format is not None:
+        found.append(_setting("load_format", args.load_format))
     if args.trust_remote_code:
         found.append(_setting("trust_remote_code", True))
     return found

@@ -166,6 +166,11 @@ class Config(Section):
     trust_remote_code: bool = Field(
         False, description="load processors whose code lies in the checkpoint's folder"
     )
+    load_format: Literal["auto", "dummy"] = Field(
+        "auto",
+        description="dummy: random weights of the model's real shapes, for measuring; the folder "
+        "needs none",
+    )
     topology: str = Field("1E1P1D", description="NENPND, NENPD (fused) or EPD (one engine)")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="the checkpoint's own unless set"

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from epd.errors import ConfigError
+from epd.models.dummy import dummy_part, dummy_shapes
 from epd.models.fingerprint import weight_headers
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
@@ -37,6 +38,9 @@ def load_part(
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False
     part = _without(whole, keep, _beside(checkpoint))
+    if checkpoint.dummy:
+        model = dummy_part(part, checkpoint.path, device=device, dtype=dtype, **options)
+        return model.eval()
     try:
         model, report = part.from_pretrained(
             checkpoint.path,
@@ -51,6 +55,14 @@ def load_part(
     _refuse(checkpoint, "lacks", report["missing_keys"])
     _refuse(checkpoint, "has unknown", report["unexpected_keys"])
     return model.eval().requires_grad_(False).to(device)
+
+
+def shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Of all weights of the whole model that a dummy checkpoint stands for, by transformers' names.
+
+    Imports transformers.
+    """
+    return dummy_shapes(model_class(checkpoint), checkpoint.path)
 
 
 def model_class(checkpoint: Checkpoint) -> Any:
@@ -96,7 +108,7 @@ def _without(whole: Any, keep: Sequence[str], others: Collection[str]) -> Any:
 
 def _beside(checkpoint: Checkpoint) -> set[str]:
     """Names of the parts of a larger checkpoint whose weights are not this model's."""
-    if not checkpoint.prefix:
+    if not checkpoint.prefix or checkpoint.dummy:
         return set()
     names = {name for header in weight_headers(checkpoint.path) for name in header}
     others = {name for name in names if not name.startswith(checkpoint.prefix)}

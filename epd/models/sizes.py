@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,17 +86,27 @@ def num_weights(checkpoint: Checkpoint, modalities: Iterable[Modality]) -> tuple
     wanted = {name for modality in modalities for name in spec.towers[modality]}
     others = {name for names in spec.towers.values() for name in names} - wanted
     towers = language = 0
+    for name, shape in _shapes(checkpoint):
+        values = math.prod(shape)
+        steps = set(name.split("."))
+        if steps & wanted:
+            towers += values
+        elif not steps & others:
+            language += values
+    return towers, language
+
+
+def _shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Sequence[int]]]:
+    """Of every weight of this model. Those of no file are known once transformers has built it."""
+    if checkpoint.dummy:
+        from epd.models.partial import shapes
+
+        yield from shapes(checkpoint).items()
+        return
     for header in weight_headers(checkpoint.path):
         for name, entry in header.items():
-            if name == "__metadata__" or not name.startswith(checkpoint.prefix):
-                continue
-            values = math.prod(entry["shape"])
-            steps = set(name.split("."))
-            if steps & wanted:
-                towers += values
-            elif not steps & others:
-                language += values
-    return towers, language
+            if name != "__metadata__" and name.startswith(checkpoint.prefix):
+                yield name, entry["shape"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,7 @@ def build_seats(role: str, config: Config, inbox: Inbox, lookup: Lookup) -> list
         config.model,
         max_context=config.language.max_context,
         trust_remote_code=config.trust_remote_code,
+        dummy=config.load_format == "dummy",
     )
     name = config.name or f"{role}-{os.getpid()}"
     roles = {f"{name}.encode": "encode", name: "fused"} if role == "engine" else {name: role}

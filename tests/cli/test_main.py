@@ -27,6 +27,7 @@ MODEL_FLAGS = [
     "--served-model-name",
     "--max-model-len",
     "--chat-template",
+    "--load-format",
     "--trust-remote-code",
 ]
 ROLE_FLAGS = ["--config", "--set", "--ready-fd", "--parent-fd", *MEDIA_FLAGS]
