@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from epd.config.keys import ApiKeys
 from epd.config.media import MediaConfig
+from epd.config.placement import PlacementConfig
 from epd.config.section import MIB, Section
 from epd.config.topology import Topology
 from epd.errors import ConfigError
@@ -205,6 +206,7 @@ class Config(Section):
     encode: EncodeConfig = EncodeConfig()
     language: LanguageConfig = LanguageConfig()
     media: MediaConfig = MediaConfig()
+    placement: PlacementConfig = PlacementConfig()
     wire: WireConfig = WireConfig()
     serve: ServeConfig = ServeConfig()
 

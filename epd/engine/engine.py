@@ -20,6 +20,7 @@ from epd.engine.kv.landings import Landings
 from epd.engine.kv.prefixes import PageHashes
 from epd.engine.language import LanguageModel
 from epd.engine.phases import Phases
+from epd.engine.ranks.leading import LedCache, LedModel
 from epd.engine.request import Choice, EngineRequest, RequestState, Role, StepResult
 from epd.engine.runner import ChunkRows, Outcome, Runner
 from epd.engine.sampler import BROKEN, Sampler
@@ -44,7 +45,11 @@ class Engine:
         )
         self._pool = BlockPool(num_blocks=blocks, block_size=size)
         self._host = HostBlocks(host)
-        self._cache = KvCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
+        self._cache: KvCache
+        if isinstance(model, LedModel):
+            self._cache = LedCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
+        else:
+            self._cache = KvCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
         self._sampler = Sampler(vocab_size=model.vocab_size, device=model.device, grammars=grammars)
         self._phases = Phases()
         self._runner = Runner(

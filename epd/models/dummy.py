@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from epd.errors import ConfigError
+from epd.models.shards import Shards
 
 SEED = 0
 
@@ -23,11 +24,19 @@ SPREAD = 0.02
 """Standard deviation of weights where the configuration says none, as transformers has it."""
 
 
-def dummy_part(part: Any, folder: Path, *, device: str, dtype: str, **options: Any) -> Any:
-    """The model of class `part` with random weights. `options` go to the class's construction."""
+def dummy_part(
+    part: Any, folder: Path, *, device: str, dtype: str, shards: Shards | None, **options: Any
+) -> Any:
+    """The model of class `part` with random weights. `options` go to the class's construction.
+
+    Of a weight that is divided among ranks the whole is made first, one weight at a time.
+    """
     model, spread = _on_meta(part, folder, dtype, **options)
+    cuts = {} if shards is None else shards.cuts(model)
     for name, weight in list(model.named_parameters()):
         made = _random(name, weight, spread, device)
+        if shards is not None:
+            made = shards.take(cuts.get(name), made, name)
         _put(model, name, nn.Parameter(made, requires_grad=False))
     for name, buffer in list(model.named_buffers()):
         _put(model, name, torch.empty_like(buffer, device=device))

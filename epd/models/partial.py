@@ -18,17 +18,25 @@ from torch import nn
 from epd.errors import ConfigError
 from epd.models.dummy import dummy_part, dummy_shapes
 from epd.models.fingerprint import weight_headers
+from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 
 
 def load_part(
-    checkpoint: Checkpoint, keep: Sequence[str], *, device: str, dtype: str, **options: Any
+    checkpoint: Checkpoint,
+    keep: Sequence[str],
+    *,
+    device: str,
+    dtype: str,
+    shards: Shards | None = None,
+    **options: Any,
 ) -> Any:
     """The Hugging Face model with only the modules at the dotted paths `keep`, ready to run.
 
     Refuses with ConfigError: a weight that is missing, and one that belongs to no module of the
-    full model. `options` go to `from_pretrained`.
+    full model. `shards`: only this rank's part of each weight goes to the device. `options` go to
+    `from_pretrained`.
     """
     whole = model_class(checkpoint)
     from transformers.utils import logging
@@ -39,7 +47,9 @@ def load_part(
         torch.backends.cudnn.allow_tf32 = False
     part = _without(whole, keep, _beside(checkpoint))
     if checkpoint.dummy:
-        model = dummy_part(part, checkpoint.path, device=device, dtype=dtype, **options)
+        model = dummy_part(
+            part, checkpoint.path, device=device, dtype=dtype, shards=shards, **options
+        )
         return model.eval()
     try:
         model, report = part.from_pretrained(
@@ -54,6 +64,10 @@ def load_part(
         raise ConfigError(f"cannot load {checkpoint.path}: {error}") from error
     _refuse(checkpoint, "lacks", report["missing_keys"])
     _refuse(checkpoint, "has unknown", report["unexpected_keys"])
+    if shards is not None:
+        cuts = shards.cuts(model)
+        for name, weight in model.named_parameters():
+            weight.data = shards.take(cuts.get(name), weight.data, name).to(device)
     return model.eval().requires_grad_(False).to(device)
 
 

@@ -57,6 +57,17 @@ def text_size(checkpoint: Checkpoint) -> TextSize:
     )
 
 
+def refuse_division(checkpoint: Checkpoint, tp: int) -> None:
+    """ConfigError where the heads cannot be dealt to `tp` ranks; it names both numbers."""
+    text = text_size(checkpoint)
+    for name, number in (("KV heads", text.kv_heads), ("attention heads", text.heads)):
+        if number % tp:
+            raise ConfigError(
+                f"tp is {tp}: {checkpoint.name} has {number} {name}, and {tp} does not divide "
+                f"{number}"
+            )
+
+
 def tower_size(checkpoint: Checkpoint) -> TowerSize:
     """Of every kind of tower, by the names that transformers' configurations use.
 

@@ -13,6 +13,7 @@ from epd.config import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
+from epd.engine.ranks.leading import LedModel
 from epd.models.language import LanguageModel
 from epd.transfer.outgoing import Outgoing
 from epd.types import Prompt, RequestKey, TokenRun
@@ -42,7 +43,7 @@ class PrefillCore(LanguageCore):
     def __init__(
         self,
         station: Station,
-        model: LanguageModel,
+        model: LanguageModel | LedModel,
         engine: Engine,
         rows: RowReceiver,
         outgoing: Outgoing,
