@@ -35,6 +35,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="Jinja template in place of the checkpoint's own",
     )
     model.add_argument(
+        "--tensor-parallel-size",
+        type=int,
+        metavar="N",
+        help="processes, each on its own GPU, that one prefill, decode or fused worker consists of",
+    )
+    model.add_argument(
         "--load-format",
         choices=("auto", "dummy"),
         help="dummy: random weights of the model's real shapes, for measuring without any",
@@ -57,6 +63,9 @@ def model_settings(args: argparse.Namespace) -> list[str]:
         found.append(_setting("language.max_context", _length(args.max_model_len)))
     if args.chat_template is not None:
         found.append(_setting("gateway.chat_template", args.chat_template))
+    if args.tensor_parallel_size is not None:
+        for role in ("prefill", "decode", "fused", "engine"):
+            found.append(_setting(f"placement.{role}.tp", args.tensor_parallel_size))
     if args.load_format is not None:
         found.append(_setting("load_format", args.load_format))
     if args.trust_remote_code:

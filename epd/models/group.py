@@ -57,7 +57,7 @@ class Ranks:
             os.environ.setdefault(name, "lo")  # they would listen on all interfaces
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
-            store=dist.FileStore(str(meeting), size),
+            store=dist.FileStore(str(meeting), size),  # type: ignore[attr-defined]
             rank=rank,
             world_size=size,
             timeout=LONGEST_WAIT,

@@ -49,9 +49,7 @@ class Cut:
                 f"tp is {size}: {name} has {length // self.packed} values to divide among the "
                 f"ranks, and {size} does not divide {length // self.packed}"
             )
-        parts = [
-            whole.chunk(size, self.dim)[rank] for whole in weight.chunk(self.packed, self.dim)
-        ]
+        parts = [whole.chunk(size, self.dim)[rank] for whole in weight.chunk(self.packed, self.dim)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, self.dim)
 
 
@@ -98,14 +96,15 @@ class Shards:
         elif rank:
             head.weight = nn.Parameter(embedding.new_empty(0, head.in_features), False)
         if rank:
-            decoder.set_input_embeddings(nn.Embedding.from_pretrained(embedding.data[:0].clone()))
+            empty = nn.Embedding(0, embedding.shape[1], _weight=embedding.data[:0].clone())
+            decoder.set_input_embeddings(empty.requires_grad_(False))
         for linear in [*decoder.modules(), head]:
             if isinstance(linear, nn.Linear):
                 linear.out_features, linear.in_features = linear.weight.shape
         for module, style in list(_planned(decoder)):
             if style in _SUMMED and isinstance(module, nn.Module):
-                if rank and getattr(module, "bias", None) is not None:
-                    module.bias = None  # added once
+                if rank and isinstance(module, nn.Linear):
+                    module.register_parameter("bias", None)  # added once
                 _replace(decoder, module, Summed(module, self._group))
 
 
@@ -156,11 +155,10 @@ def _planned(decoder: Any) -> Iterator[tuple[nn.Module | _Bare, str]]:
 def _cuts(target: nn.Module | _Bare, style: str) -> Iterator[tuple[nn.Parameter, Cut]]:
     if style == "moe_tp_experts":
         return  # its weights have styles of their own
-    weight = target.weight
+    weight: Any = target.weight
     if style == "packed_colwise" and isinstance(target, _Bare):
         yield target.weight, Cut(target.weight.ndim - 2, packed=2)
     elif style == "rowwise":
-        assert isinstance(weight, nn.Parameter)
         yield weight, Cut(weight.ndim - 1)
     elif style == "colwise" and isinstance(target, nn.Linear):
         yield target.weight, Cut(0)

@@ -11,9 +11,9 @@ import torch
 
 from epd.config import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
+from epd.engine.ranks.leading import LedModel
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
-from epd.engine.ranks.leading import LedModel
 from epd.models.language import LanguageModel
 from epd.transfer.outgoing import Outgoing
 from epd.types import Prompt, RequestKey, TokenRun

@@ -31,6 +31,13 @@ def configured(*flags: str) -> Config:
         (["--max-model-len", "32K"], lambda c: c.language.max_context, 32_768),
         (["--max-model-len", "1.5K"], lambda c: c.language.max_context, 1536),
         (["--chat-template", "a.jinja"], lambda c: c.gateway.chat_template, Path("a.jinja")),
+        (
+            ["--tensor-parallel-size", "2"],
+            lambda c: {
+                c.placement.of(role).tp for role in ("prefill", "decode", "fused", "engine")
+            },
+            {2},
+        ),
         (["--load-format", "dummy"], lambda c: c.load_format, "dummy"),
         (["--trust-remote-code"], lambda c: c.trust_remote_code, True),
     ],

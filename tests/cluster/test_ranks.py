@@ -1,59 +1,49 @@
-"""Workers of two ranks: what they say, what they hand over, and how they die."""
+"""A worker of two ranks in a live cluster: its answers, and how it dies as one."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
-from tests.cluster.clients import Question
-from tests.cluster.expected import Expected
+from tests.cluster.clients import Load, Question, ask, check_answer
 from tests.cluster.running import Cluster, eventually
 
-PICTURES = Question((1, 2), "what are these?", max_tokens=24)
-WORDS = Question((), "tell me a story", max_tokens=24)
-
-
-def said(cluster: Cluster, question: Question) -> str:
-    body = question.body(cluster.model, stream=False)
-    answer = httpx.post(f"{cluster.url}/v1/chat/completions", json=body, timeout=120)
-    assert answer.status_code == 200, answer.text
-    text: str = answer.json()["choices"][0]["message"]["content"]
-    return text
+QUESTIONS = (Question((1,), "Hello there"), Question((), "Hello there"))
 
 
 def ranks(cluster: Cluster) -> list[psutil.Process]:
+    """The processes of ranks that follow."""
     children = psutil.Process(cluster.process.pid).children(recursive=True)
     return [child for child in children if " ".join(child.cmdline()).startswith("epd: rank ")]
 
 
 @pytest.fixture(scope="module")
-def alone(path: Path) -> Iterator[list[str]]:
-    """What a cluster of one rank says."""
-    cluster = Cluster(path, "EPD")
-    yield [said(cluster, WORDS), said(cluster, PICTURES)]
-    assert cluster.stop() == 0
+def cluster(path: Path) -> Iterator[Cluster]:
+    """KV goes from two ranks to one."""
+    running = Cluster(path, "1E1P1D", "placement.decode.tp=2")
+    yield running
+    assert running.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("topology", "settings"),
-    [
-        ("EPD", ["placement.engine.tp=2"]),
-        pytest.param("1E1P1D", ["placement.prefill.tp=2"], marks=pytest.mark.slow),
-        pytest.param("1E1P1D", ["placement.decode.tp=2"], marks=pytest.mark.slow),
-        pytest.param("1E1PD", ["placement.fused.tp=2"], marks=pytest.mark.slow),
-    ],
-)
-def test_answers_are_those_of_one_rank(
-    topology: str, settings: list[str], path: Path, alone: list[str]
+@pytest.mark.parametrize("leads", [False, True])
+def test_a_rank_that_is_killed_takes_its_worker_along_and_both_come_back(
+    cluster: Cluster, leads: bool
 ) -> None:
-    cluster = Cluster(path, topology, *settings)
-    try:
-        assert len(ranks(cluster)) == 1
-        assert [said(cluster, WORDS), said(cluster, PICTURES)] == alone
-    finally:
-        assert cluster.stop() == 0
+    """In the middle of streams: each ends with its right answer or with an error, none hangs."""
+    right = {question: ask(cluster, question, stream=True).text for question in QUESTIONS}
+    [follower] = ranks(cluster)
+    both = [follower, psutil.Process(follower.ppid())]
+    with Load(cluster, QUESTIONS, 3) as load:
+        eventually(lambda: load.streaming, "a stream has begun")
+        both[leads].kill()
+        gone, alive = psutil.wait_procs(both, timeout=30)
+        assert len(gone) == 2, alive
+        eventually(lambda: len(ranks(cluster)) == 1, "a new rank", 120)
+        eventually(lambda: "decode-0" in cluster.workers(), "a new worker", 120)
+    for outcome in load.outcomes:
+        check_answer(outcome, right)
+    for question, text in right.items():
+        assert ask(cluster, question, stream=True).text == text

@@ -116,6 +116,7 @@ def test_two_ranks_say_what_one_says(family: str, tmp_path: Path) -> None:
     with led_model(checkpoint, 2) as model:
         assert answer(model) == expected and len(expected) == MAX_TOKENS
         assert model.part.kv_heads * 2 == model.kv_heads == alone.kv_heads
+        assert isinstance(model.part, LanguageModel)
         assert model.part.weight_bytes < alone.weight_bytes
 
 

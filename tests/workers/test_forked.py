@@ -22,12 +22,15 @@ def forked(run: Callable[[], int], *keep: int) -> Iterator[Forked]:
     finally:
         child.kill()
         child.wait()
+        assert child.stdout is not None
         child.stdout.close()
 
 
 def said(child: Forked) -> bytes:
     """All that it writes until it ends."""
-    return b"".join(iter(lambda: child.stdout.read(1 << 16), b""))
+    stdout = child.stdout
+    assert stdout is not None
+    return b"".join(iter(lambda: stdout.read(1 << 16), b""))
 
 
 def forever() -> int:

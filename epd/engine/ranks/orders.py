@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from epd.attention import PagedSequence
 from epd.engine.chunk import Move, MoveKind
@@ -93,9 +92,10 @@ def from_row(row: Sequence[int]) -> Order:
         made = _KINDS[kind]
         if made is Forward:
             axes, rows, *rest = values
-            return Forward(axes, rows, tuple(_sequences(iter(rest))))
+            return Forward(axes, rows, tuple(_sequences(rest)))
         if made is Read or made is Write:
-            return made(*values[:4], tuple(values[4:]))
+            first, num, layer, layers, *table = values
+            return made(first, num, layer, layers, tuple(table))
         if made is Move:
             which, *numbers = values
             pairs = zip(numbers[::2], numbers[1::2], strict=True)
@@ -105,7 +105,9 @@ def from_row(row: Sequence[int]) -> Order:
         raise InternalError(f"not an order: {list(row)[:8]}") from error
 
 
-def _sequences(values: Iterator[int]) -> Iterator[PagedSequence]:
-    for num_new in values:
-        kv_len, length = next(values), next(values)
-        yield PagedSequence(num_new, kv_len, tuple(islice(values, length)))
+def _sequences(values: Sequence[int]) -> Iterator[PagedSequence]:
+    at = 0
+    while at < len(values):
+        num_new, kv_len, length = values[at : at + 3]
+        at += 3 + length
+        yield PagedSequence(num_new, kv_len, tuple(values[at - length : at]))
