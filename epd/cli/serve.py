@@ -147,9 +147,11 @@ def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
     It does not drain when the whole cluster stops: there is nobody left to finish for.
     """
     gateways = () if role == "gateway" else (f"ipc://{folder}/{GATEWAY}.c",)
-    return config.model_copy(
-        update={"name": name, "listen": f"ipc://{folder}", "gateways": gateways, "drain_s": 0.0}
-    )
+    update = {"name": name, "listen": f"ipc://{folder}", "gateways": gateways, "drain_s": 0.0}
+    if role != "gateway":
+        own = config.placement.of(role).of_worker(int(name.rpartition("-")[2]))
+        update["placement"] = config.placement.model_copy(update={role: own})
+    return config.model_copy(update=update)
 
 
 def url_of(ready: Ready) -> str:

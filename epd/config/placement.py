@@ -23,8 +23,11 @@ class Placement(Section):
         description="cuda:N or cpu, one for each rank of each worker in their order, from the "
         "beginning again where there are fewer; cuda:0 and on unless set",
     )
-    share: float = Field(
-        1.0, gt=0, le=1, description="of a GPU's memory, most that one rank may take"
+    share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="most that one rank takes of its GPU's memory; what is free unless set",
     )
 
     @field_validator("devices")

@@ -36,6 +36,21 @@ class TextSize:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageWeights:
+    """Of the language model, in values: the table of ids, what ranks divide, and what each has."""
+
+    embedding: int
+    divided: int
+    whole: int
+    tied: bool
+
+    def of_rank(self, rank: int, tp: int) -> int:
+        """Rank 0 alone embeds ids; with a tied head the others have their part of the table."""
+        table = self.embedding if rank == 0 else self.embedding // tp * self.tied
+        return table + self.divided // tp + self.whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TowerSize:
     """Of the widest tower."""
 
@@ -105,6 +120,26 @@ def num_weights(checkpoint: Checkpoint, modalities: Iterable[Modality]) -> tuple
         elif not steps & others:
             language += values
     return towers, language
+
+
+def language_weights(checkpoint: Checkpoint) -> LanguageWeights:
+    """By what becomes of them under tensor parallelism: vectors and routers stay whole."""
+    others = {name for names in checkpoint.spec.towers.values() for name in names}
+    embedding = divided = whole = 0
+    tied = True
+    for name, shape in _shapes(checkpoint):
+        steps = name.split(".")
+        if others.intersection(steps):
+            continue
+        values = math.prod(shape)
+        if "embed_tokens" in steps:
+            embedding += values
+        elif len(shape) == 1 or steps[-2:] == ["gate", "weight"]:
+            whole += values
+        else:
+            divided += values
+            tied = tied and "lm_head" not in steps
+    return LanguageWeights(embedding=embedding, divided=divided, whole=whole, tied=tied)
 
 
 def _shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Sequence[int]]]:

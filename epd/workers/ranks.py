@@ -129,11 +129,13 @@ def _serve(role: str, config: Config, rank: int, meeting: Path, orders: _Orders)
     from epd.attention import SdpaBackend
     from epd.engine.ranks.following import Follower
     from epd.models.language import load_language
+    from epd.workers.memory import check_worker
     from epd.workers.seats import limit_threads, read_model
 
     limit_threads(config)
     checkpoint, dtype = read_model(config)
     device = config.placement.of(role).device(rank, resolve_device(config.device))
+    check_worker(role, config, checkpoint, device=device, rank=rank)
     group = Ranks(rank, config.placement.of(role).tp, meeting, device)
     part = load_language(checkpoint, device=device, dtype=dtype, group=group)
     Follower(part, group, SdpaBackend()).follow(orders)

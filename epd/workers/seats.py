@@ -126,7 +126,7 @@ def build_seats(
     placement = config.placement.of(role)
     refuse_division(checkpoint, placement.tp)
     device = placement.device(0, resolve_device(config.device))
-    check_worker(role, config, checkpoint, device=torch.device(device).type)
+    check_worker(role, config, checkpoint, device=device)
     build = _Build(
         config=config,
         checkpoint=checkpoint,
