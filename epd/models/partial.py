@@ -7,6 +7,7 @@ allocated, and every renaming and fusing rule of transformers still applies.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -18,9 +19,12 @@ from torch import nn
 from epd.errors import ConfigError
 from epd.models.dummy import dummy_part, dummy_shapes
 from epd.models.fingerprint import weight_headers
+from epd.models.quantised import plain_options
 from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
+
+log = logging.getLogger(__name__)
 
 
 def load_part(
@@ -51,6 +55,9 @@ def load_part(
             part, checkpoint.path, device=device, dtype=dtype, shards=shards, **options
         )
         return model.eval()
+    options |= plain_options(checkpoint.config, checkpoint.path)
+    if "quantization_config" in options:
+        log.info("weights in fp8 are loaded as %s", dtype)
     try:
         model, report = part.from_pretrained(
             checkpoint.path,

@@ -9,6 +9,7 @@ from typing import Any
 
 from epd.errors import ConfigError
 from epd.models.fingerprint import weight_headers
+from epd.models.quantised import SCALES
 from epd.models.sections import text_section, tower_sections
 from epd.models.spec import Checkpoint
 from epd.types import Modality
@@ -151,7 +152,9 @@ def _shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Sequence[int]]]:
         return
     for header in weight_headers(checkpoint.path):
         for name, entry in header.items():
-            if name != "__metadata__" and name.startswith(checkpoint.prefix):
+            if name == "__metadata__" or name.endswith(SCALES):
+                continue  # factors are gone once weights are loaded
+            if name.startswith(checkpoint.prefix):
                 yield name, entry["shape"]
 
 
