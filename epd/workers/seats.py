@@ -125,7 +125,7 @@ def build_seats(
         raise ConfigError(f"there is no role {role!r}")
     placement = config.placement.of(role)
     refuse_division(checkpoint, placement.tp)
-    device = placement.device(0, resolve_device(config.device))
+    device = resolve_device(placement.device(0, resolve_device(config.device)))
     check_worker(role, config, checkpoint, device=device)
     build = _Build(
         config=config,
