@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import setproctitle
@@ -147,7 +148,12 @@ def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
     It does not drain when the whole cluster stops: there is nobody left to finish for.
     """
     gateways = () if role == "gateway" else (f"ipc://{folder}/{GATEWAY}.c",)
-    update = {"name": name, "listen": f"ipc://{folder}", "gateways": gateways, "drain_s": 0.0}
+    update: dict[str, Any] = {
+        "name": name,
+        "listen": f"ipc://{folder}",
+        "gateways": gateways,
+        "drain_s": 0.0,
+    }
     if role != "gateway":
         own = config.placement.of(role).of_worker(int(name.rpartition("-")[2]))
         update["placement"] = config.placement.model_copy(update={role: own})

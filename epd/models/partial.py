@@ -43,9 +43,9 @@ def load_part(
     `from_pretrained`.
     """
     whole = model_class(checkpoint)
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     if dtype == "float32":
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False
@@ -55,12 +55,12 @@ def load_part(
             part, checkpoint.path, device=device, dtype=dtype, shards=shards, **options
         )
         return model.eval()
-    options |= plain_options(checkpoint.config, checkpoint.path)
-    if "quantization_config" in options:
+    options |= plain_options(part, checkpoint.config, checkpoint.path)
+    if "state_dict" in options:
         log.info("weights in fp8 are loaded as %s", dtype)
     try:
         model, report = part.from_pretrained(
-            checkpoint.path,
+            None if "state_dict" in options else checkpoint.path,
             dtype=getattr(torch, dtype),
             local_files_only=True,
             use_safetensors=True,

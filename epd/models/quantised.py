@@ -1,9 +1,9 @@
 """Checkpoints whose weights are stored in fewer bits: which are read, and how.
 
-Fine-grained FP8, as Qwen and DeepSeek publish it: of a weight [out, in] in float8_e4m3fn every
-block has a factor, `weight_scale_inv` [out / rows, in / columns]. Weights become the compute
-dtype's when they are loaded, in transformers' own conversion: products need no kernel then, and
-weights take the memory that they would take unquantised.
+Fine-grained FP8, as Qwen and DeepSeek publish it: of a weight [..., out, in] in float8_e4m3fn every
+block of rows and columns has a factor, `NAME_scale_inv`. A weight becomes the compute dtype's when
+transformers reads it, before any of its conversions: products need no kernel then, and weights take
+the memory that they would take unquantised.
 """
 
 from __future__ import annotations
@@ -11,63 +11,68 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from epd.errors import ConfigError, UnsupportedModel
-from epd.models.fingerprint import weight_headers
+import torch
 
-SCALES: Final = "_scale_inv"
-"""How the names of factors end."""
+from epd.errors import ConfigError
+from epd.models.fingerprint import weight_headers
+from epd.models.storage import SCALES, quantisation
 
 _FP8: Final = "F8_E4M3"
 _FACTORS: Final = ("F32", "BF16", "F16")
 
 
-def quantisation(config: dict[str, Any]) -> dict[str, Any] | None:
-    """What a configuration says of how its weights are stored; None where they are plain."""
-    for section in (config, config.get("text_config") or {}):
-        if "quantization_config" in section:
-            return dict(section["quantization_config"] or {})
-    return None
+class Blocks:
+    """One weight in FP8 that is plain once it is read, as transformers reads a slice of a file.
+
+    `weight` and `factors` are slices of files; nothing is read before.
+    """
+
+    def __init__(self, weight: Any, factors: Any, block: tuple[int, int]) -> None:
+        self._weight = weight
+        self._factors = factors
+        self._block = block
+
+    def __getitem__(self, place: Any) -> torch.Tensor:
+        """The part at `place`, in float32. The last blocks may be cut off."""
+        weight: torch.Tensor = self._weight[...].float()
+        factors: torch.Tensor = self._factors[...].float()
+        rows, columns = weight.shape[-2:]
+        spread = factors.repeat_interleave(self._block[0], -2)[..., :rows, :]
+        spread = spread.repeat_interleave(self._block[1], -1)[..., :columns]
+        part: torch.Tensor = weight.mul_(spread)[place]
+        return part
 
 
-def refuse_quantisation(config: dict[str, Any], folder: Path) -> None:
-    """UnsupportedModel names a way of storing weights that is not read here."""
-    found = quantisation(config)
-    if found is None:
-        return
-    method, block = found.get("quant_method"), found.get("weight_block_size")
-    if method != "fp8":
-        raise UnsupportedModel(
-            f"{folder} is quantised with {method}; plain weights and fp8 in blocks are supported"
-        )
-    usual = (
-        isinstance(block, list) and len(block) == 2 and found.get("scale_fmt", "float") == "float"
-    )
-    if not usual or found.get("expert_dtype", "fp8") != "fp8":
-        raise UnsupportedModel(
-            f"{folder} is quantised with fp8, weight_block_size {block}; supported are blocks of "
-            "rows and columns with factors in floating point"
-        )
+def plain_options(part: Any, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What `from_pretrained` of the class `part` is told so that all weights come out plain.
 
-
-def plain_options(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What `from_pretrained` needs to be told so that all weights come out plain. Reads headers.
-
-    transformers takes the size of a block from the shapes of a weight and its factors, and would
-    scale a weight wrongly whose last block is cut off: ConfigError names one.
+    ConfigError names a weight whose factors do not fit.
     """
     found = quantisation(config)
     if found is None:
         return {}
-    _check_blocks(folder, *found["weight_block_size"])
-    from transformers import FineGrainedFP8Config
+    rows, columns = found["weight_block_size"]
+    _check_blocks(folder, rows, columns)
+    settings = part.config_class.from_pretrained(folder, local_files_only=True)
+    for section in (settings, settings.get_text_config()):
+        if hasattr(section, "quantization_config"):
+            del section.quantization_config
+    return {"config": settings, "state_dict": _weights(folder, (rows, columns))}
 
-    whole = found.get("modules_to_not_convert") or found.get("ignored_layers")
+
+def _weights(folder: Path, block: tuple[int, int]) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    slices: dict[str, Any] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        opened = safe_open(file, framework="pt")
+        slices |= {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
     return {
-        "quantization_config": FineGrainedFP8Config(
-            weight_block_size=tuple(found["weight_block_size"]),
-            modules_to_not_convert=whole,
-            dequantize=True,
-        )
+        name: Blocks(weight, slices[f"{name}{SCALES}"], block)
+        if f"{name}{SCALES}" in slices
+        else weight
+        for name, weight in slices.items()
+        if not name.endswith(SCALES)
     }
 
 
@@ -79,11 +84,9 @@ def _check_blocks(folder: Path, rows: int, columns: int) -> None:
         factors = entries.get(f"{name}{SCALES}")
         if factors is None or factors["dtype"] not in _FACTORS:
             raise ConfigError(f"{folder}: {name} is in fp8 and has no factors in floating point")
-        for size, block, num in zip(
-            entry["shape"], (rows, columns), factors["shape"], strict=False
-        ):
-            if num != -(-size // block) or (num > 1 and size % block):
-                raise ConfigError(
-                    f"{folder}: {name} {entry['shape']} has factors {factors['shape']}, which are "
-                    f"not one for each whole block of {rows} x {columns}"
-                )
+        *experts, out, inside = entry["shape"]
+        if factors["shape"] != [*experts, -(-out // rows), -(-inside // columns)]:
+            raise ConfigError(
+                f"{folder}: {name} {entry['shape']} has factors {factors['shape']}, which are not "
+                f"one for each block of {rows} x {columns}"
+            )

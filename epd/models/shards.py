@@ -161,8 +161,8 @@ def _cuts(target: nn.Module | _Bare, style: str) -> Iterator[tuple[nn.Parameter,
     elif style == "rowwise":
         yield weight, Cut(weight.ndim - 1)
     elif style == "colwise" and isinstance(target, nn.Linear):
-        yield target.weight, Cut(0)
-        if target.bias is not None:
+        yield weight, Cut(0)
+        if isinstance(target.bias, nn.Parameter):
             yield target.bias, Cut(0)
     else:
         raise UnsupportedModel(f"tp: weights cannot be divided in the style {style}")
@@ -171,5 +171,5 @@ def _cuts(target: nn.Module | _Bare, style: str) -> Iterator[tuple[nn.Parameter,
 def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
     for parent in list(root.modules()):
         for name, child in list(parent.named_children()):
-            if child is old and parent is not new:
+            if child is old:
                 setattr(parent, name, new)

@@ -9,9 +9,9 @@ from typing import Any
 
 from epd.errors import ConfigError
 from epd.models.fingerprint import weight_headers
-from epd.models.quantised import SCALES
 from epd.models.sections import text_section, tower_sections
 from epd.models.spec import Checkpoint
+from epd.models.storage import SCALES
 from epd.types import Modality
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from epd.errors import UnsupportedModel
-from epd.models.quantised import refuse_quantisation
 from epd.models.sections import Section, text_section
+from epd.models.storage import refuse_quantisation
 
 FULL = "full_attention"
 
