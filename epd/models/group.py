@@ -42,9 +42,6 @@ class Group(Protocol):
     def scatter(self, parts: Sequence[torch.Tensor], into: torch.Tensor) -> None:
         """Rank 0 has a part for each rank, of the shape of `into`; others pass none."""
 
-    def close(self) -> None:
-        """Leave. The other ranks need not."""
-
 
 class Ranks:
     """Ranks that are processes of one machine: NCCL between GPUs, Gloo between CPUs."""
@@ -82,8 +79,3 @@ class Ranks:
     def scatter(self, parts: Sequence[torch.Tensor], into: torch.Tensor) -> None:
         """See Group."""
         dist.scatter(into, [part.contiguous() for part in parts] or None, src=0)
-
-    def close(self) -> None:
-        """See Group."""
-        if dist.is_initialized():
-            dist.destroy_process_group()

@@ -65,7 +65,7 @@ def _weights(folder: Path, block: tuple[int, int]) -> dict[str, Any]:
 
     slices: dict[str, Any] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        opened = safe_open(file, framework="pt")
+        opened: Any = safe_open(file, framework="pt")
         slices |= {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
     return {
         name: Blocks(weight, slices[f"{name}{SCALES}"], block)

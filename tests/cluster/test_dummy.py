@@ -40,6 +40,7 @@ def answers(cluster: Cluster) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_stages_apart_and_together_answer_alike(bare: Path) -> None:
     said: list[list[str]] = []
     for topology in ("1E1P1D", "EPD"):

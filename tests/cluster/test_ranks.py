@@ -28,7 +28,7 @@ def cluster(path: Path) -> Iterator[Cluster]:
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize("leads", [False, True])
+@pytest.mark.parametrize("leads", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_rank_that_is_killed_takes_its_worker_along_and_both_come_back(
     cluster: Cluster, leads: bool
 ) -> None:

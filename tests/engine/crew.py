@@ -58,9 +58,6 @@ class ThreadGroup:
     def scatter(self, parts: Sequence[torch.Tensor], into: torch.Tensor) -> None:
         into.copy_(self._exchange(*parts)[0][self.rank])
 
-    def close(self) -> None:
-        self._meeting.barrier.abort()
-
 
 @contextmanager
 def led_model(checkpoint: Checkpoint, size: int) -> Iterator[LedModel]:

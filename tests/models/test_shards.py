@@ -31,8 +31,6 @@ class Alone:
 
     def scatter(self, parts: Sequence[torch.Tensor], into: torch.Tensor) -> None: ...
 
-    def close(self) -> None: ...
-
 
 def loaded(checkpoint: Checkpoint, shards: Shards | None = None) -> Any:
     keep = checkpoint.adapter().language_parts()
