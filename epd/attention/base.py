@@ -101,7 +101,8 @@ class StepAttention(Generic[P]):
 
     @property
     def sequences(self) -> tuple[PagedSequence, ...]:
-        """Of the batch."""
+        """Of a packed batch."""
+        assert isinstance(self._batch, PagedBatch)
         return self._batch.sequences
 
     @cached_property
