@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,32 @@ def test_two_ranks_say_what_one_says(family: str, tmp_path: Path) -> None:
         assert model.part.kv_heads * 2 == model.kv_heads == alone.kv_heads
         assert isinstance(model.part, LanguageModel)
         assert model.part.weight_bytes < alone.weight_bytes
+
+
+def test_pages_are_copied_and_moved_on_every_rank(tmp_path: Path) -> None:
+    """Choices that share a page, and requests that give way to others and come back."""
+    checkpoint = checkpoint_of("qwen2_5_vl", tmp_path)
+
+    def answers(model: Model) -> dict[tuple[str, int], list[int]]:
+        engine = Engine(model, LanguageConfig(kv_tokens=160, max_step_tokens=64))
+        for name in "ab":
+            request = request_of(model)
+            sampling = SamplingParams(max_tokens=18, n=2, temperature=1.0, seed=ord(name))
+            request = replace(request, key=RequestKey(name, 0), sampling=sampling)
+            assert engine.reserve(request.key, len(request.token_ids) + 1) is not None
+            engine.start(request)
+        found: dict[tuple[str, int], list[int]] = defaultdict(list)
+        while engine.has_work:
+            for tokens in engine.step().tokens:
+                found[tokens.request.request_id, tokens.choice] += tokens.token_ids
+        assert engine.num_preempted > 0
+        engine.check()
+        return found
+
+    expected = answers(whole(checkpoint))
+    assert len(expected) == 4 and len({tuple(tokens) for tokens in expected.values()}) == 4
+    with led_model(checkpoint, 2) as model:
+        assert answers(model) == expected
 
 
 def test_rows_matter_to_the_answer(tmp_path: Path) -> None:
