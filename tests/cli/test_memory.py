@@ -25,6 +25,7 @@ def test_workers_that_fit_alone_but_not_together_are_refused(path: Path) -> None
     half = f"language.host_bytes={available_host() * 6 // 10}"
     small = ["device=cpu", "language.kv_bytes=1000000", "gateway.media_budget_bytes=1000000"]
     small += ["encode.decoders=1", "media.image.max_pixels=1000000"]
+    small += [f"encode.{name}_bytes=1000000" for name in ("rows", "prepared", "fetch", "queued")]
     check_cluster(load_config(None, ["topology=1E1P1D", half, *small]), checkpoint)
     with pytest.raises(ConfigError, match=r"1E1P2D on one machine would need .* available"):
         check_cluster(load_config(None, ["topology=1E1P2D", half, *small]), checkpoint)
