@@ -148,6 +148,12 @@ class StepAttention(Generic[P]):
         self._backend = backend
         self._batch = batch
 
+    @property
+    def sequences(self) -> tuple[PagedSequence, ...]:
+        """Of a packed batch."""
+        assert isinstance(self._batch, PagedBatch)
+        return self._batch.sequences
+
     @cached_property
     def _plan(self) -> P:
         """Made by the first layer that asks: a step of single tokens may never need it."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from epd.cli.forked import Forked
+from epd.workers.forked import Forked
 
 LONGEST_LINE = 64 * 1024
 

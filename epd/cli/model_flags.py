@@ -40,6 +40,17 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="let requests bring a chat template of their own",
     )
     model.add_argument(
+        "--tensor-parallel-size",
+        type=int,
+        metavar="N",
+        help="processes, each on its own GPU, that one prefill, decode or fused worker consists of",
+    )
+    model.add_argument(
+        "--load-format",
+        choices=("auto", "dummy"),
+        help="dummy: random weights of the model's real shapes, for measuring without any",
+    )
+    model.add_argument(
         "--trust-remote-code",
         action="store_true",
         help="let processors be loaded whose code lies in the checkpoint's folder",
@@ -59,6 +70,11 @@ def model_settings(args: argparse.Namespace) -> list[str]:
         found.append(_setting("gateway.chat_template", args.chat_template))
     if args.trust_request_chat_template:
         found.append(_setting("gateway.trust_request_chat_template", True))
+    if args.tensor_parallel_size is not None:
+        for role in ("prefill", "decode", "fused", "engine"):
+            found.append(_setting(f"placement.{role}.tp", args.tensor_parallel_size))
+    if args.load_format is not None:
+        found.append(_setting("load_format", args.load_format))
     if args.trust_remote_code:
         found.append(_setting("trust_remote_code", True))
     return found

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import setproctitle
@@ -44,11 +45,16 @@ def serve(
     config = resolve(load_config(path, overrides))
     # Before the environment changes: it finds a title's place by where both lie in memory.
     setproctitle.setproctitle(f"epd: serve {config.topology} ({Path(config.model).name})")
-    # What cannot be served is refused before anything starts.
-    checkpoint = read_checkpoint(config.model, max_context=config.language.max_context)
-    log.info("%s", check_cluster(config, checkpoint))
     assert config.threads is not None
+    # Before torch is loaded, which the sizes of random weights need.
     os.environ |= environment.worker_environment(config.threads)
+    # What cannot be served is refused before anything starts.
+    checkpoint = read_checkpoint(
+        config.model,
+        max_context=config.language.max_context,
+        dummy=config.load_format == "dummy",
+    )
+    log.info("%s", check_cluster(config, checkpoint))
     with StopSignals() as stop, runtime_folder(environment.runtime_base()) as folder:
 
         def on_ready(ready: Ready) -> None:
@@ -111,15 +117,15 @@ def child_specs(config: Config, folder: Path) -> list[ChildSpec]:
             program = (sys.executable, "-m", "epd", *argv)
             specs.append(ChildSpec(name=name, role=role, argv=program))
         else:
-            load = partial(_load, config.model)
+            load = partial(_load, config)
             specs.append(ChildSpec(name=name, role=role, argv=argv, run=main, load=load))
     return specs
 
 
-def _load(model: str) -> None:
+def _load(config: Config) -> None:
     """What workers would import each for itself. What fails here fails there, and is told there."""
     with contextlib.suppress(Exception):
-        preload(read_checkpoint(model))
+        preload(read_checkpoint(config.model, dummy=config.load_format == "dummy"))
 
 
 def write_config(config: Config, role: str, name: str, folder: Path) -> Path:
@@ -142,9 +148,16 @@ def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
     It does not drain when the whole cluster stops: there is nobody left to finish for.
     """
     gateways = () if role == "gateway" else (f"ipc://{folder}/{GATEWAY}.c",)
-    return config.model_copy(
-        update={"name": name, "listen": f"ipc://{folder}", "gateways": gateways, "drain_s": 0.0}
-    )
+    update: dict[str, Any] = {
+        "name": name,
+        "listen": f"ipc://{folder}",
+        "gateways": gateways,
+        "drain_s": 0.0,
+    }
+    if role != "gateway":
+        own = config.placement.of(role).of_worker(int(name.rpartition("-")[2]))
+        update["placement"] = config.placement.model_copy(update={role: own})
+    return config.model_copy(update=update)
 
 
 def url_of(ready: Ready) -> str:

@@ -7,6 +7,7 @@ section only.
 from epd.config.keys import ApiKey
 from epd.config.loading import dump_config, load_config
 from epd.config.media import ItemLimits, MediaConfig
+from epd.config.placement import Placement, PlacementConfig
 from epd.config.section import Section
 from epd.config.sections import (
     Config,
@@ -27,6 +28,8 @@ __all__ = [
     "ItemLimits",
     "LanguageConfig",
     "MediaConfig",
+    "Placement",
+    "PlacementConfig",
     "Section",
     "ServeConfig",
     "Topology",

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from epd.config.keys import ApiKeys
 from epd.config.media import MediaConfig
+from epd.config.placement import PlacementConfig
 from epd.config.section import MIB, Section
 from epd.config.topology import Topology
 from epd.errors import ConfigError
@@ -202,6 +203,11 @@ class Config(Section):
     trust_remote_code: bool = Field(
         False, description="load processors whose code lies in the checkpoint's folder"
     )
+    load_format: Literal["auto", "dummy"] = Field(
+        "auto",
+        description="dummy: random weights of the model's real shapes, for measuring; the folder "
+        "needs none",
+    )
     topology: str = Field("1E1P1D", description="NENPND, NENPD (fused) or EPD (one engine)")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="the checkpoint's own unless set"
@@ -236,6 +242,7 @@ class Config(Section):
     encode: EncodeConfig = EncodeConfig()
     language: LanguageConfig = LanguageConfig()
     media: MediaConfig = MediaConfig()
+    placement: PlacementConfig = PlacementConfig()
     wire: WireConfig = WireConfig()
     serve: ServeConfig = ServeConfig()
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from epd.attention import AttentionBackend, Wanted, choose
+from epd.attention import AttentionBackend
 from epd.config.sections import LanguageConfig
+from epd.engine.backend import backend_for
 from epd.engine.chunk import Chunk
 from epd.engine.decode_graphs import Capture, graphs_for
 from epd.engine.kv.blocks import BlockPool
@@ -23,6 +24,7 @@ from epd.engine.kv.prefixes import PageHashes
 from epd.engine.language import LanguageModel
 from epd.engine.launched import ChunkRows, Launched, Outcome
 from epd.engine.phases import Phases
+from epd.engine.ranks.leading import LedCache, LedModel
 from epd.engine.request import Choice, EngineRequest, RequestState, Role, StepResult
 from epd.engine.runner import Runner
 from epd.engine.sampler import BROKEN, Sampler
@@ -58,10 +60,14 @@ class Engine:
         )
         self._pool = BlockPool(num_blocks=blocks, block_size=size)
         self._host = HostBlocks(host)
-        self._cache = KvCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
+        self._cache: KvCache
+        if isinstance(model, LedModel):
+            self._cache = LedCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
+        else:
+            self._cache = KvCache(model, num_blocks=blocks, block_size=size, num_host_blocks=host)
         self._sampler = Sampler(vocab_size=model.vocab_size, device=model.device, grammars=grammars)
         self._phases = Phases()
-        backend = backend or choose(config.attention, _wanted(model, config))
+        backend = backend or backend_for(model, config)
         self._attention, staging = backend.name, staging_for(model.device)
         graphs = graphs_for(model, self._cache, backend, staging, config, capture)
         self._runner = Runner(
@@ -468,18 +474,6 @@ def _rows(chunk: Chunk) -> ChunkRows | None:
         return None
     found = rows.gather(chunk.first, chunk.num)
     return None if found is None else ChunkRows(*found)
-
-
-def _wanted(model: LanguageModel, config: LanguageConfig) -> Wanted:
-    """What this model asks of attention on its device."""
-    device = model.device
-    return Wanted(
-        device=device,
-        dtype=model.dtype,
-        head_dim=model.head_dim,
-        block_size=config.block_size,
-        capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0),
-    )
 
 
 def _tokens(outcome: Outcome) -> Iterator[tuple[int, TokenLogprobs | None]]:

@@ -36,13 +36,16 @@ _SAMPLE_BYTES = 4096
 _MAX_HEADER = 100 << 20  # safetensors' own limit
 
 
-def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
-    """Part -> short hash or version. Cheap: of the weights only headers and samples are read."""
+def checkpoint_fingerprint(folder: Path, *, weights: bool = True) -> dict[str, str]:
+    """Part -> short hash or version. Cheap: of the weights only headers and samples are read.
+
+    Without `weights` none are: these are random.
+    """
     return {
         "config": _hash_files(folder, ("config.json",)),
         "processor": _hash_files(folder, _PROCESSOR_FILES),
         "tokenizer": _hash_files(folder, _TOKENIZER_FILES),
-        "weights": _hash_weights(folder),
+        "weights": _hash_weights(folder) if weights else "random",
         **{name: version(name) for name in _LIBRARIES},
     }
 

@@ -14,10 +14,12 @@ from epd.models.compiled.decoder import compiled_decoder
 from epd.models.compiled.kernels import Kernels, load_kernels
 from epd.models.compiled.screened import screened
 from epd.models.fused import fuse
+from epd.models.group import Group
 from epd.models.heard import refuse_unheard
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.positions import prompt_positions
+from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.observe.machine import widens_bfloat16
@@ -29,9 +31,18 @@ class LanguageModel:
 
     T counts the tokens of all sequences of a step, laid end to end. Nothing here waits for the
     device. Weights ask for no gradient, so results are ordinary tensors that may be changed.
+
+    One rank of several has its part of the KV heads and, where the vocabulary can be divided, of
+    the logits; hidden states are whole. `embed` is rank 0's.
     """
 
-    def __init__(self, adapter: Adapter, model: Any, kernels: Kernels | None = None) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        model: Any,
+        kernels: Kernels | None = None,
+        group: Group | None = None,
+    ) -> None:
         self._decoder: Any = adapter.decoder(model)
         self._compiled = None if kernels is None else compiled_decoder(self._decoder, kernels)
         self._head = adapter.head(model)
@@ -46,7 +57,8 @@ class LanguageModel:
             after = partial(_add_level, level, adder(self._embedding.weight.device))
             self._decoder.layers[level].register_forward_hook(after, with_kwargs=True)
         self.vocab_size: int = config.vocab_size
-        self.kv_heads: int = config.num_key_value_heads
+        ranks = 1 if group is None else group.size
+        self.kv_heads: int = config.num_key_value_heads // ranks
         heads: int = config.num_attention_heads
         self.head_dim: int = getattr(config, "head_dim", None) or self.hidden_size // heads
         self.dtype: torch.dtype = self._embedding.weight.dtype
@@ -132,24 +144,32 @@ def load_language(
     dtype: str,
     cache: Path | None = None,
     fused: bool = True,
+    group: Group | None = None,
 ) -> LanguageModel:
     """Read the language model and nothing else. `device` and `dtype` are resolved.
 
     `cache`: where compiled decoder layers are kept; without it none are compiled. `fused`: on a
     CUDA device, with joint products and kernels of ours in place of transformers' small modules.
+    `group`: load one rank's part, which is neither compiled nor fused.
     """
     from epd.attention import ATTENTION, register
 
     prepare_torchvision()
     register()
     adapter = checkpoint.adapter()
-    model = load_part(checkpoint, adapter.language_parts(), device=device, dtype=dtype)
+    shards = None if group is None else Shards(adapter, group)
+    model = load_part(
+        checkpoint, adapter.language_parts(), device=device, dtype=dtype, shards=shards
+    )
     decoder = adapter.decoder(model)
     refuse_unheard(decoder, str(checkpoint.path))
     decoder.config._attn_implementation = ATTENTION
+    if shards is not None:
+        shards.install(model)
+        cache = None  # what is compiled computes whole layers
     compiled = cache is not None and device == "cpu" and dtype == "bfloat16" and widens_bfloat16()
     kernels = load_kernels(cache) if cache is not None and compiled else None
     replace_leaves(model, single_rows=True, kernels=kernels)
-    if fused and device != "cpu":
+    if fused and device != "cpu" and group is None:
         fuse(model, decoder)
-    return LanguageModel(adapter, model, kernels)
+    return LanguageModel(adapter, model, kernels, group)

@@ -7,6 +7,7 @@ allocated, and every renaming and fusing rule of transformers still applies.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -16,30 +17,50 @@ from safetensors import SafetensorError
 from torch import nn
 
 from epd.errors import ConfigError
+from epd.models.dummy import dummy_part, dummy_shapes
 from epd.models.fingerprint import weight_headers
+from epd.models.quantised import plain_options
+from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 
+log = logging.getLogger(__name__)
+
 
 def load_part(
-    checkpoint: Checkpoint, keep: Sequence[str], *, device: str, dtype: str, **options: Any
+    checkpoint: Checkpoint,
+    keep: Sequence[str],
+    *,
+    device: str,
+    dtype: str,
+    shards: Shards | None = None,
+    **options: Any,
 ) -> Any:
     """The Hugging Face model with only the modules at the dotted paths `keep`, ready to run.
 
     Refuses with ConfigError: a weight that is missing, and one that belongs to no module of the
-    full model. `options` go to `from_pretrained`.
+    full model. `shards`: only this rank's part of each weight goes to the device. `options` go to
+    `from_pretrained`.
     """
     whole = model_class(checkpoint)
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     if dtype == "float32":
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False
     part = _without(whole, keep, _beside(checkpoint))
+    if checkpoint.dummy:
+        model = dummy_part(
+            part, checkpoint.path, device=device, dtype=dtype, shards=shards, **options
+        )
+        return model.eval()
+    options |= plain_options(part, checkpoint.config, checkpoint.path)
+    if "state_dict" in options:
+        log.info("weights in fp8 are loaded as %s", dtype)
     try:
         model, report = part.from_pretrained(
-            checkpoint.path,
+            None if "state_dict" in options else checkpoint.path,
             dtype=getattr(torch, dtype),
             local_files_only=True,
             use_safetensors=True,
@@ -50,7 +71,19 @@ def load_part(
         raise ConfigError(f"cannot load {checkpoint.path}: {error}") from error
     _refuse(checkpoint, "lacks", report["missing_keys"])
     _refuse(checkpoint, "has unknown", report["unexpected_keys"])
+    if shards is not None:
+        cuts = shards.cuts(model)
+        for name, weight in model.named_parameters():
+            weight.data = shards.take(cuts.get(name), weight.data, name).to(device)
     return model.eval().requires_grad_(False).to(device)
+
+
+def shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Of all weights of the whole model that a dummy checkpoint stands for, by transformers' names.
+
+    Imports transformers.
+    """
+    return dummy_shapes(model_class(checkpoint), checkpoint.path)
 
 
 def model_class(checkpoint: Checkpoint) -> Any:
@@ -96,7 +129,7 @@ def _without(whole: Any, keep: Sequence[str], others: Collection[str]) -> Any:
 
 def _beside(checkpoint: Checkpoint) -> set[str]:
     """Names of the parts of a larger checkpoint whose weights are not this model's."""
-    if not checkpoint.prefix:
+    if not checkpoint.prefix or checkpoint.dummy:
         return set()
     names = {name for header in weight_headers(checkpoint.path) for name in header}
     others = {name for name in names if not name.startswith(checkpoint.prefix)}

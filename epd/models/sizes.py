@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from epd.errors import ConfigError
 from epd.models.fingerprint import weight_headers
 from epd.models.sections import text_section, tower_sections
 from epd.models.spec import Checkpoint
+from epd.models.storage import SCALES
 from epd.types import Modality
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -36,6 +37,21 @@ class TextSize:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageWeights:
+    """Of the language model, in values: the table of ids, what ranks divide, and what each has."""
+
+    embedding: int
+    divided: int
+    whole: int
+    tied: bool
+
+    def of_rank(self, rank: int, tp: int) -> int:
+        """Rank 0 alone embeds ids; with a tied head the others have their part of the table."""
+        table = self.embedding if rank == 0 else self.embedding // tp * self.tied
+        return table + self.divided // tp + self.whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TowerSize:
     """Of the widest tower."""
 
@@ -55,6 +71,17 @@ def text_size(checkpoint: Checkpoint) -> TextSize:
         kv_heads=read("num_key_value_heads", heads),
         head_dim=read("head_dim", hidden // heads),
     )
+
+
+def refuse_division(checkpoint: Checkpoint, tp: int) -> None:
+    """ConfigError where the heads cannot be dealt to `tp` ranks; it names both numbers."""
+    text = text_size(checkpoint)
+    for name, number in (("KV heads", text.kv_heads), ("attention heads", text.heads)):
+        if number % tp:
+            raise ConfigError(
+                f"tp is {tp}: {checkpoint.name} has {number} {name}, and {tp} does not divide "
+                f"{number}"
+            )
 
 
 def tower_size(checkpoint: Checkpoint) -> TowerSize:
@@ -86,17 +113,49 @@ def num_weights(checkpoint: Checkpoint, modalities: Iterable[Modality]) -> tuple
     wanted = {name for modality in modalities for name in spec.towers[modality]}
     others = {name for names in spec.towers.values() for name in names} - wanted
     towers = language = 0
+    for name, shape in _shapes(checkpoint):
+        values = math.prod(shape)
+        steps = set(name.split("."))
+        if steps & wanted:
+            towers += values
+        elif not steps & others:
+            language += values
+    return towers, language
+
+
+def language_weights(checkpoint: Checkpoint) -> LanguageWeights:
+    """By what becomes of them under tensor parallelism: vectors and routers stay whole."""
+    others = {name for names in checkpoint.spec.towers.values() for name in names}
+    embedding = divided = whole = 0
+    tied = True
+    for name, shape in _shapes(checkpoint):
+        steps = name.split(".")
+        if others.intersection(steps):
+            continue
+        values = math.prod(shape)
+        if "embed_tokens" in steps:
+            embedding += values
+        elif len(shape) == 1 or steps[-2:] == ["gate", "weight"]:
+            whole += values
+        else:
+            divided += values
+            tied = tied and "lm_head" not in steps
+    return LanguageWeights(embedding=embedding, divided=divided, whole=whole, tied=tied)
+
+
+def _shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Sequence[int]]]:
+    """Of every weight of this model. Those of no file are known once transformers has built it."""
+    if checkpoint.dummy:
+        from epd.models.partial import shapes
+
+        yield from shapes(checkpoint).items()
+        return
     for header in weight_headers(checkpoint.path):
         for name, entry in header.items():
-            if name == "__metadata__" or not name.startswith(checkpoint.prefix):
-                continue
-            values = math.prod(entry["shape"])
-            steps = set(name.split("."))
-            if steps & wanted:
-                towers += values
-            elif not steps & others:
-                language += values
-    return towers, language
+            if name == "__metadata__" or name.endswith(SCALES):
+                continue  # factors are gone once weights are loaded
+            if name.startswith(checkpoint.prefix):
+                yield name, entry["shape"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,8 @@ class Checkpoint:
     `dtype` is what the weights are stored in. `vocab_size` counts rows of the embedding, which
     can be more than the tokenizer knows. Any of `eos_token_ids` ends an answer.
 
-    `trust_remote_code`: a processor's code may come from the folder.
+    `trust_remote_code`: a processor's code may come from the folder. `dummy`: weights are random,
+    and the folder need not have any.
 
     Where the model is a part of a larger one, `config` and `architecture` are the part's, and the
     names of its weights in the files begin with `prefix`.
@@ -60,6 +61,7 @@ class Checkpoint:
     eos_token_ids: tuple[int, ...]
     prefix: str = ""
     trust_remote_code: bool = False
+    dummy: bool = False
 
     def adapter(self) -> Adapter:
         """The family's adapter for it."""
@@ -73,12 +75,16 @@ class Checkpoint:
         return {
             "architecture": self.architecture,
             "vocabulary": vocabulary_fingerprint(self.config),
-            **checkpoint_fingerprint(self.path),
+            **checkpoint_fingerprint(self.path, weights=not self.dummy),
         }
 
 
 def read_checkpoint(
-    path: str | Path, *, max_context: int | None = None, trust_remote_code: bool = False
+    path: str | Path,
+    *,
+    max_context: int | None = None,
+    trust_remote_code: bool = False,
+    dummy: bool = False,
 ) -> Checkpoint:
     """Read the folder's JSON files. ConfigError or UnsupportedModel say what is wrong with it.
 
@@ -103,13 +109,14 @@ def read_checkpoint(
         generation=generation or {},
         spec=spec,
         name=folder.resolve().name,
-        dtype=_dtype(config, folder, prefix),
+        dtype=_dtype(config, folder, prefix, dummy=dummy),
         max_context=_context(config, folder, max_context),
         vocab_size=vocab_size,
         eos_token_ids=_eos(config, generation)
         or tuple(token for token in spec.eos_token_ids if token < vocab_size),
         prefix=prefix,
         trust_remote_code=trust_remote_code,
+        dummy=dummy,
     )
 
 
@@ -171,13 +178,16 @@ def _context(config: dict[str, Any], folder: Path, wanted: int | None) -> int:
     return wanted or most
 
 
-def _dtype(config: dict[str, Any], folder: Path, prefix: str) -> str:
-    """As `dtype="auto"` decides it: what the configuration says, else what is stored."""
+def _dtype(config: dict[str, Any], folder: Path, prefix: str, *, dummy: bool) -> str:
+    """As `dtype="auto"` decides it: what the configuration says, else what is stored.
+
+    Where nothing is stored it is torch's own.
+    """
     for source in (config, config.get("text_config") or {}):
         for key in ("dtype", "torch_dtype"):  # the second is the older name
             if isinstance(named := source.get(key), str):
                 return named.removeprefix("torch.")
-    return stored_dtype(folder, prefix)
+    return "float32" if dummy else stored_dtype(folder, prefix)
 
 
 def _eos(config: dict[str, Any], generation: dict[str, Any] | None) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from epd.errors import UnsupportedModel
 from epd.models.sections import Section, text_section
+from epd.models.storage import refuse_quantisation
 
 FULL = "full_attention"
 
@@ -22,8 +23,7 @@ _CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 def refuse_variants(config: Section, folder: Path) -> None:
     """UnsupportedModel for what would load and then answer wrongly, or crash."""
     text = text_section(config)
-    if "quantization_config" in config or text.get("quantization_config"):
-        raise UnsupportedModel(f"{folder} is quantised; only plain weights are supported")
+    refuse_quantisation(config, folder)
     for reason in (*_windows(text), *_scores(text), *_rotary(text)):
         raise UnsupportedModel(f"{folder} has {reason}, which is not supported")
 

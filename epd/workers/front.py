@@ -35,7 +35,11 @@ def run_gateway(config: Config, *, ready_fd: int | None) -> int:
     """Serve until SIGTERM or SIGINT; the exit status."""
     setup(config.log_level, config.name or "gateway-0", config.log_format)
     try:
-        checkpoint = read_checkpoint(config.model, max_context=config.language.max_context)
+        checkpoint = read_checkpoint(
+            config.model,
+            max_context=config.language.max_context,
+            dummy=config.load_format == "dummy",
+        )
         http = bind(config.gateway.host, config.gateway.port)
         asyncio.run(_serve(config, checkpoint, http, ready_fd))
     except EpdError as error:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from epd.config import Config
 from epd.media.decoders import budget
-from epd.models.sizes import ITEM_BYTES, num_weights, text_size, tower_size
+from epd.models.sizes import ITEM_BYTES, language_weights, num_weights, text_size, tower_size
 from epd.models.spec import Checkpoint
+from epd.observe.devices import Gpu, Tenant, check_devices
 from epd.observe.machine import available_host, available_shared, held_host, widens_bfloat16
 from epd.observe.memory import Machine, Need, Where, check_fits, table
 from epd.types import Modality
@@ -24,6 +25,9 @@ WORKER_BASE = 350 * MIB
 CUDA_BASE = 1500 * MIB
 CUDA_CONTEXT = 600 * MIB
 """Measured, rounded up: Python with its libraries, and what CUDA adds on the host and the GPU."""
+
+COLLECTIVES = 512 * MIB
+"""Buffers of NCCL on each GPU; its defaults, not measured."""
 
 GRAMMAR_BASE = 64 * MIB
 """Of the gateway's process that tries grammars."""
@@ -50,8 +54,13 @@ RANKED_LOGITS = 1 << 24
 """The engine makes no more of these at once."""
 
 
-def needs_of(role: str, config: Config, checkpoint: Checkpoint, *, device: str) -> list[Need]:
-    """All that one process of this role may come to hold. `device`: "cpu" or "cuda"."""
+def needs_of(
+    role: str, config: Config, checkpoint: Checkpoint, *, device: str, rank: int = 0
+) -> list[Need]:
+    """All that one process of this role may come to hold. `device`: "cpu" or "cuda".
+
+    `rank`: which of its worker's processes it is, see epd.engine.ranks.
+    """
     if role == "gateway":
         budget = config.gateway.media_budget_bytes
         return [
@@ -69,7 +78,11 @@ def needs_of(role: str, config: Config, checkpoint: Checkpoint, *, device: str) 
                 settings=("gateway.responses_bytes",),
             ),
         ]
-    sizes = _Sizes(config, checkpoint, Where.DEVICE if device == "cuda" else Where.HOST)
+    tp = config.placement.of(role).tp
+    where = Where.DEVICE if device == "cuda" else Where.HOST
+    sizes = _Sizes(config, checkpoint, where, rank=rank, tp=tp)
+    if rank:
+        return [*_base(device), *sizes.following(role)]
     needs = [*_base(device), *sizes.staging(role)]
     if role in ("encode", "engine"):
         needs += sizes.encode()
@@ -78,15 +91,24 @@ def needs_of(role: str, config: Config, checkpoint: Checkpoint, *, device: str) 
     return needs
 
 
-def check_worker(role: str, config: Config, checkpoint: Checkpoint, *, device: str) -> None:
-    """Log what this process will need; ConfigError when the machine has less."""
-    needs = needs_of(role, config, checkpoint, device=device)
+def check_worker(
+    role: str, config: Config, checkpoint: Checkpoint, *, device: str, rank: int = 0
+) -> None:
+    """Log what this process will need; ConfigError when the machine has less. `device`: its own."""
+    kind, _, _ = device.partition(":")
+    needs = needs_of(role, config, checkpoint, device=kind, rank=rank)
+    gpu = take_device(device) if kind == "cuda" else None
     machine = Machine(
         host=available_host() + held_host(),  # what it holds now is among the needs
         shared=available_shared(),
-        device=_free_device() if device == "cuda" else None,
+        device=None if gpu is None else gpu.free,
     )
     log.info("%s", table(needs, machine))
+    if gpu is not None:
+        share = config.placement.of(role).share
+        me = Tenant(name=f"this {role} worker", device=device, share=share, needs=needs)
+        check_devices([me], {device: gpu})
+        limit_device(device, share)
     check_fits(needs, machine, f"this {role} worker")
 
 
@@ -94,11 +116,21 @@ def _grammars(checkpoint: Checkpoint) -> int:
     return checkpoint.vocab_size * GRAMMAR_TOKEN_BYTES
 
 
-def _free_device() -> int:
+def take_device(device: str) -> Gpu:
+    """Make it this thread's current one. What it has."""
     import torch
 
-    free: int = torch.cuda.mem_get_info()[0]
-    return free
+    torch.cuda.set_device(torch.device(device if ":" in device else f"{device}:0"))
+    free, whole = torch.cuda.mem_get_info()
+    return Gpu(total=whole, free=free)
+
+
+def limit_device(device: str, share: float | None) -> None:
+    """More than its share is out of memory to torch, however much is free."""
+    import torch
+
+    if share is not None:
+        torch.cuda.set_per_process_memory_fraction(share, torch.device(device))
 
 
 def _base(device: str) -> Sequence[Need]:
@@ -111,9 +143,12 @@ def _base(device: str) -> Sequence[Need]:
 
 
 class _Sizes:
-    """The parts of a worker. `compute` is the memory that its model runs in."""
+    """The parts of a process. `compute` is the memory that its model runs in."""
 
-    def __init__(self, config: Config, checkpoint: Checkpoint, compute: Where) -> None:
+    def __init__(
+        self, config: Config, checkpoint: Checkpoint, compute: Where, *, rank: int, tp: int
+    ) -> None:
+        self._tp = tp
         self._config = config
         self._checkpoint = checkpoint
         self._compute = compute
@@ -121,7 +156,8 @@ class _Sizes:
         self._item_bytes = ITEM_BYTES.get(dtype, 4)
         self._widened = compute is Where.HOST and dtype == "bfloat16" and widens_bfloat16()
         modalities = config.encode.modalities or checkpoint.spec.modalities
-        self._tower_weights, self._language_weights = num_weights(checkpoint, modalities)
+        self._tower_weights, _ = num_weights(checkpoint, modalities)
+        self._language_weights = language_weights(checkpoint).of_rank(rank, tp)
 
     def staging(self, role: str) -> list[Need]:
         """What travels between stages, on its way."""
@@ -179,19 +215,14 @@ class _Sizes:
         """Weights, KV, rows, and the tensors of one step."""
         language = self._config.language
         needs = [
-            self._weights("weights", self._language_weights, single_rows=True),
+            *self._part(),
             *self._screen(),
-            self._kv_cache(),
-            self._computing("activations", self._step(), "language.max_step_tokens"),
             self._computing("sampling", self._sampling(), "language.max_running"),
             *self._graphs(role),
             Need(name="grammars", num_bytes=_grammars(self._checkpoint)),
         ]
         if role != "prefill":
-            host = language.host_bytes
-            needs.append(
-                Need(name="preempted KV", num_bytes=host, settings=("language.host_bytes",))
-            )
+            needs.append(self._host())
         if role != "decode":
             rows = language.rows_bytes
             needs.append(Need(name="rows", num_bytes=rows, settings=("language.rows_bytes",)))
@@ -200,12 +231,32 @@ class _Sizes:
             )
         return needs
 
+    def following(self, role: str) -> list[Need]:
+        """Of a rank that does what rank 0 orders."""
+        return [*self._part(), *([] if role == "prefill" else [self._host()])]
+
+    def _part(self) -> list[Need]:
+        """What every rank has of the language model."""
+        needs = [
+            self._weights("weights", self._language_weights, single_rows=True),
+            self._kv_cache(),
+            self._computing("activations", self._step(), "language.max_step_tokens"),
+        ]
+        if self._tp > 1 and self._compute is Where.DEVICE:
+            needs.append(self._computing("collectives", COLLECTIVES))
+        return needs
+
+    def _host(self) -> Need:
+        host = self._config.language.host_bytes // self._tp
+        return Need(name="preempted KV", num_bytes=host, settings=("language.host_bytes",))
+
     def _kv_cache(self) -> Need:
         tokens = self._config.language.kv_tokens
         if tokens is None:
-            num_bytes = self._config.language.kv_bytes
+            num_bytes = self._config.language.kv_bytes // self._tp
             return self._computing("KV cache", num_bytes, "language.kv_bytes")
-        num_bytes = tokens * text_size(self._checkpoint).kv_values * self._item_bytes
+        values = text_size(self._checkpoint).kv_values // self._tp
+        num_bytes = tokens * values * self._item_bytes
         return self._computing("KV cache", num_bytes, "language.kv_tokens")
 
     def _step(self) -> int:
@@ -234,7 +285,7 @@ class _Sizes:
 
     def _screen(self) -> list[Need]:
         """Bytes beside the head's weights, see epd.models.compiled.screened."""
-        if not (self._widened and self._config.language.compiled):
+        if not (self._widened and self._config.language.compiled) or self._tp > 1:
             return []
         text, vocab = text_size(self._checkpoint), self._checkpoint.vocab_size
         return [self._computing("head screen", vocab * (text.hidden + 8), "language.compiled")]

@@ -11,6 +11,7 @@ import torch
 
 from epd.config import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
+from epd.engine.ranks.leading import LedModel
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
 from epd.models.language import LanguageModel
@@ -43,7 +44,7 @@ class PrefillCore(LanguageCore):
     def __init__(
         self,
         station: Station,
-        model: LanguageModel,
+        model: LanguageModel | LedModel,
         engine: Engine,
         rows: RowReceiver,
         outgoing: Outgoing,

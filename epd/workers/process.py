@@ -16,6 +16,7 @@ from epd.observe import setup
 from epd.wire.inbox import Inbox
 from epd.workers.heap import keep_freed_memory
 from epd.workers.lookup import Lookup
+from epd.workers.ranks import start_followers
 from epd.workers.ready import say_error, say_ready
 from epd.workers.seats import Seat, build_seats
 
@@ -31,6 +32,7 @@ THREAD_TURN_S = 0.0005
 def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     """Build the role's seats, register, serve, leave."""
     setup(config.log_level, config.name or role, config.log_format)
+    followers = start_followers(role, config)
     settle_threads()
     inbox = Inbox(capacity=INBOX_EVENTS)
     lookup = Lookup(config.gateways, config.wire.resolve_s)
@@ -38,7 +40,7 @@ def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     worker.catch_signals()
     try:
         lookup.start()
-        worker.seats = build_seats(role, config, inbox, lookup)
+        worker.seats = build_seats(role, config, inbox, lookup, followers)
         worker.register(ready_fd)
         worker.run()
     except EpdError as error:
@@ -48,6 +50,8 @@ def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     finally:
         worker.close()
         lookup.close()
+        if followers is not None:
+            followers.close()
     return 0
 
 

@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from epd.config import Config
 from epd.encoder import Encoder
 from epd.engine import Engine
+from epd.engine.ranks.leading import LedModel
 from epd.errors import ConfigError
 from epd.grammar import Grammars
 from epd.handoff import KvReceiver, RowReceiver
 from epd.models.language import LanguageModel, load_language
 from epd.models.placement import resolve_device, resolve_dtype
+from epd.models.sizes import refuse_division
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import load_towers
 from epd.prompt import tokenizer_json
@@ -40,6 +44,7 @@ from epd.workers.lookup import Lookup
 from epd.workers.memory import check_worker
 from epd.workers.prefill import PrefillCore
 from epd.workers.pulse import Pulse
+from epd.workers.ranks import Followers
 from epd.workers.station import Station
 
 FULL_RETRY_S = 0.01
@@ -103,24 +108,29 @@ class _Build:
     lookup: Lookup
     device: str
     dtype: str
+    followers: Followers | None
     hub: Hub = field(default_factory=Hub)
     roles: dict[str, str] = field(default_factory=dict)
     local: dict[str, InprocLinks] = field(default_factory=dict)
 
 
-def build_seats(role: str, config: Config, inbox: Inbox, lookup: Lookup) -> list[Seat]:
+def build_seats(
+    role: str,
+    config: Config,
+    inbox: Inbox,
+    lookup: Lookup,
+    followers: Followers | None = None,
+) -> list[Seat]:
     """Load what the role needs and bind its sockets; nothing is sent yet."""
-    _limit_threads(config)
-    checkpoint = read_checkpoint(
-        config.model,
-        max_context=config.language.max_context,
-        trust_remote_code=config.trust_remote_code,
-    )
+    limit_threads(config)
+    checkpoint, dtype = read_model(config)
     name = config.name or f"{role}-{os.getpid()}"
     roles = {f"{name}.encode": "encode", name: "fused"} if role == "engine" else {name: role}
     if not set(roles.values()) <= set(STAGES):
         raise ConfigError(f"there is no role {role!r}")
-    device = resolve_device(config.device)
+    placement = config.placement.of(role)
+    refuse_division(checkpoint, placement.tp)
+    device = resolve_device(placement.device(0, resolve_device(config.device)))
     check_worker(role, config, checkpoint, device=device)
     build = _Build(
         config=config,
@@ -128,16 +138,27 @@ def build_seats(role: str, config: Config, inbox: Inbox, lookup: Lookup) -> list
         inbox=inbox,
         lookup=lookup,
         device=device,
-        dtype=resolve_dtype(config.dtype, checkpoint),
+        dtype=dtype,
+        followers=followers,
         roles=roles,
     )
     return [_seat(build, seat_name, seat_role) for seat_name, seat_role in roles.items()]
 
 
-def _limit_threads(config: Config) -> None:
-    if config.threads is not None:
-        import torch
+def read_model(config: Config) -> tuple[Checkpoint, str]:
+    """What is served, and the dtype that it is computed in."""
+    checkpoint = read_checkpoint(
+        config.model,
+        max_context=config.language.max_context,
+        trust_remote_code=config.trust_remote_code,
+        dummy=config.load_format == "dummy",
+    )
+    return checkpoint, resolve_dtype(config.dtype, checkpoint)
 
+
+def limit_threads(config: Config) -> None:
+    """To those that this process should compute with."""
+    if config.threads is not None:
         torch.set_num_threads(config.threads)
 
 
@@ -251,13 +272,7 @@ def _core(
     """How to make the core once its station exists, and what its Member says of it."""
     if role == "encode":
         return _encode(build, sink, ends.outgoing)
-    model = load_language(
-        build.checkpoint,
-        device=build.device,
-        dtype=build.dtype,
-        cache=_cache(build.config),
-        fused=build.config.language.fused,
-    )
+    model = _language(build)
     engine = Engine(model, build.config.language, _grammars(build.checkpoint))
     facts = {
         "kv_tokens": engine.num_tokens_capacity,
@@ -274,6 +289,21 @@ def _core(
     return lambda s: PrefillCore(
         s, model, engine, rows, ends.outgoing, chunk, language, ends.incoming
     ), facts
+
+
+def _language(build: _Build) -> LanguageModel | LedModel:
+    group = None if build.followers is None else build.followers.join(build.device)
+    model = load_language(
+        build.checkpoint,
+        device=build.device,
+        dtype=build.dtype,
+        cache=_cache(build.config),
+        fused=build.config.language.fused,
+        group=group,
+    )
+    if group is None or build.followers is None:
+        return model
+    return LedModel(model, group, build.followers.send)
 
 
 def _grammars(checkpoint: Checkpoint) -> Grammars:
@@ -309,6 +339,6 @@ def _encode(
     return lambda s: EncodeCore(s, encoder, outgoing, chunk), {"modalities": modalities}
 
 
-def kv_bytes_per_token(model: LanguageModel) -> int:
+def kv_bytes_per_token(model: LanguageModel | LedModel) -> int:
     """K and V of all layers."""
     return 2 * model.num_layers * model.kv_heads * model.head_dim * model.dtype.itemsize

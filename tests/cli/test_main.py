@@ -27,6 +27,8 @@ MODEL_FLAGS = [
     "--served-model-name",
     "--max-model-len",
     "--chat-template",
+    "--tensor-parallel-size",
+    "--load-format",
     "--trust-remote-code",
 ]
 BENCH_FLAGS = """--base-url --host --port --backend --model --api-key --header --extra-request-body

@@ -36,6 +36,14 @@ def configured(*flags: str) -> Config:
             lambda c: c.gateway.trust_request_chat_template,
             True,
         ),
+        (
+            ["--tensor-parallel-size", "2"],
+            lambda c: {
+                c.placement.of(role).tp for role in ("prefill", "decode", "fused", "engine")
+            },
+            {2},
+        ),
+        (["--load-format", "dummy"], lambda c: c.load_format, "dummy"),
         (["--trust-remote-code"], lambda c: c.trust_remote_code, True),
     ],
 )

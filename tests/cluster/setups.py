@@ -71,6 +71,19 @@ SETUPS: dict[str, Setup] = {
     "qwen3_vl 2E2P2D": Setup(
         family="qwen3_vl", topology="2E2P2D", settings=("language.block_size=32",)
     ),
+    "EPD on two ranks": Setup(topology="EPD", settings=("placement.engine.tp=2",), slow=True),
+    "1E1P1D, prefill on two ranks": Setup(
+        topology="1E1P1D", settings=(*chunks_of(128), "placement.prefill.tp=2"), slow=True
+    ),
+    "1E1P1D, decode on two ranks": Setup(
+        topology="1E1P1D", settings=(*chunks_of(128), "placement.decode.tp=2"), slow=True
+    ),
+    "qwen3_vl 1E1P1D on two ranks each": Setup(
+        family="qwen3_vl",
+        topology="1E1P1D",
+        settings=("placement.prefill.tp=2", "placement.decode.tp=2"),
+        slow=True,
+    ),
 }
 OFTEN = tuple(name for name, setup in SETUPS.items() if not setup.slow)
 
@@ -78,7 +91,7 @@ CUDA = " on cuda"
 ON_CUDA: dict[str, Setup] = {
     f"{name}{CUDA}": replace(setup, settings=(*setup.settings, "device=cuda"))
     for name, setup in SETUPS.items()
-    if name != "tight"
+    if name != "tight" and "ranks" not in name
 }
 
 

@@ -40,7 +40,12 @@ def written(kind: str, **text: Any) -> dict[str, Any]:
 
 
 REFUSED = [
-    ("quantised", "qwen2", {"quantization_config": {"quant_method": "awq"}}),
+    ("quantised with awq", "qwen2", {"quantization_config": {"quant_method": "awq"}}),
+    (
+        "weight_block_size None",
+        "qwen2",
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": None}},
+    ),
     ("a sliding window of 7 tokens", "qwen2", {"use_sliding_window": True, "sliding_window": 7}),
     ("a sliding window", "qwen2", {"use_sliding_window": True}),
     ("a sliding window of 7 tokens", "qwen3", {"use_sliding_window": True, "sliding_window": 7}),

@@ -94,3 +94,18 @@ def halved(setting: str) -> int:
 def test_no_arena_is_needed_without_shared_memory(checkpoint: Checkpoint) -> None:
     needs = list(named("prefill", checkpoint, "wire.shm_bytes=0").values())
     assert total(needs, Where.SHARED) == 0
+
+
+def test_ranks_divide_weights_and_kv_and_rank_0_has_the_rest(checkpoint: Checkpoint) -> None:
+    alone = named("decode", checkpoint, device="cuda")
+    config = load_config(None, ["placement.decode.tp=2"])
+    first, second = (
+        {need.name: need.num_bytes for need in found}
+        for found in (
+            needs_of("decode", config, checkpoint, device="cuda", rank=rank) for rank in (0, 1)
+        )
+    )
+    assert first["KV cache"] == second["KV cache"] == alone["KV cache"].num_bytes // 2
+    assert second["weights"] < first["weights"] < alone["weights"].num_bytes
+    assert first["weights"] + second["weights"] >= alone["weights"].num_bytes
+    assert {"sampling", "grammars"} <= first.keys() - second.keys()

@@ -21,6 +21,7 @@ from epd.engine.decode_graphs.buckets import Buckets, sizes
 from epd.engine.decode_graphs.capture import Capture, CudaCapture, Recorded
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
+from epd.engine.ranks.leading import LedModel
 from epd.engine.staging import Staging
 from epd.errors import ConfigError
 
@@ -113,8 +114,8 @@ def graphs_for(
     """Recorded by `capture`, as CUDA graphs unless given; None where nothing can record them."""
     if capture is None and model.device.type == "cuda" and config.cuda_graphs:
         capture = CudaCapture(model.device)
-    if capture is None or not backend.capturable:
-        return None
+    if capture is None or not backend.capturable or isinstance(model, LedModel):
+        return None  # orders to other ranks are no part of what a GPU records
     most_tokens = cache.keys.shape[1]
     if config.max_context is not None:
         most_tokens = min(most_tokens, config.max_context)

@@ -76,6 +76,9 @@ class KvCache:
     def write(self, blocks: list[int], first_token: int, first_layer: int, kv: torch.Tensor) -> int:
         """Copy a range in; the number of its tokens."""
         self.check_range(kv)
+        return self._put(blocks, first_token, first_layer, kv)
+
+    def _put(self, blocks: list[int], first_token: int, first_layer: int, kv: torch.Tensor) -> int:
         num_layers, num_tokens = kv.shape[1:3]
         layers = range(first_layer, first_layer + num_layers)
         self._check_layers(layers)
@@ -88,11 +91,16 @@ class KvCache:
         """Does this look like a range of this cache?"""
         want = self._pages.shape
         shape = kv.shape
-        if kv.ndim != 5 or shape[0] != 2 or shape[3:] != want[3:] or kv.dtype != self._pages.dtype:
+        heads, dtype = self._heads(), self._pages.dtype
+        if kv.ndim != 5 or shape[0] != 2 or shape[3:] != (heads, want[4]) or kv.dtype != dtype:
             raise InternalError(
                 f"KV of shape {tuple(shape)} and {kv.dtype} does not fit "
-                f"[2, layers, tokens, {want[3]}, {want[4]}] in {self._pages.dtype}"
+                f"[2, layers, tokens, {heads}, {want[4]}] in {dtype}"
             )
+
+    def _heads(self) -> int:
+        """KV heads of a range."""
+        return self._pages.shape[3]
 
     def _block(self, number: int) -> torch.Tensor:
         """[2, layers, block_size, kv_heads, head_dim], not a copy."""

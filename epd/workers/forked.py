@@ -23,20 +23,24 @@ STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Forked:
     """What `subprocess.Popen` is for a program, for a function: its result is the exit code.
 
-    It leads a session of its own, reads nothing, and writes to `stdout`. Of the open descriptors it
-    keeps `keep`.
+    It leads a session of its own, reads nothing, and writes to `stdout`, or where it shares
+    this process's output, there. Of the open descriptors it keeps `keep`.
     """
 
-    def __init__(self, run: Callable[[], int], *, keep: tuple[int, ...]) -> None:
-        reader, writer = os.pipe()
+    def __init__(
+        self, run: Callable[[], int], *, keep: tuple[int, ...], share_output: bool = False
+    ) -> None:
+        reader, writer = (None, None) if share_output else os.pipe()
         _flush()
         with _signals_wait() as before:
             self.pid = os.fork()
             if self.pid == 0:
                 _become(run, writer, keep, before)
-        os.close(writer)
         self.returncode: int | None = None
-        self.stdout: BinaryIO = os.fdopen(reader, "rb", buffering=0)
+        self.stdout: BinaryIO | None = None
+        if reader is not None and writer is not None:
+            os.close(writer)
+            self.stdout = os.fdopen(reader, "rb", buffering=0)
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
@@ -77,7 +81,7 @@ def _signals_wait() -> Iterator[set[signal.Signals]]:
 
 
 def _become(
-    run: Callable[[], int], output: int, keep: tuple[int, ...], mask: set[signal.Signals]
+    run: Callable[[], int], output: int | None, keep: tuple[int, ...], mask: set[signal.Signals]
 ) -> NoReturn:
     """Never returns into what its parent was doing."""
     code = 1
@@ -99,10 +103,11 @@ def _become(
         os._exit(code)
 
 
-def _take_over(output: int) -> None:
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, file in enumerate((nothing, output, output)):
-        os.dup2(file, number)
+def _take_over(output: int | None) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if output is not None:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
 
 
 def _close_all_but(keep: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from epd.cli.forked import Forked
+from epd.workers.forked import Forked
 
 
 @contextmanager
@@ -22,12 +22,15 @@ def forked(run: Callable[[], int], *keep: int) -> Iterator[Forked]:
     finally:
         child.kill()
         child.wait()
+        assert child.stdout is not None
         child.stdout.close()
 
 
 def said(child: Forked) -> bytes:
     """All that it writes until it ends."""
-    return b"".join(iter(lambda: child.stdout.read(1 << 16), b""))
+    stdout = child.stdout
+    assert stdout is not None
+    return b"".join(iter(lambda: stdout.read(1 << 16), b""))
 
 
 def forever() -> int:
@@ -110,7 +113,7 @@ def test_text_that_was_not_written_yet_is_written_once() -> None:
     """As a program of its own, for here the test runner has sys.stdout."""
     source = (
         "import os, sys\n"
-        "from epd.cli.forked import Forked\n"
+        "from epd.workers.forked import Forked\n"
         "print('once', end='')\n"
         "child = Forked(lambda: 0, keep=())\n"
         "sys.exit(child.wait() or len(child.stdout.read()))\n"

@@ -1,0 +1,92 @@
+"""The side of the ranks that follow: each order, on this rank's part of the model and its pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from epd.attention import AttentionBackend, PagedBatch
+from epd.engine.chunk import Move
+from epd.engine.kv.cache import KvCache
+from epd.engine.language import LanguageModel
+from epd.engine.ranks.orders import Build, Forward, Logits, Order, Read, Write
+from epd.errors import InternalError
+from epd.models.group import Group
+
+
+class Follower:
+    """Does what rank 0 orders, one order after the other. Waits for rank 0 inside of them only."""
+
+    def __init__(self, part: LanguageModel, group: Group, backend: AttentionBackend[Any]) -> None:
+        self._part = part
+        self._group = group
+        self._backend = backend
+        self._cache: KvCache | None = None
+
+    @torch.inference_mode()
+    def follow(self, orders: Iterable[Order]) -> None:
+        """Until there are no more."""
+        for order in orders:
+            if isinstance(order, Build):
+                self._build(order)
+            elif isinstance(order, Forward):
+                self._forward(order)
+            elif isinstance(order, Logits):
+                hidden = self._shared(order.num, self._part.hidden_size)
+                self._group.gather(self._part.logits(hidden).contiguous())
+            else:
+                self._pages(order)
+
+    def _build(self, order: Build) -> None:
+        self._cache = KvCache(
+            self._part,
+            num_blocks=order.num_blocks,
+            block_size=order.block_size,
+            num_host_blocks=order.num_host_blocks,
+        )
+        self._group.add_up(torch.zeros(1, device=self._part.device))
+
+    def _forward(self, order: Forward) -> None:
+        cache, part = self._here, self._part
+        plan = self._backend.bind(
+            PagedBatch(order.sequences, cache.keys, cache.values, cache.block_size)
+        )
+        num = plan.num_new
+        embeds = self._shared(num, part.hidden_size)
+        shape = (order.axes, num) if order.axes else (num,)
+        positions = self._shared(*shape, dtype=torch.float64)
+        deepstack = None
+        if order.rows:
+            places = self._shared(order.rows, dtype=torch.int64)
+            deeper = self._shared(part.deepstack_levels, order.rows, part.hidden_size)
+            deepstack = places, deeper
+        part.forward(embeds, positions, plan, deepstack)
+
+    def _pages(self, order: Read | Write | Move) -> None:
+        cache = self._here
+        if isinstance(order, Move):
+            cache.move(order)
+            return
+        tokens = range(order.first_token, order.first_token + order.num_tokens)
+        layers = range(order.first_layer, order.first_layer + order.num_layers)
+        if isinstance(order, Read):
+            self._group.gather(cache.read(list(order.blocks), tokens, layers))
+            return
+        shape = (2, len(layers), len(tokens), self._part.kv_heads, self._part.head_dim)
+        kv = torch.empty(shape, dtype=self._part.dtype, device=self._part.device)
+        self._group.scatter((), kv)
+        cache.write(list(order.blocks), tokens.start, layers.start, kv)
+
+    def _shared(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """What rank 0 shares next."""
+        values = torch.empty(shape, dtype=dtype or self._part.dtype, device=self._part.device)
+        self._group.share(values)
+        return values
+
+    @property
+    def _here(self) -> KvCache:
+        if self._cache is None:
+            raise InternalError("an order for pages that do not exist yet")
+        return self._cache
