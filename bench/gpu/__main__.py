@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", choices=[*REAL, *TINY], default=[], help="all real ones unless set")
     add("--topologies", nargs="+", choices=TOPOLOGIES, default=list(TOPOLOGIES))
     add("--limit-s", type=float, default=LIMIT_S, help="of everything together")
-    add("--work", type=Path, help="folder for weights, 17 GB at once; the system's own unless set")
+    add(
+        "--work", type=Path, help="folder for checkpoints, without weights; the system's unless set"
+    )
     add("--out", type=Path, help="folder for the JSON file; bench/results unless set")
     return found
 

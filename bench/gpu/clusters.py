@@ -47,8 +47,13 @@ def measure(
     tcp: bool,
 ) -> None:
     """All of one topology; where `tcp`, hand-off alone, over sockets."""
-    checkpoint.build_once(folder, shape, device=device)
-    settings = [f"device={device}", *plan.settings, *lent(0 if tcp else plan.most_lent_bytes)]
+    checkpoint.build_once(folder, shape)
+    settings = [
+        "load_format=dummy",
+        f"device={device}",
+        *plan.settings,
+        *lent(0 if tcp else plan.most_lent_bytes),
+    ]
     with serving(folder, topology, settings) as url:
         bench = ClusterBench(report, facts, shape, folder, topology, plan, url)
         if topology != "EPD":

@@ -15,7 +15,7 @@ SECTIONS = ("card", "kernels", "equality", "stages", "clusters")
 TOPOLOGIES = ("1E1P1D", "EPD", "1E1P1D over TCP")
 OVER_TCP = " over TCP"
 
-# Seconds. Loading an 8-billion-parameter model takes tens of them.
+# Seconds.
 CARD, KERNELS, EQUALITY, STAGES, CLUSTER = 30, 60, 110, 130, 100
 
 
