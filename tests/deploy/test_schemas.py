@@ -1,0 +1,106 @@
+"""Everything rendered against the schemas of Kubernetes, its operators and compose; expressions
+against Prometheus' grammar; Dockerfiles against hadolint. Programs come from .venvs/deploy."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.clients.environments import program, python
+from tests.clients.running import needs
+from tests.deploy.overlays import OVERLAYS, ROOT, objects
+from tests.deploy.promql import names
+from tests.deploy.test_monitoring import expressions
+
+pytestmark = [pytest.mark.deploy, needs("deploy")]
+
+HERE = Path(__file__).parent
+DOCKER = ROOT / "docker"
+
+
+def run(script: str, *arguments: str, given: object) -> Any:
+    command = [str(python("deploy")), str(HERE / "scripts" / f"{script}.py"), *arguments]
+    done = subprocess.run(
+        command, input=json.dumps(given), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def faults(*found: tuple[str, Any]) -> list[str]:
+    return list(run("validate", str(HERE / "schemas"), given=found))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_object_fits_its_schema(overlay: str) -> None:
+    found = [(f"{o['kind']} {o['metadata']['name']}", o) for o in objects(overlay)]
+    assert faults(*found) == []
+
+
+def break_deployment(one: dict[str, Any]) -> None:
+    one["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+
+
+def break_port(one: dict[str, Any]) -> None:
+    one["spec"]["ports"][0]["port"] = "http"
+
+
+def break_trigger(one: dict[str, Any]) -> None:
+    one["spec"]["triggers"][0]["metadata"]["threshold"] = 2
+
+
+def break_pool(one: dict[str, Any]) -> None:
+    one["spec"]["targetPortNumber"] = 8000
+
+
+def break_role(one: dict[str, Any]) -> None:
+    template = one["spec"]["roles"][0]["spec"]["leaderWorkerTemplate"]["workerTemplate"]
+    template["spec"]["containers"][0]["image"] = 1
+
+
+@pytest.mark.parametrize(
+    ("overlay", "kind", "damage"),
+    [
+        ("1E1PD", "Deployment", break_deployment),
+        ("1E1PD", "Service", break_port),
+        ("NENPND-keda", "ScaledObject", break_trigger),
+        ("NENPND-keda", "InferencePool", break_pool),
+        ("lws", "DisaggregatedSet", break_role),
+    ],
+)
+def test_a_wrong_field_is_found(
+    overlay: str, kind: str, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    """Negative controls."""
+    one = copy.deepcopy(next(o for o in objects(overlay) if o["kind"] == kind))
+    assert faults(("whole", one)) == []
+    damage(one)
+    assert faults(("damaged", one)) != []
+
+
+def test_the_compose_file_fits_its_schema() -> None:
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    assert faults(("compose.yaml", compose)) == []
+    compose["services"]["gateway"]["port"] = []
+    assert faults(("compose.yaml", compose)) != []
+
+
+def test_every_expression_parses_and_reads_the_metrics_that_the_tests_see_in_it() -> None:
+    found = run("promql", given={**expressions(), "wrong": "sum by (rate(x)"})
+    assert list(found["wrong"]) == ["wrong"]
+    for place, expr in expressions().items():
+        assert set(found["metrics"][place]) == set(names(expr).metrics), place
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.cuda"])
+def test_hadolint_has_nothing_to_say(name: str) -> None:
+    command = [str(program("deploy", "hadolint")), "--no-color", str(DOCKER / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
