@@ -69,7 +69,12 @@ def _graph(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
         },
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}},
         "targets": [
-            {"refId": chr(ord("A") + index), "datasource": SOURCE, "expr": expr, "legendFormat": legend}
+            {
+                "refId": chr(ord("A") + index),
+                "datasource": SOURCE,
+                "expr": expr,
+                "legendFormat": legend,
+            }
             for index, (expr, legend) in enumerate(panel.lines.items())
         ],
     }

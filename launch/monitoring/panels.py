@@ -30,7 +30,9 @@ def _worker_rate(name: str, stage: str) -> str:
 
 def _quantile(quantile: str, name: str, by: str = "") -> str:
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({quantile}, sum by ({labels}) (rate({name}_bucket[$__rate_interval])))"
+    return (
+        f"histogram_quantile({quantile}, sum by ({labels}) (rate({name}_bucket[$__rate_interval])))"
+    )
 
 
 def _latency(stage: str) -> dict[str, str]:
@@ -41,14 +43,22 @@ def _latency(stage: str) -> dict[str, str]:
 
 _FIRST = "epd_first_token_seconds"
 _TO_FIRST_TOKEN = (
-    'sum by (stage, activity) (rate(epd_activity_seconds_sum{activity!~"merge|transfer",stage!="decode"}'
-    "[$__rate_interval])) / on() group_left() sum(rate(epd_first_token_seconds_count"
-    "[$__rate_interval]))"
+    "sum by (stage, activity) (rate(epd_activity_seconds_sum"
+    '{activity!~"merge|transfer",stage!="decode"}[$__rate_interval])) '
+    "/ on() group_left() sum(rate(epd_first_token_seconds_count[$__rate_interval]))"
+)
+
+_CREDITS_USED = f"{_worker('row_bytes_held', 'prefill.*')} / {_worker('credit_bytes', 'prefill.*')}"
+_BETWEEN_STAGES = (
+    "histogram_quantile(0.95, sum by (le, stage, activity) (rate(epd_activity_seconds_bucket"
+    '{activity=~"transfer|handoff"}[$__rate_interval])))'
 )
 
 ROWS: dict[str, tuple[Panel, ...]] = {
     "Requests": (
-        Panel(title="Rate", lines={_rate("epd_requests_total", "status"): "{{status}}"}, unit="reqps"),
+        Panel(
+            title="Rate", lines={_rate("epd_requests_total", "status"): "{{status}}"}, unit="reqps"
+        ),
         Panel(
             title="Live",
             lines={
@@ -69,7 +79,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             text="Mean seconds per request, summed over its items: what overlaps counts twice.",
             stacked=True,
         ),
-        Panel(title="Tokens to clients", lines={"sum(rate(epd_tokens_total[$__rate_interval]))": "tokens"}),
+        Panel(
+            title="Tokens to clients",
+            lines={"sum(rate(epd_tokens_total[$__rate_interval]))": "tokens"},
+        ),
         Panel(
             title="Failures",
             lines={
@@ -80,7 +93,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
     ),
     "Encode": (
-        Panel(title="Items", lines={_rate("epd_items_total", "modality"): "{{modality}}"}, unit="ops"),
+        Panel(
+            title="Items", lines={_rate("epd_items_total", "modality"): "{{modality}}"}, unit="ops"
+        ),
         Panel(
             title="Queue",
             lines={"epd:encode_queue_seconds": "{{worker}}"},
@@ -130,10 +145,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             title="Credits for rows in use",
-            lines={
-                f"{_worker('row_bytes_held', 'prefill.*')} / {_worker('credit_bytes', 'prefill.*')}":
-                "{{worker}}"
-            },
+            lines={_CREDITS_USED: "{{worker}}"},
             unit="percentunit",
         ),
         Panel(
@@ -174,7 +186,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
     ),
     "Transfer": (
-        Panel(title="Moved", lines={_rate("epd_moved_bytes_total", "what"): "{{what}}"}, unit="Bps"),
+        Panel(
+            title="Moved", lines={_rate("epd_moved_bytes_total", "what"): "{{what}}"}, unit="Bps"
+        ),
         Panel(
             title="Sent by workers",
             lines={
@@ -185,11 +199,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             title="Seconds, p95",
-            lines={
-                "histogram_quantile(0.95, sum by (le, stage, activity) (rate("
-                'epd_activity_seconds_bucket{activity=~"transfer|handoff"}[$__rate_interval])))':
-                "{{stage}} {{activity}}"
-            },
+            lines={_BETWEEN_STAGES: "{{stage}} {{activity}}"},
             unit="s",
         ),
         Panel(title="Waiting for room", lines={_worker("bulk_sends", ".*"): "{{worker}}"}),

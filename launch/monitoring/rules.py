@@ -1,4 +1,7 @@
-"""Recording and alert rules. Gateways report the same of a worker: `max by (worker)` is one of them."""
+"""Recording and alert rules.
+
+All gateways report the same of a worker: `max by (worker)` takes one of them.
+"""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ def test_packages_of_an_image_are_pinned(kind: str) -> None:
             assert "rm -rf /var/lib/apt/lists/*" in command
     script = (DOCKER / "install.sh").read_text()
     assert "--constraint constraints.txt" in script
-    assert f"RUN docker/install.sh /opt/epd {kind}" in (
-        DOCKER / f"Dockerfile.{kind}"
-    ).read_text()
+    assert f"RUN docker/install.sh /opt/epd {kind}" in (DOCKER / f"Dockerfile.{kind}").read_text()
 
 
 @each_image

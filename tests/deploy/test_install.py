@@ -59,7 +59,12 @@ def test_the_container_s_configuration_is_taken_with_its_traces(image: Path) -> 
     """gateway.otlp_endpoint needs an extra, which the image has."""
     printed = said(image, "epd", "check", str(ROOT / "docker" / "epd.yaml"))
     assert "otlp_endpoint: http://jaeger:4318/v1/traces" in printed
-    said(image, "python", "-c", "from epd.observe import open_traces as o; o('http://x', 'n').close()")
+    said(
+        image,
+        "python",
+        "-c",
+        "from epd.observe import open_traces as o; o('http://x', 'n').close()",
+    )
 
 
 def test_torch_comes_without_cuda(image: Path) -> None:

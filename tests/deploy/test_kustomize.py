@@ -27,7 +27,9 @@ def normal(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: normal(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return sorted((normal(inner) for inner in value), key=lambda one: json.dumps(one, sort_keys=True))
+        return sorted(
+            (normal(inner) for inner in value), key=lambda one: json.dumps(one, sort_keys=True)
+        )
     return value
 
 

@@ -59,9 +59,7 @@ def talks(one: str, other: str) -> bool:
 def test_roles_reach_their_partners_and_nobody_else(overlay: str) -> None:
     for one in pods(overlay):
         for other in pods(overlay):
-            expected = (
-                listens(other) if talks(one.arguments[0], other.arguments[0]) else set()
-            )
+            expected = listens(other) if talks(one.arguments[0], other.arguments[0]) else set()
             what = f"{one.owner} to {other.owner}"
             assert allowed(overlay, one, other, "egress") == expected, what
             assert allowed(overlay, other, one, "ingress") == expected, what
@@ -72,9 +70,7 @@ def test_beyond_the_cluster_there_are_names_media_and_clients_alone(overlay: str
     for pod in pods(overlay):
         role = pod.arguments[0]
         outside = [r for r in rules(overlay, pod, "egress") if "podSelector" not in r["to"][0]]
-        outside += [
-            r for r in rules(overlay, pod, "egress") if "namespaceSelector" in r["to"][0]
-        ]
+        outside += [r for r in rules(overlay, pod, "egress") if "namespaceSelector" in r["to"][0]]
         found = set().union(*(ports(rule) for rule in outside))
         assert found == (NAMES | WEB if role == "encode" else NAMES), pod.owner
         anybody = [r for r in rules(overlay, pod, "ingress") if "from" not in r]

@@ -96,9 +96,7 @@ def test_every_pod_has_three_probes(overlay: str, pod: Pod) -> None:
 
 
 @each_pod
-def test_probes_start_no_python_and_touch_no_device(
-    overlay: str, pod: Pod, tmp_path: Path
-) -> None:
+def test_probes_start_no_python_and_touch_no_device(overlay: str, pod: Pod, tmp_path: Path) -> None:
     """A gateway is asked over HTTP whether its loop turns; workers keep files, where they look."""
     config = config_of(overlay, pod, tmp_path)
     for name in ("startupProbe", "livenessProbe", "readinessProbe"):

@@ -23,9 +23,7 @@ VERSIONS = ("1.30", "1.37")
 def main() -> None:
     folder = Path(sys.argv[1])
     found = [
-        f"{place}: {fault}"
-        for place, one in json.load(sys.stdin)
-        for fault in faults(folder, one)
+        f"{place}: {fault}" for place, one in json.load(sys.stdin) for fault in faults(folder, one)
     ]
     print(json.dumps(found))
 
