@@ -111,6 +111,16 @@ def test_a_rule_uses_no_record_that_comes_after_it() -> None:
         seen.add(record.name)
 
 
+def test_every_alert_and_record_is_tried_on_series_made_up_for_it() -> None:
+    """`make deploy-check` evaluates them; those that scale and page are all there."""
+    text = (HERE / "rules.test.yaml").read_text()
+    for alert in ALERTS:
+        assert f'alertname="{alert.name}", alertstate="firing"' in text
+    for record in RECORDS:
+        if record.name.endswith(":sum"):
+            assert f"expr: {record.name}\n" in text
+
+
 def test_the_files_are_in_step_with_the_code() -> None:
     """Otherwise: python -m launch.monitoring"""
     for name, text in files().items():

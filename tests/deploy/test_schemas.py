@@ -1,5 +1,8 @@
 """Everything rendered against the schemas of Kubernetes, its operators and compose; expressions
-against Prometheus' grammar; Dockerfiles against hadolint. Programs come from .venvs/deploy."""
+against Prometheus' grammar; rules against their own tests; Dockerfiles against hadolint.
+
+Programs come from .venvs/deploy.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from launch.monitoring.__main__ import HERE as MONITORING
 from tests.clients.environments import program, python
 from tests.clients.running import needs
 from tests.deploy.overlays import OVERLAYS, ROOT, objects
@@ -23,6 +27,8 @@ pytestmark = [pytest.mark.deploy, needs("deploy")]
 
 HERE = Path(__file__).parent
 DOCKER = ROOT / "docker"
+RULES = MONITORING / "rules.yaml"
+RULE_TESTS = MONITORING / "rules.test.yaml"
 
 
 def run(script: str, *arguments: str, given: object) -> Any:
@@ -97,6 +103,32 @@ def test_every_expression_parses_and_reads_the_metrics_that_the_tests_see_in_it(
     assert list(found["wrong"]) == ["wrong"]
     for place, expr in expressions().items():
         assert set(found["metrics"][place]) == set(names(expr).metrics), place
+
+
+def wrong_rules(rules: Path) -> list[Any]:
+    return list(run("rules", str(rules), given=yaml.safe_load(RULE_TESTS.read_text())))
+
+
+def test_rules_compute_and_alerts_fire_as_their_tests_say() -> None:
+    assert wrong_rules(RULES) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("epd:errors:ratio5m > 0.02", "epd:errors:ratio5m > 0.2"),
+        ("for: 10m", "for: 1h"),
+        ("max by (worker) (epd_worker_queued_cost)", "sum by (worker) (epd_worker_queued_cost)"),
+        ('status=~"5.."', 'status=~"[45].."'),
+        ('reason!="stale"', 'reason!=""'),
+    ],
+)
+def test_a_wrong_rule_fails_its_tests(right: str, wrong: str, tmp_path: Path) -> None:
+    """Negative controls."""
+    text = RULES.read_text()
+    assert right in text
+    (tmp_path / "rules.yaml").write_text(text.replace(right, wrong))
+    assert wrong_rules(tmp_path / "rules.yaml") != []
 
 
 @pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.cuda"])
