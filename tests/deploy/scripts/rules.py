@@ -26,6 +26,7 @@ Vector = dict[Labels, float]
 
 STALE_S = 300
 NAME = "__name__"
+NOTATION = re.compile(r"(_|-?[\d.]+)(?:([+-][\d.]+))?(?:x(\d+))?")
 OPERATORS: dict[str, Callable[[float, float], float]] = {
     "*": operator.mul,
     "/": lambda a, b: a / b if b else math.nan,
@@ -40,8 +41,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 
 
 def seconds(text: str) -> float:
-    number, unit = re.fullmatch(r"(\d+)(s|m|h)", text).groups()
-    return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
 
 
 class Store:
@@ -73,9 +73,7 @@ def bare(labels: Labels) -> Labels:
     return frozenset((key, value) for key, value in labels if key != NAME)
 
 
-def evaluate(tree: Any, store: Store, now: float) -> Vector | float:
-    if isinstance(tree, promql.NumberLiteral):
-        return float(tree.val)
+def evaluate(tree: Any, store: Store, now: float) -> Vector:
     if isinstance(tree, promql.ParenExpr):
         return evaluate(tree.expr, store, now)
     if isinstance(tree, promql.VectorSelector):
@@ -98,7 +96,7 @@ def instant(tree: Any, store: Store, now: float) -> Vector:
     return found
 
 
-def call(tree: Any, store: Store, now: float) -> Vector | float:
+def call(tree: Any, store: Store, now: float) -> Vector:
     name, arguments = tree.func.name, tree.args
     if name in ("rate", "increase"):
         return over(arguments[0], store, now, per_second=name == "rate")
@@ -152,12 +150,15 @@ def aggregate(tree: Any, store: Store, now: float) -> Vector:
     for labels, value in evaluate(tree.expr, store, now).items():
         group = frozenset(pair for pair in labels if pair[0] in kept)
         groups.setdefault(group, []).append(value)
-    combine = {"sum": sum, "max": max}[str(tree.op)]
-    return {group: combine(values) for group, values in groups.items()}
+    if str(tree.op) == "sum":
+        return {group: math.fsum(values) for group, values in groups.items()}
+    if str(tree.op) == "max":
+        return {group: max(values) for group, values in groups.items()}
+    raise ValueError(f"{tree.op} is not known here")
 
 
-def binary(tree: Any, store: Store, now: float) -> Vector | float:
-    left, right = evaluate(tree.lhs, store, now), evaluate(tree.rhs, store, now)
+def binary(tree: Any, store: Store, now: float) -> Vector:
+    """One vector at least; a number stands for itself beside every sample."""
     name = str(tree.op)
     chosen = tree.modifier.matching if tree.modifier is not None else None
     on = None if chosen is None else set(chosen.labels)
@@ -166,26 +167,22 @@ def binary(tree: Any, store: Store, now: float) -> Vector | float:
         plain = bare(labels)
         return plain if on is None else frozenset(pair for pair in plain if pair[0] in on)
 
-    if name in ("and", "or"):
-        return together(name, left, right, key)
-    if isinstance(left, float) and isinstance(right, float):
-        return OPERATORS[name](left, right)
-    if isinstance(left, float):
-        left = dict.fromkeys(right, left)
-    others = right if isinstance(right, dict) else {}
-    found = {}
-    for labels, value in left.items():
-        same = (
-            [right]
-            if isinstance(right, float)
-            else [other for name_, other in others.items() if key(name_) == key(labels)]
-        )
-        for other in same:
-            if name in OPERATORS:
-                found[bare(labels)] = OPERATORS[name](value, other)
-            elif COMPARISONS[name](value, other):
-                found[labels] = value
-    return found
+    left = evaluate(tree.lhs, store, now)
+    if isinstance(tree.rhs, promql.NumberLiteral):
+        pairs = [(labels, value, float(tree.rhs.val)) for labels, value in left.items()]
+    else:
+        right = evaluate(tree.rhs, store, now)
+        if name in ("and", "or"):
+            return together(name, left, right, key)
+        pairs = [
+            (labels, value, other)
+            for labels, value in left.items()
+            for others, other in right.items()
+            if key(labels) == key(others)
+        ]
+    if name in OPERATORS:
+        return {bare(labels): OPERATORS[name](a, b) for labels, a, b in pairs}
+    return {labels: a for labels, a, b in pairs if COMPARISONS[name](a, b)}
 
 
 def together(name: str, left: Vector, right: Vector, key: Callable[[Labels], Labels]) -> Vector:
@@ -206,9 +203,10 @@ def samples(text: str) -> list[float | None]:
     """promtool's notation: `1 2`, `0+5x10`, `3x4`, `_x5`."""
     found: list[float | None] = []
     for part in text.split():
-        start, step, times = re.fullmatch(
-            r"(_|-?[\d.]+)(?:([+-][\d.]+))?(?:x(\d+))?", part
-        ).groups()
+        written = NOTATION.fullmatch(part)
+        if written is None:
+            raise ValueError(f"{part} is no notation of samples")
+        start, step, times = written.groups()
         for index in range(int(times or 0) + (start != "_" or not times)):
             found.append(None if start == "_" else float(start) + index * float(step or 0))
     return found
@@ -229,8 +227,9 @@ class Run:
         for step in range(int(end / self.every) + 1):
             now = step * self.every
             for labels, values in self.given:
-                if step < len(values) and values[step] is not None:
-                    self.store.add(labels, now, values[step])
+                value = values[step] if step < len(values) else None
+                if value is not None:
+                    self.store.add(labels, now, value)
             for rule in self.rules:
                 self.apply(rule, now)
 
