@@ -33,6 +33,7 @@ def normal(value: Any) -> Any:
     return value
 
 
+@pytest.mark.deploy
 @pytest.mark.skipif(KUBECTL is None, reason="no kubectl here")
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_our_renderer_says_what_kustomize_says(overlay: str) -> None:

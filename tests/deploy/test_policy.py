@@ -15,6 +15,7 @@ from epd.cli.main import build_parser
 from epd.config import Config, load_config
 from epd.config.topology import Topology
 from epd.wire.addresses import parse_listen
+from tests.deploy.kustomize import render
 from tests.deploy.overlays import KUBERNETES, OVERLAYS, Pod, every_pod, objects, of_kind, pods
 
 PODS = every_pod()
@@ -185,6 +186,20 @@ def test_secrets_are_named_in_the_readme_with_the_command_that_makes_them(overla
             reference = variable.get("valueFrom", {}).get("secretKeyRef")
             if reference:
                 assert f"create secret generic {reference['name']} " in text
+
+
+def test_the_job_that_downloads_a_checkpoint_has_no_more_rights_than_others() -> None:
+    [job] = [one for one in render(KUBERNETES / "model") if one["kind"] == "Job"]
+    spec = job["spec"]["template"]["spec"]
+    pod = Pod("epd-model", 1, job["spec"]["template"]["metadata"]["labels"], spec)
+    test_no_container_is_root_or_writes_its_root("", pod)
+    test_every_container_has_requests_and_limits("", pod)
+    test_images_are_of_this_version("", pod)
+    test_every_mount_has_its_volume_and_every_empty_one_a_limit("", pod)
+    for overlay in OVERLAYS:
+        [claim] = of_kind(overlay, "PersistentVolumeClaim")
+        assert spec["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert "kubectl apply -k launch/kubernetes/model\n" in README.read_text()
 
 
 # ---- the objects together

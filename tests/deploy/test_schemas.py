@@ -19,7 +19,8 @@ import yaml
 from launch.monitoring.__main__ import HERE as MONITORING
 from tests.clients.environments import program, python
 from tests.clients.running import needs
-from tests.deploy.overlays import OVERLAYS, ROOT, objects
+from tests.deploy.kustomize import render
+from tests.deploy.overlays import KUBERNETES, OVERLAYS, ROOT, objects
 from tests.deploy.promql import names
 from tests.deploy.test_monitoring import expressions
 
@@ -48,6 +49,10 @@ def faults(*found: tuple[str, Any]) -> list[str]:
 def test_every_object_fits_its_schema(overlay: str) -> None:
     found = [(f"{o['kind']} {o['metadata']['name']}", o) for o in objects(overlay)]
     assert faults(*found) == []
+
+
+def test_the_job_that_downloads_a_checkpoint_fits_its_schema() -> None:
+    assert faults(*((one["kind"], one) for one in render(KUBERNETES / "model"))) == []
 
 
 def break_deployment(one: dict[str, Any]) -> None:
