@@ -1,7 +1,8 @@
 """What a container's probes look at: two files, so that a probe costs no Python and no socket.
 
-`alive` is touched while the loop turns, so its age says for how long it has not; `ready` is there
-while this process is a member that takes new work. Neither ever touches a device.
+`alive` is touched while the loop turns, so its age says for how long it has not; without it the
+loop has not begun, or has ended. `ready` is there while this process is a member that takes new
+work. Neither ever touches a device.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Probes:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / READY).unlink(missing_ok=True)  # of a predecessor that was killed
+            for name in (ALIVE, READY):  # of a predecessor that was killed
+                (folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(
                 f"probe_dir: {folder} cannot be written: {error.strerror}", param="probe_dir"

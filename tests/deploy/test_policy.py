@@ -87,39 +87,6 @@ def listened(config: Config, pod: Pod) -> set[int]:
     return ports | ({config.gateway.port} if pod.arguments[0] == "gateway" else set())
 
 
-# ---- probes
-
-
-@each_pod
-def test_every_pod_has_three_probes(overlay: str, pod: Pod) -> None:
-    for name in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert name in pod.main
-
-
-@each_pod
-def test_probes_start_no_python_and_touch_no_device(overlay: str, pod: Pod, tmp_path: Path) -> None:
-    """A gateway is asked over HTTP whether its loop turns; workers keep files, where they look."""
-    config = config_of(overlay, pod, tmp_path)
-    for name in ("startupProbe", "livenessProbe", "readinessProbe"):
-        probe = pod.main[name]
-        if pod.arguments[0] == "gateway":
-            assert probe["httpGet"]["path"] == ("/ready" if name == "readinessProbe" else "/health")
-            continue
-        command = probe["exec"]["command"]
-        assert command[0] in ("test", "sh")
-        file = "ready" if name == "readinessProbe" else "alive"
-        assert f"{config.probe_dir}/{file}" in " ".join(command)
-
-
-@each_pod
-def test_loading_a_model_may_take_half_an_hour_and_a_step_minutes(overlay: str, pod: Pod) -> None:
-    if pod.arguments[0] == "gateway":
-        return
-    start, alive = pod.main["startupProbe"], pod.main["livenessProbe"]
-    assert start["periodSeconds"] * start["failureThreshold"] >= 1800
-    assert int(alive["exec"]["command"][-1].rpartition(" ")[2]) >= 300
-
-
 # ---- what a pod may do
 
 

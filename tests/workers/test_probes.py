@@ -44,7 +44,9 @@ def test_the_age_of_alive_is_how_long_the_loop_has_not_turned(tmp_path: Path) ->
 
 
 def test_what_a_killed_predecessor_left_is_not_believed(tmp_path: Path) -> None:
+    """An old `alive` would have a process killed for what another one did not do."""
     (tmp_path / "ready").touch()
+    (tmp_path / "alive").touch()
     Probes(tmp_path)
     assert files(tmp_path) == set()
 
