@@ -24,12 +24,12 @@ TOGETHER := $(PYTEST) --numprocesses $(JOBS) --dist loadfile
 NONE := 5
 # What these need lies in environments of their own, below .venvs, which take gigabytes; those that
 # CLIENTS does not name are left out.
-OPTIONAL := not clients and not openapi
+OPTIONAL := not clients and not openapi and not deploy
 CLIENTS ?= clients node aiperf evalscope guidellm
 ENVIRONMENTS := $(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) \
 	$(BIN)/python -m tests.clients.environments
 
-.PHONY: help venv serve test test-slow test-clients test-openapi lint bench gpu-check clean
+.PHONY: help venv serve test test-slow test-clients test-openapi lint bench gpu-check deploy-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -64,6 +64,10 @@ bench: $(VENV)/.dev ## parts without the model, against their floors and committ
 
 gpu-check: ## tests and measurements on a CUDA GPU, with the torch found here; 10 minutes at most
 	@$(or $(shell command -v $(GPU_PYTHON)),$(PYTHON)) .ci/gpu_check.py $(ARGS)
+
+deploy-check: $(VENV)/.dev ## launch/, docker/ and dashboards against schemas and linters; installs as the image does
+	@$(ENVIRONMENTS) deploy
+	@$(PYTEST) tests/deploy $(ARGS)
 
 venv: $(VENV)/.dev ## .venv with everything for development
 

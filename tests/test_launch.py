@@ -15,7 +15,12 @@ from epd.config import Config, load_config
 
 ROOT = Path(__file__).parent.parent
 LOCAL = ROOT / "launch" / "local"
-DOCUMENTS = [ROOT / "README.md", LOCAL / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    LOCAL / "README.md",
+    ROOT / "launch" / "kubernetes" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def commands(document: Path) -> list[list[str]]:

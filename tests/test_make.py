@@ -36,6 +36,7 @@ def test_make_alone_lists_the_targets() -> None:
         "test-openapi",
         "lint",
         "gpu-check",
+        "deploy-check",
     ):
         assert f"make {target} " in printed
 
@@ -48,7 +49,7 @@ def test_serve_installs_first_and_passes_the_model_on(tmp_path: Path) -> None:
 
 def test_test_lints_and_leaves_out_what_is_slow_or_for_a_gpu() -> None:
     steps = make("-n", "test").stdout
-    needs_more = "and not clients and not openapi"
+    needs_more = "and not clients and not openapi and not deploy"
     together = f"not slow and not gpu and not alone {needs_more}"
     one_by_one = f"alone and not slow and not gpu {needs_more}"
     chosen = (f'--numprocesses 2 --dist loadfile -m "{together}"', f'-q -m "{one_by_one}"')
@@ -60,6 +61,11 @@ def test_test_lints_and_leaves_out_what_is_slow_or_for_a_gpu() -> None:
 def test_clients_get_their_environments_before_they_run(name: str) -> None:
     steps = make("-n", f"test-{name}").stdout
     assert steps.index("tests.clients.environments") < steps.index(f"-m {name} tests/{name}")
+
+
+def test_deploy_check_makes_its_environment_and_runs_all_that_is_about_deploying() -> None:
+    steps = make("-n", "deploy-check").stdout
+    assert steps.index("tests.clients.environments deploy") < steps.index("-q tests/deploy")
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="a GPU here, most likely")

@@ -145,7 +145,8 @@ def pin_port(config: Config, folder: Path, ready: Ready) -> None:
 def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
     """One child's own configuration. Sockets lie in `folder`; the gateway's name is known.
 
-    It does not drain when the whole cluster stops: there is nobody left to finish for.
+    It does not drain when the whole cluster stops: there is nobody left to finish for. The files of
+    probes are for a single role.
     """
     gateways = () if role == "gateway" else (f"ipc://{folder}/{GATEWAY}.c",)
     update: dict[str, Any] = {
@@ -153,6 +154,7 @@ def child_config(config: Config, role: str, name: str, folder: Path) -> Config:
         "listen": f"ipc://{folder}",
         "gateways": gateways,
         "drain_s": 0.0,
+        "probe_dir": None,
     }
     if role != "gateway":
         own = config.placement.of(role).of_worker(int(name.rpartition("-")[2]))

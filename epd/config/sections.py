@@ -238,6 +238,11 @@ class Config(Section):
         description="on SIGTERM, what runs may finish for so long, and nothing new comes; 0 stops "
         "at once, as epd serve stops its processes",
     )
+    probe_dir: Path | None = Field(
+        None,
+        description="folder of one worker, for a container's probes: `alive` there is touched "
+        "while its loop turns, `ready` is there while it takes work",
+    )
     gateway: GatewayConfig = GatewayConfig()
     encode: EncodeConfig = EncodeConfig()
     language: LanguageConfig = LanguageConfig()

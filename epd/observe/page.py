@@ -16,10 +16,11 @@ _HEAD = """\
 `GET /metrics` of a gateway, in Prometheus' text format. This page is made from the registry:
 `python -m epd.observe.page > docs/metrics.md`.
 
-Labels have few values, all of them epd's own words: `stage` is `encode`, `prefill` or `decode`,
-`modality` an item's, or for a whole request its items' (`text` without any, `mixed` with several),
-`worker` the name that the operator gave. Nothing that a client wrote becomes a label. With several
-gateways each counts its own requests; what workers report is the same at all of them.
+Labels have few values, all of them epd's own words: `stage` is `encode`, `prefill` or `decode`
+(`prefill+decode` for what a fused worker reports), `modality` an item's, or for a whole request
+its items' (`text` without any, `mixed` with several), `worker` the name that the operator gave.
+Nothing that a client wrote becomes a label. With several gateways each counts its own requests;
+what workers report is the same at all of them.
 
 What each activity of `epd_activity_seconds` is, and what one request took of it, stands in
 [requests.md](requests.md#the-path-of-a-request).

@@ -16,6 +16,7 @@ from epd.observe import setup
 from epd.wire.inbox import Inbox
 from epd.workers.heap import keep_freed_memory
 from epd.workers.lookup import Lookup
+from epd.workers.probes import Probes
 from epd.workers.ranks import start_followers
 from epd.workers.ready import say_error, say_ready
 from epd.workers.seats import Seat, build_seats
@@ -39,6 +40,7 @@ def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     worker = Worker(inbox, config.drain_s)
     worker.catch_signals()
     try:
+        worker.probes = Probes(config.probe_dir)
         lookup.start()
         worker.seats = build_seats(role, config, inbox, lookup, followers)
         worker.register(ready_fd)
@@ -69,6 +71,7 @@ class Worker:
 
     def __init__(self, inbox: Inbox, drain_s: float) -> None:
         self.seats: Sequence[Seat] = ()
+        self.probes = Probes(None)
         self.stopping = False
         self._drain_s = drain_s
         self._drain_wanted = False
@@ -152,9 +155,15 @@ class Worker:
             self._ticked = now
             for seat in self.seats:
                 seat.station.tick()
+            self.probes.turned(ready=self._takes_work())
+
+    def _takes_work(self) -> bool:
+        welcome = all(seat.station.welcome for seat in self.seats)
+        return self.was_ready and self._drain_until is None and welcome
 
     def close(self) -> None:
         """Say goodbye, then free sockets, threads and shared memory."""
+        self.probes.close()
         for seat in self.seats:
             seat.station.leave()
             seat.links.close()
