@@ -39,6 +39,11 @@ FLAGS = {
     ],
     "check": ["FILE", "--set"],
     "keys": ["FOLDER"],
+    "size": [
+        *("MODEL", "--image", "--video", "--audio", "--text", "--output", "--rate", "--batch"),
+        *("--tflops", "--memory-tbytes", "--link-gbits"),
+        *("--encode-share", "--prefill-share", "--busy", "--json"),
+    ],
     "status": ["REQUEST", "--url", "--key"],
     "drain": ["NAME", "--seconds", "--url", "--key"],
     **dict.fromkeys(ROLES, ROLE_FLAGS),
