@@ -20,7 +20,7 @@ _PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
 
 
 class Crew(Section):
-    """The processes of one role on one host. A bare number stands for a crew of that many."""
+    """Equal processes of one role on one host. A bare number stands for a crew of that many."""
 
     count: int = Field(1, ge=1, description="how many processes")
     gpus: tuple[str, ...] = Field(
@@ -48,9 +48,18 @@ class Host(Section):
     address: str = Field(
         "", description="where its roles listen, a name or a number; `host` unless set"
     )
-    roles: dict[Role, Crew] = Field(description="how many processes of each role")
+    roles: dict[Role, tuple[Crew, ...]] = Field(
+        description="how many processes of each role; a list where they are not all equal"
+    )
     settings: tuple[str, ...] = Field((), description="key=value for all of them")
     env: dict[str, str] = Field({}, description="environment of all of them")
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _one_crew(cls, roles: Any) -> Any:
+        if not isinstance(roles, dict):
+            return roles
+        return {role: each if isinstance(each, list) else [each] for role, each in roles.items()}
 
     @property
     def place(self) -> str:
@@ -60,7 +69,11 @@ class Host(Section):
     @property
     def num_workers(self) -> int:
         """Processes that compute, and share the host's cores."""
-        return sum(crew.count for role, crew in self.roles.items() if role != "gateway")
+        return sum(self.count(role) for role in self.roles if role != "gateway")
+
+    def count(self, role: Role) -> int:
+        """Its processes of this role."""
+        return sum(crew.count for crew in self.roles.get(role, ()))
 
 
 class Cluster(Section):
@@ -117,9 +130,8 @@ class Cluster(Section):
             raise ValueError("hosts: none has a gateway")
         first, last = self.port_range
         for host in self.hosts:
-            crew = host.roles.get("gateway")
-            if crew is not None and crew.count > 1:
-                raise ValueError(f"{host.host}: {crew.count} gateways; one on each host")
+            if (gateways := host.count("gateway")) > 1:
+                raise ValueError(f"{host.host}: {gateways} gateways; one on each host")
             need, have = 2 * (host.num_workers + 1), last - first + 1
             if need > have:
                 raise ValueError(

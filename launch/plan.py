@@ -41,7 +41,8 @@ def processes(cluster: Cluster) -> list[Process]:
     count: Counter[str] = Counter()
     found = []
     for host in cluster.hosts:
-        for role, crew in host.roles.items():
+        each = [(role, crew) for role, crews in host.roles.items() for crew in crews]
+        for role, crew in each:
             for number in range(crew.count):
                 name = f"{role}-{count[role]}"
                 count[role] += 1

@@ -21,6 +21,7 @@ TORCH_FREE = (
     "cli",
     "grammar",
     "llm",
+    "sizing",
 )
 TORCH_FREE_MODULES = (
     "epd.types",
