@@ -131,6 +131,6 @@ def why_not() -> str:
     except FileNotFoundError:
         return "no ip command"
     except subprocess.CalledProcessError as error:
-        return f"no network namespaces: {error.stderr.strip()}"
+        return f"no network namespaces: {' '.join(error.cmd)}: {error.stderr.strip()}"
     hosts.close()
     return ""

@@ -143,10 +143,15 @@ class Nodes:
             names = [process.name for process in some if process.host.host == host]
             self._tell(f"# {verb} {', '.join(names)}")
             self._tell(" ".join(ssh.command(self._cluster.ssh, host)) + "  # and on its stdin:")
-            for text in self._keys.values():
-                script = script.replace(text, "(a key)")
+            for secret in self._secrets():
+                script = script.replace(secret, "(a key)")
             calls = script.replace(scripts.FUNCTIONS, "").strip()
             self._tell("    " + calls.replace("\n", "\n    "))
+
+    def _secrets(self) -> set[str]:
+        """What a dry run does not print."""
+        admin = {process.config.gateway.admin_key for process in self._every}
+        return {*self._keys.values(), *admin} - {""}
 
     def _table(self, rows: Sequence[Sequence[str]]) -> None:
         if rows:

@@ -120,3 +120,16 @@ def test_the_readme_of_the_launcher_describes_a_cluster_that_it_starts(
         lost = ["--anyway"] if words[0] == "restart" else []
         assert multi_node.main([*words, *lost, "--dry-run"]) == 0
     assert len(lines) == 6 and "decode-2" in capsys.readouterr().out
+
+
+def test_what_the_guide_explains_is_what_the_programs_say() -> None:
+    """The first words in quotes of every row stand in a source."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    rows = text.partition("Of processes")[2].partition("## When")[0]
+    said = re.findall(r"^\| `([^`]+)`", rows, re.MULTILINE)
+    files = [*(ROOT / "epd").rglob("*.py"), *(ROOT / "launch").rglob("*.[ps][yh]")]
+    source = re.sub(r'"\s+f?"', "", "".join(file.read_text() for file in files))
+    for words in said:
+        start = re.split(r"HOST: |N|\.\.\.", words.removeprefix("HOST: "))[0].rstrip()
+        assert start in source, words
+    assert len(said) > 12

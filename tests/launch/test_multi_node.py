@@ -188,12 +188,14 @@ def test_a_dry_run_prints_everything_but_keys_and_asks_nobody(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert epd(["keys", str(tmp_path / "secret")]) == 0
-    file = cluster_file(tmp_path, keys="secret")
+    settings = ["drain_s=0", "gateway.admin_key=the-admins"]
+    file = cluster_file(tmp_path, keys="secret", settings=settings)
     for command in ("start", "stop", "status", "logs"):
         assert main([command, str(file), "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "launch decode-1 4 auto" in told and "cluster.secret" in told
     assert (tmp_path / "secret" / "cluster.secret").read_text().strip() not in told
+    assert "the-admins" not in told
     assert not (tmp_path / "asked").exists()
 
 

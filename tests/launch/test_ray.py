@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_ray_starts_again_what_dies_and_moves_what_was_on_a_lost_node(
     for victim in ("pid", "actor"):
         before = said("decode-1")
         os.kill(before[victim], signal.SIGKILL)
-        eventually(lambda before=before: differs("decode-1", before), "decode-1 is back", 60)
+        eventually(partial(differs, "decode-1", before), "decode-1 is back", 60)
     status = ["status", str(file), "--address", three_nodes.address]
     three_nodes.remove_node(three_nodes.list_all_nodes()[-1])
     eventually(lambda: main(status) == 0, "all are on the nodes that are left", 60)
