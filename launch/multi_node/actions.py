@@ -114,7 +114,7 @@ class Nodes:
         }
         if self._dry_run:
             return self._do("logs", some, each, 0)
-        return ssh.stream(self._cluster.ssh, each)
+        return ssh.stream(self._cluster.ssh, each, follow=follow)
 
     def _grace(self, some: Iterable[Process]) -> int:
         return MARGIN_S + int(max(process.config.drain_s for process in some))

@@ -107,12 +107,21 @@ names() {
     done
 }
 
-# logs LINES FLAG NAME...: the ends of their logs; tail FLAG is -F to go on for ever, -q not to.
+# logs LINES NAME...: the ends of their logs.
 logs() {
-    lines=$1 more=$2
-    shift 2
+    lines=$1
+    shift
     for name; do
-        tail -n "$lines" "$more" "$name.log" 2>&1 | sed "s/^/$name | /" &
+        tail -n "$lines" "$name.log" 2>&1 | sed "s/^/$name | /"
     done
-    wait
+}
+
+# follow LINES NAME...: and what comes, until the connection ends.
+follow() {
+    lines=$1
+    shift
+    for name; do
+        tail -n "$lines" -F --pid=$$ "$name.log" 2>&1 | sed -u "s/^/$name | /" &
+    done
+    cat > /dev/null
 }

@@ -43,7 +43,7 @@ def status(cluster: Cluster) -> str:
 
 def logs(cluster: Cluster, some: Sequence[Process], *, lines: int, follow: bool) -> str:
     """The ends of their logs, each line with its process's name."""
-    return _inside(cluster, [_call("logs", lines, "-F" if follow else "-q", *_names(some))])
+    return _inside(cluster, [_call("follow" if follow else "logs", lines, *_names(some))])
 
 
 def ask_ready(cluster: Cluster, gateway: Process) -> str:

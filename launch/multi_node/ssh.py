@@ -70,18 +70,25 @@ def _line(text: str) -> Line:
     return Line(name, state, pid, words)
 
 
-def stream(ssh: Sequence[str], scripts: Mapping[str, str]) -> int:
-    """Run all at once, their output passed on as it comes; the worst exit code."""
-    running = []
-    for host, script in scripts.items():
-        process = subprocess.Popen(command(ssh, host), stdin=subprocess.PIPE, text=True)
-        assert process.stdin is not None
-        with process.stdin as pipe:
-            pipe.write(script)
-        running.append(process)
+def stream(ssh: Sequence[str], scripts: Mapping[str, str], *, follow: bool) -> int:
+    """Run all at once, their output passed on as it comes; the worst exit code.
+
+    With `follow` their input stays open, and a script ends when it is closed: nothing is left on a
+    host however this ends.
+    """
+    running = [
+        subprocess.Popen(command(ssh, host), stdin=subprocess.PIPE, text=True) for host in scripts
+    ]
     try:
+        for process, script in zip(running, scripts.values(), strict=True):
+            assert process.stdin is not None
+            process.stdin.write(script)
+            process.stdin.flush() if follow else process.stdin.close()
         return max(process.wait() for process in running)
     except KeyboardInterrupt:
-        for process in running:
-            process.terminate()
         return 130
+    finally:
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from epd.cli.main import build_parser
 from epd.cli.main import main as epd
 from epd.config import load_config
 from launch.multi_node.__main__ import main
+from tests.cluster.front import eventually
 from tests.launch.stand_ins import cluster_file
 
 EVERY = {"gateway-0", "encode-0", "encode-1", "prefill-0", "prefill-1", "decode-0", "decode-1"}
@@ -182,6 +185,28 @@ def test_logs_are_shown_with_the_names_of_their_processes(
     told = capfd.readouterr().out
     assert "encode-0 | -m epd encode --config encode-0.yaml" in told
     assert "decode-1 | -m epd decode --config decode-1.yaml" in told
+
+
+def test_logs_that_are_followed_leave_nothing_on_the_hosts(file: Path, tmp_path: Path) -> None:
+    main(["start", str(file), "encode-0", "decode-1"])
+    argv = [sys.executable, "-m", "launch.multi_node", "logs", str(file), "encode-0", "decode-1"]
+    watching = subprocess.Popen([*argv, "--follow"], stdout=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    first = {watching.stdout.readline().split()[0] for _ in range(2)}
+    assert first == {"encode-0", "decode-1"}
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(30) == 130
+    watching.stdout.close()
+    eventually(lambda: tails(tmp_path) == [], "all of them end")
+
+
+def tails(folder: Path) -> list[int]:
+    """Processes that follow a log of these hosts."""
+    found = []
+    for process in psutil.process_iter(["name", "cwd"]):
+        if process.info["name"] == "tail" and str(folder) in str(process.info["cwd"]):
+            found.append(process.pid)
+    return found
 
 
 def test_a_dry_run_prints_everything_but_keys_and_asks_nobody(
