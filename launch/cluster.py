@@ -24,7 +24,9 @@ class Crew(Section):
 
     count: int = Field(1, ge=1, description="how many processes")
     gpus: tuple[str, ...] = Field(
-        (), description="GPUs of the host, as CUDA_VISIBLE_DEVICES names them: one per process"
+        (),
+        description="GPUs of the host, as CUDA_VISIBLE_DEVICES names them: one word per process, "
+        'such as "0", or "0,1" for a process with two',
     )
     settings: tuple[str, ...] = Field((), description="key=value, as --set takes them")
     env: dict[str, str] = Field({}, description="their environment")
@@ -37,7 +39,9 @@ class Crew(Section):
     @model_validator(mode="after")
     def _a_gpu_for_each(self) -> Crew:
         if self.gpus and len(self.gpus) != self.count:
-            raise ValueError(f"{self.count} processes on {len(self.gpus)} GPUs: one GPU for each")
+            raise ValueError(
+                f"gpus: {self.count} processes and {len(self.gpus)} words: one word for each"
+            )
         return self
 
 

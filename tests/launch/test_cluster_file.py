@@ -104,7 +104,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"hosts": [{"host": "a", "roles": {"gateway": 1}}] * 2}, "hosts: a is there twice"),
     (
         {"hosts": [{"host": "a", "roles": {"gateway": {"count": 1, "gpus": ["0", "1"]}}}]},
-        "1 processes on 2 GPUs",
+        "gpus: 1 processes and 2 words",
     ),
     ({"hosts": [{"host": "a", "roles": {"gateway": 1, "encode": 1}}]}, "serve no request"),
     ({"settings": []}, "10.0.0.1 is no loopback address, so gateway-0 needs"),
