@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 SWITCH = "sw"
+NAMES = Path("/etc/netns")
 HERE = Path("/proc/thread-self/ns/net")
 NETWORK = 0x40000000  # CLONE_NEWNET
 
@@ -76,6 +78,32 @@ class Hosts:
         """They do again."""
         self._isolate(names, "off")
 
+    def cut_off(self, name: str) -> None:
+        """Nobody reaches this host any more, nor it anybody."""
+        _ip("-n", self._space(SWITCH), "link", "set", f"to-{name}", "nomaster")
+
+    def rejoin(self, name: str) -> None:
+        """It is on the switch again."""
+        _ip("-n", self._space(SWITCH), "link", "set", f"to-{name}", "master", "switch")
+
+    def detour(self, name: str) -> tuple[str, str]:
+        """Its packets no longer pass by themselves: both ends of the gap, devices of the switch."""
+        switch, gap = self._space(SWITCH), f"gap-{name}"
+        far = ("type", "veth", "peer", "name", f"{gap}-far")
+        _ip("-n", switch, "link", "add", gap, *far)
+        _ip("-n", switch, "link", "set", f"{gap}-far", "master", "switch", "up")
+        _ip("-n", switch, "link", "set", gap, "up")
+        self.cut_off(name)
+        return f"to-{name}", gap
+
+    def name_server(self, address: str) -> None:
+        """All hosts ask it for names; it is to run on the switch, at this address."""
+        _ip("-n", self._space(SWITCH), "addr", "add", f"{address}/24", "dev", "switch")
+        for name in self._names:
+            folder = NAMES / self._space(name)
+            folder.mkdir(parents=True)
+            (folder / "resolv.conf").write_text(f"nameserver {address}\noptions timeout:1\n")
+
     def _isolate(self, names: Sequence[str], on: str) -> None:
         for name in names:
             link = ("link", "set", "dev", f"to-{name}", "type", "bridge_slave", "isolated", on)
@@ -85,6 +113,7 @@ class Hosts:
         """Nothing is left of them."""
         for space in reversed(self._made):
             _ip("netns", "del", space)
+            shutil.rmtree(NAMES / space, ignore_errors=True)
         self._made.clear()
 
 
@@ -102,6 +131,6 @@ def why_not() -> str:
     except FileNotFoundError:
         return "no ip command"
     except subprocess.CalledProcessError as error:
-        return f"no network namespaces: {error.stderr.strip()}"
+        return f"no network namespaces: {' '.join(error.cmd)}: {error.stderr.strip()}"
     hosts.close()
     return ""

@@ -22,6 +22,7 @@ TORCH_FREE = (
     "grammar",
     "llm",
     "bench",
+    "sizing",
 )
 TORCH_FREE_MODULES = (
     "epd.types",

@@ -16,6 +16,7 @@ from epd import __version__
 from epd.bench import flags as bench_flags
 from epd.cli.media_flags import add_media_flags, media_settings
 from epd.cli.model_flags import add_model_flags, model_settings
+from epd.cli.size_flags import add_size
 from epd.errors import EpdError
 
 EXAMPLES = """\
@@ -23,6 +24,7 @@ examples:
   epd serve                                   the embedded random model, to see that it runs
   epd serve ./Qwen2.5-VL-3B --topology 2E1P1D --set dtype=float32
   epd check configs/1E1P1D.yaml               every key, resolved, and the memory it takes
+  epd size ./Qwen2.5-VL-7B --image 1080p      workers per stage, by arithmetic
   epd bench --num-prompts 100                 measure the server on port 8000 under load
   epd status                                  the workers of the cluster on port 8000
   epd encode --config encode.yaml             one role by hand: see launch/local
@@ -83,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="make the keys of a cluster that leaves this machine")
     keys.add_argument("folder", metavar="FOLDER", help="new folder; wire.curve_dir names it")
     keys.set_defaults(handler=_keys)
+    add_size(commands)
     _add_operator(commands)
     _add_bench(commands)
     return parser

@@ -48,6 +48,11 @@ FLAGS = {
     ],
     "check": ["FILE", "--set"],
     "keys": ["FOLDER"],
+    "size": [
+        *("MODEL", "--image", "--video", "--audio", "--text", "--output", "--rate", "--batch"),
+        *("--tflops", "--memory-tbytes", "--link-gbits"),
+        *("--encode-share", "--prefill-share", "--busy", "--json"),
+    ],
     "status": ["REQUEST", "--url", "--key"],
     "bench": BENCH_FLAGS.split(),
     "drain": ["NAME", "--seconds", "--url", "--key"],

@@ -153,6 +153,7 @@ def test_every_file_that_we_ship_is_valid(path: Path) -> None:
 
 
 def test_there_is_a_file_for_every_shape_of_topology() -> None:
-    assert {path.stem for path in FOUND} >= {"1E1P1D", "1E1PD", "EPD"}
-    for path in FOUND:
-        assert load_config(path).topology == path.stem
+    shapes = {path.stem: path for path in FOUND if "-" not in path.stem}
+    assert set(shapes) >= {"1E1P1D", "1E1PD", "EPD"}
+    for topology, path in shapes.items():
+        assert load_config(path).topology == topology
