@@ -27,6 +27,7 @@ MODEL_FLAGS = [
     "--served-model-name",
     "--max-model-len",
     "--chat-template",
+    "--trust-request-chat-template",
     "--tensor-parallel-size",
     "--load-format",
     "--trust-remote-code",
