@@ -13,6 +13,7 @@ WALL_CLOCK = {
 }  # fmt: skip
 
 SHOWN_ONLY = {
+    "bench/load.py": "when a load test began",
     "cli/runtime.py": "compared with the files' own times",
     "gateway/responses/shape.py": "`created_at` and `completed_at` of a response",
     "gateway/shapes/openai.py": "`created` of an answer",

@@ -50,7 +50,6 @@ def test_made_up_requests_are_asked_and_every_token_counted(
     assert found["output_lens"] == [4] * 5
     for request in found["requests"]:
         assert len(request["arrivals"]) == 4
-        assert request["arrivals"][-1][0] - request["arrivals"][0][0] > 0.004
 
 
 def test_several_rates_are_measured_one_after_the_other(
@@ -86,7 +85,7 @@ def test_a_trace_is_replayed_at_its_times(
 def test_goals_that_nobody_meets_are_goodput_of_nothing(
     null_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, said, _ = bench(null_url, capsys, *SMALL, "--goodput", "ttft:1000000", "tpot:0.001")
+    _, said, _ = bench(null_url, capsys, *SMALL, "--goodput", "ttft:1000000", "e2el:0.001")
     assert "Request goodput (req/s):                 0.00\n" in said
     assert "TTFT within 1e+06 ms (%):                100.00\n" in said
 
@@ -123,9 +122,13 @@ def test_an_interrupt_shows_what_is_there_so_far(null_url: str, tmp_path: Path) 
     file = tmp_path / "out.jsonl"
     argv = [sys.executable, "-m", "bench.serving", "--base-url", null_url, *SMALL]
     argv += ["--num-prompts", "2", "--request-rate", "0.00001", "--output-file", str(file)]
-    process = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner may ignore it
+    try:
+        process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     while "requests 1/2" not in (line := process.stderr.readline()) or "making" in line:
         assert line, "it ended"
