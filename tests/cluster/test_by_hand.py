@@ -43,7 +43,9 @@ def test_roles_started_by_hand_over_tcp_and_curve_answer_as_hugging_face_does(
         "temperature": 0,
     }
 
-    eventually(lambda: httpx.get(f"{url}/ready", timeout=60).status_code == 200, "every stage is there")
+    eventually(
+        lambda: httpx.get(f"{url}/ready", timeout=60).status_code == 200, "every stage is there"
+    )
     answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
 
     text = reference.processor.tokenizer.decode(new, skip_special_tokens=True)

@@ -65,7 +65,9 @@ def site(path_of: Callable[[str], Path]) -> Iterator[Site]:
         pictures = started("encode", path, to, *sees)
         pictures.__enter__()
         url = gateway["url"]
-        eventually(lambda: httpx.get(f"{url}/ready", timeout=60).status_code == 200, "every stage", START_S)
+        eventually(
+            lambda: httpx.get(f"{url}/ready", timeout=60).status_code == 200, "every stage", START_S
+        )
         site = Site(url, path.name, Reference(path), pictures)
         for one in (audio(), image()):  # ready says that some encoder is there, not which
             eventually(lambda one=one: site.ask(one).status_code == 200, "both encoders", START_S)  # type: ignore[misc]

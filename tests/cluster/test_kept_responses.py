@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +37,26 @@ def test_a_response_is_gone_on_with_at_any_gateway_while_its_own_runs(crew: Crew
     crew.hands["engine-0"].ready()
     for front in fronts:
         eventually(front.workers, "the engine is known")
-    here, there = (front.client().responses for front in fronts)
-    one, lost = (here.create(input=text, **ASK) for text in ("Hello", "Bye"))
-    again = [
-        each.create(input="Go on.", previous_response_id=one.id, **ASK) for each in (here, there)
-    ]
-    assert again[0].output_text == again[1].output_text
-    gone = there.create(input="Hm", **ASK).id
-    assert here.retrieve(gone).id == gone
-    here.delete(gone)
-    for each in (here, there):
-        with pytest.raises(NotFoundError):
-            each.retrieve(gone)
-    crew.again("gateway-0").ready()
-    assert there.retrieve(one.id).output_text == one.output_text
-    with pytest.raises(BadRequestError) as caught:
-        eventually(lambda: goes_on(there, lost.id), "the gateway is heard of")
-    assert caught.value.code == "previous_response_not_found"
-    assert crew.tracebacks() == []
+    with ExitStack() as clients:
+        here, there = (clients.enter_context(front.client()).responses for front in fronts)
+        one, lost = (here.create(input=text, **ASK) for text in ("Hello", "Bye"))
+        again = [
+            each.create(input="Go on.", previous_response_id=one.id, **ASK)
+            for each in (here, there)
+        ]
+        assert again[0].output_text == again[1].output_text
+        gone = there.create(input="Hm", **ASK).id
+        assert here.retrieve(gone).id == gone
+        here.delete(gone)
+        for each in (here, there):
+            with pytest.raises(NotFoundError):
+                each.retrieve(gone)
+        crew.again("gateway-0").ready()
+        assert there.retrieve(one.id).output_text == one.output_text
+        with pytest.raises(BadRequestError) as caught:
+            eventually(lambda: goes_on(there, lost.id), "the gateway is heard of")
+        assert caught.value.code == "previous_response_not_found"
+        assert crew.tracebacks() == []
 
 
 def goes_on(responses: Responses, response_id: str) -> bool:
