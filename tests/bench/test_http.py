@@ -162,7 +162,9 @@ def test_what_was_stopped_half_way_is_told_as_far_as_it_went() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_requests_than_allowed_are_under_way(concurrency: int) -> None:
+    """And as many as that: nobody is answered before all of them are there."""
     running = most = 0
+    all_there = asyncio.Barrier(concurrency)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal running, most
@@ -170,10 +172,10 @@ def test_no_more_requests_than_allowed_are_under_way(concurrency: int) -> None:
             await read_request(reader)
             running += 1
             most = max(most, running)
-            await asyncio.sleep(0)
+            await all_there.wait()
             running -= 1
             writer.write(ANSWER)
 
     run = ask(talk, 9, concurrency=concurrency)
     assert len(run.records) == 9
-    assert most <= concurrency
+    assert most == concurrency
