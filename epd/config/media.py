@@ -11,12 +11,25 @@ from epd.config.section import MIB, Section
 from epd.types import Modality
 
 
-class ItemLimits(Section):
-    """What one item may cost, whatever it is."""
+class FileLimits(Section):
+    """What one file may cost, whatever it is."""
 
     per_request: int = Field(16, ge=0, description="most items of this kind in one request")
     max_bytes: int = Field(32 * MIB, gt=0, description="largest downloaded or inline file")
     timeout_s: float = Field(5.0, gt=0, description="to fetch one item")
+
+
+class DocumentLimits(FileLimits):
+    """Files that a prompt has the text of. Those that are items have the limits of items."""
+
+    timeout_s: float = Field(10.0, gt=0, description="to fetch one item")
+    max_characters: int = Field(2_000_000, gt=0, description="longest text of one file")
+    max_pages: int = Field(500, ge=1, description="most pages of one PDF")
+
+
+class ItemLimits(FileLimits):
+    """What one item may cost, whatever it is."""
+
     max_tokens: int | None = Field(None, ge=1, description="most prompt tokens of one item")
 
 
@@ -101,6 +114,7 @@ class MediaConfig(Section):
     video: VideoLimits = VideoLimits()
     audio: AudioLimits = AudioLimits()
     time_series: TimeSeriesLimits = TimeSeriesLimits()
+    file: DocumentLimits = DocumentLimits()
 
     def limits(self, modality: str) -> ItemLimits:
         """Of one modality, by its value."""

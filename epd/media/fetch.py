@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import httpcore
 
-from epd.config import ItemLimits, MediaConfig
+from epd.config import FileLimits, MediaConfig
 from epd.errors import BadMedia, TooLarge
 from epd.media.deadline import Deadline
 from epd.media.local import is_file_url, read_local
@@ -48,7 +48,12 @@ class Fetcher:
         BadMedia or TooLarge have a reason for the client. `wanted` is asked every few hundredths
         of a second, from this thread: once it says no, everything is closed and Cancelled raised.
         """
-        limits = self._config.limits(modality.value)
+        return self.fetch_within(url, self._config.limits(modality.value), wanted=wanted)
+
+    def fetch_within(
+        self, url: str, limits: FileLimits, *, wanted: Callable[[], bool] | None = None
+    ) -> bytes:
+        """Any file, within these limits."""
         if is_file_url(url):
             root = self._config.allowed_local_path
             return read_local(url, root, limits.max_bytes, wanted=wanted)
@@ -59,7 +64,7 @@ class Fetcher:
         except httpcore.TimeoutException:
             raise BadMedia(f"timed out after {limits.timeout_s:g} s") from None
 
-    def _persist(self, target: Target, limits: ItemLimits, deadline: Deadline) -> bytes:
+    def _persist(self, target: Target, limits: FileLimits, deadline: Deadline) -> bytes:
         """From the first URL again after a lost connection or a fault of the server."""
         pause = _FIRST_PAUSE_S
         for tries_left in range(self._config.max_retries, -1, -1):
@@ -73,7 +78,7 @@ class Fetcher:
             pause *= 2
         raise last
 
-    def _follow(self, target: Target, limits: ItemLimits, deadline: Deadline) -> bytes:
+    def _follow(self, target: Target, limits: FileLimits, deadline: Deadline) -> bytes:
         guard = Guard(
             private=self._config.allow_private_addresses, lookups=self._lookups, deadline=deadline
         )
@@ -86,7 +91,7 @@ class Fetcher:
             target = redirected(target, answer)
         raise BadMedia(f"more than {self._config.max_redirects} redirects")
 
-    def _get(self, target: Target, limits: ItemLimits, guard: Guard) -> bytes | str:
+    def _get(self, target: Target, limits: FileLimits, guard: Guard) -> bytes | str:
         """One hop: the body, or where it says to go on."""
         origin = httpcore.Origin(target.scheme.encode(), target.host.encode(), target.port)
         url = httpcore.URL(

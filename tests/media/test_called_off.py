@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -18,6 +17,7 @@ from epd.config.media import ImageLimits
 from epd.errors import BadMedia, Cancelled
 from epd.media import Fetcher
 from epd.types import Modality
+from tests.eventually import eventually
 from tests.media.site import Site, body, endless, status
 
 HOUR = MediaConfig(
@@ -63,11 +63,7 @@ def called_off(fetcher: Fetcher, url: str, waits: Callable[[], bool]) -> None:
 
 def until(reached: Callable[[], bool]) -> bool:
     """Wait for it, but not for ever."""
-    ends = time.monotonic() + SOON_S
-    while not reached():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
-    return True
+    return bool(eventually(reached, "it is reached", SOON_S, pause_s=0.005))
 
 
 @contextmanager

@@ -112,6 +112,14 @@ class Decoders:
             rate = answers.rate(said)
         return Series(values=values, rate=rate)
 
+    def document(self, data: bytes) -> str:
+        """The text of a PDF."""
+        with self._process() as process:
+            process.start("document", [data])
+            expected = Expected("uint8", 1, 4 * self._config.file.max_characters)
+            _, (text,) = answers.arrays(process.answer(), expected)
+            return answers.text(text)
+
     def close(self) -> None:
         """End the processes; who waits for one, or for its answer, gets Unavailable."""
         with self._changed:

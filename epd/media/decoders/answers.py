@@ -89,6 +89,14 @@ def rate(said: dict[str, Any]) -> float | None:
     return None if said.get("rate") is None else _number(said, "rate", 0, 1e9)
 
 
+def text(array: Array) -> str:
+    """Its bytes as UTF-8."""
+    try:
+        return array.tobytes().decode()
+    except UnicodeDecodeError:
+        raise Malformed("text") from None
+
+
 def _number(found: dict[str, Any], name: str, least: float, most: float) -> float:
     value = found.get(name)
     if isinstance(value, int | float) and math.isfinite(value) and least <= value <= most:

@@ -30,8 +30,8 @@ def result_bytes(config: MediaConfig) -> int:
 def work_bytes(config: MediaConfig) -> int:
     """The file, its result and all between them, for one item."""
     image, video, series = config.image, config.video, config.time_series
-    files = (image.max_bytes, video.max_bytes, config.audio.max_bytes, series.max_bytes)
-    return max(files) + max(
+    kinds = (image, video, config.audio, series, config.file)
+    return max(kind.max_bytes for kind in kinds) + max(
         _PICTURE * image.max_pixels,
         3 * video.max_decoded_pixels + (_CODEC + _FRAME) * video.max_pixels,
         2 * 4 * int(config.audio.max_seconds * _SOUND_RATE),

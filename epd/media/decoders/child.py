@@ -30,6 +30,7 @@ from epd.media.backends import Backend, load_backend
 from epd.media.decoders import link, sealed
 from epd.media.decoders.desks import ALL_BYTES, DESK_BYTES, MOST_PIXELS, picture_on
 from epd.media.decoders.link import Link
+from epd.media.document import load_document
 from epd.media.frames import each_frame
 from epd.media.image import load_image
 from epd.media.series import load_series
@@ -95,6 +96,7 @@ class Server:
             "frames": self._frames,
             "audio": self._audio,
             "series": self._series,
+            "document": self._document,
         }
 
     def serve(self, timeout: float) -> bool:
@@ -159,6 +161,12 @@ class Server:
     def _series(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
         series = load_series(pieces[0], self._config.time_series)
         self._give({"rate": series.rate}, [self._written(series.values)])
+
+    def _document(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
+        text = load_document(pieces[0], self._config.file).encode()
+        fd = self._memory()
+        sealed.write(fd, memoryview(text))
+        self._give({}, [(fd, (len(text),))])
 
     def _frames(self, pieces: Sequence[bytes], message: dict[str, Any]) -> None:
         self._give({}, [self._stacked(each_frame(pieces, self._config))])

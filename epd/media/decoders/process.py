@@ -22,6 +22,7 @@ from epd.media.decoders.desks import Desks
 from epd.media.decoders.link import Link, Malformed
 
 START_S = 120.0
+_LIMITS = {"image", "video", "audio", "time_series", "file"}
 _ERRORS: dict[str, type[EpdError]] = {
     error.__name__: error for error in (BadRequest, BadMedia, TooLarge)
 }
@@ -60,7 +61,7 @@ class Process:
         self.desks = Desks(shared)
         self._deadline = time.monotonic() + START_S
         self._link.allow(START_S)
-        limits = config.model_dump(mode="json", include={"image", "video", "audio", "time_series"})
+        limits = config.model_dump(mode="json", include=_LIMITS)
         memory, timeout = budget.limit_bytes(config), self._timeout + 1.0
         with suppress(OSError):  # wait_ready() finds out that it is gone
             self._link.send({"media": limits, "memory": memory, "timeout": timeout}, [shared])
