@@ -21,6 +21,7 @@ from bench.gpu.rows import table
 from bench.gpu.shape import REAL, TINY
 from bench.serving import hardware
 
+BEGAN = datetime.now(UTC)
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
@@ -28,6 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """1 when a test failed or a part has no number; a target that is missed is only reported."""
     args = _parser().parse_args(argv)
     began = time.monotonic()
+    folder = args.out or (None if args.dry_run else RESULTS)
+    machine = {"card": card_facts(), **hardware.facts()}
+
+    def keep(found: Found) -> None:
+        if folder is not None:
+            _write(folder, _result(args, machine, found, time.monotonic() - began))
+
     with tempfile.TemporaryDirectory(prefix="epd-gpu-", dir=args.work) as work:
         choice = Choice(
             work=Path(work),
@@ -36,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             models=args.models,
             topologies=args.topologies,
         )
-        found = run_jobs(plan_jobs(choice), limit_s=args.limit_s, log=_say)
-    result = _result(args, found, time.monotonic() - began)
-    if folder := args.out or (None if args.dry_run else RESULTS):
+        found = run_jobs(plan_jobs(choice), limit_s=args.limit_s, log=_say, keep=keep)
+    result = _result(args, machine, found, time.monotonic() - began)
+    if folder is not None:
         _say(f"written: {_write(folder, result)}")
     if args.dry_run:
         _say("a dry run on the CPU: what follows says that everything runs, and nothing else")
@@ -66,14 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     return found
 
 
-def _result(args: argparse.Namespace, found: Found, seconds: float) -> dict[str, Any]:
+def _result(
+    args: argparse.Namespace, machine: dict[str, Any], found: Found, seconds: float
+) -> dict[str, Any]:
     return {
         "question": "gpu",
         "command": sys.argv[1:],
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "when": BEGAN.isoformat(timespec="seconds"),
         "dry_run": args.dry_run,
-        "card": card_facts(),
-        **hardware.facts(),
+        **machine,
         "workload": {key: str(value) for key, value in vars(args).items()},
         "seconds": round(seconds, 1),
         "seconds_by_job": found.seconds,

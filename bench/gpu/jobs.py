@@ -50,13 +50,15 @@ class Report:
         """What is wrong; the job goes on."""
         self._pipe.send(fault)
 
-    def part(self, section: str, model: str, run: Callable[[], None]) -> None:
-        """Run a part of the job; if it fails, the other parts still run."""
+    def part(self, section: str, model: str, run: Callable[[], None]) -> bool:
+        """Run a part of the job; if it fails, the other parts still run. Did it work?"""
         try:
             run()
+            return True
         except Exception:  # noqa: BLE001 - the barrier of one part
             last = traceback.format_exc().strip().splitlines()[-TRACE_LINES:]
             self.fault(Fault(section=section, model=model, reason="\n".join(last)))
+            return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +82,17 @@ class Found:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def run_jobs(jobs: list[Job], *, limit_s: float, log: Callable[[str], None]) -> Found:
-    """One after the other, each within its own budget and what is left of `limit_s`."""
+def run_jobs(
+    jobs: list[Job],
+    *,
+    limit_s: float,
+    log: Callable[[str], None],
+    keep: Callable[[Found], None],
+) -> Found:
+    """One after the other, each within its own budget and what is left of `limit_s`.
+
+    `keep` gets all that was found so far after every job, for whatever may end this process.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     found = Found()
@@ -95,6 +106,7 @@ def run_jobs(jobs: list[Job], *, limit_s: float, log: Callable[[str], None]) -> 
             continue
         _run(context, job, budget, found)
         found.seconds[f"{job.name} {job.model}".strip()] = time.monotonic() - began
+        keep(found)
     return found
 
 

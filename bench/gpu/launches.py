@@ -3,10 +3,12 @@
     python -m bench.gpu.launches
 
 Needs no card: the model lies on torch's meta device, which has shapes and no values, so every
-operation is the one that a card would be given, at the real size. Views and new memory cost
-nothing; attention counts as one launch; a library may use more than one kernel for an operation.
-Bytes are what operations take and give, each time: what a fused kernel would keep in registers is
-counted as often as it is written and read. The table goes to stderr, one JSON object to stdout.
+operation is the one that a card would be given, at the real size. With `sdpa` layers are
+transformers' own; with `triton` and `flash` they are fused, and ids are chosen in one pass. Views
+and new memory cost nothing; attention counts as one launch, but for our kernels, which are counted
+one by one; a library may use more than one kernel for an operation. Bytes are what operations take
+and give, each time: what a fused kernel would keep in registers is counted as often as it is
+written and read. The table goes to stderr, one JSON object to stdout.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +31,19 @@ from torch.utils._pytree import tree_leaves
 
 from bench.gpu.checkpoint import without_weights
 from bench.gpu.floors import decode_bytes, kv_bytes
+from bench.gpu.kernels import as_on_a_card, flash_attn
 from bench.gpu.shape import REAL, Shape, read_shape
 from bench.serving import hardware
-from epd.attention import ATTENTION, PagedBatch, PagedSequence, SdpaBackend, register
+from epd.attention import (
+    ATTENTION,
+    AttentionBackend,
+    PagedBatch,
+    PagedSequence,
+    SdpaBackend,
+    register,
+)
 from epd.engine.sampler import Sampler
+from epd.models.fused import fuse
 from epd.models.language import LanguageModel
 from epd.models.partial import model_class
 from epd.models.spec import read_checkpoint
@@ -109,17 +121,21 @@ class OneAttention(TorchFunctionMode):
 
 
 def counted(call: Callable[[], Any]) -> Launches:
-    """What a call launches."""
+    """What a call launches, of torch's own."""
     launches = Launches()
     with torch.inference_mode(), launches, OneAttention(launches):
         call()
     return launches
 
 
+ATTENTIONS = ("sdpa", "triton", "flash")
+"""With the first one layers are transformers', with the others they are fused, as on a card."""
+
+
 class Stand:
     """One model's language half without values, with pages of KV."""
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
+    def __init__(self, folder: Path, shape: Shape, attention: str) -> None:
         checkpoint = read_checkpoint(without_weights(folder, shape))
         adapter = checkpoint.adapter()
         whole = model_class(checkpoint)
@@ -127,9 +143,45 @@ class Stand:
         with torch.device("meta"):
             settings = whole.config_class.from_pretrained(checkpoint.path)
             model = whole._from_config(settings, dtype=getattr(torch, shape.dtype))
-        adapter.decoder(model).config._attn_implementation = ATTENTION
-        self.model = LanguageModel(adapter, model.eval().requires_grad_(False))
-        self.shape = shape
+        decoder = adapter.decoder(model)
+        decoder.config._attn_implementation = ATTENTION
+        model.eval().requires_grad_(False)
+        self.attention, self.shape = attention, shape
+        self._kernels = Launches()
+        with self._card():
+            if attention != "sdpa":
+                fuse(model, decoder)
+            self.model = LanguageModel(adapter, model)
+
+    def _card(self) -> ExitStack:
+        """Kernels beside torch's own can be launched, and are counted in `_kernels`."""
+        stack = ExitStack()
+        if self.attention != "sdpa":
+            stack.enter_context(as_on_a_card(self._add))
+            stack.enter_context(flash_attn(self._add))
+        return stack
+
+    def _add(self, name: str, *tensors: Any) -> None:
+        self._kernels.add(name, *tensors)
+
+    def _counted(self, call: Callable[[], Any]) -> Launches:
+        self._kernels = Launches()
+        with self._card():
+            found = counted(call)
+        found.counts += self._kernels.counts
+        found.moved += self._kernels.moved
+        return found
+
+    def _backend(self) -> AttentionBackend[Any]:
+        if self.attention == "sdpa":
+            return SdpaBackend()
+        if self.attention == "triton":
+            from epd.attention.triton import TritonBackend
+
+            return TritonBackend()
+        from epd.attention.flash import FlashBackend
+
+        return FlashBackend(2)
 
     def decode(self, batch: int) -> Launches:
         """The model's part of a step in which every request has one new token."""
@@ -142,12 +194,13 @@ class Stand:
     def sample(self, batch: int, sampling: SamplingParams) -> Launches:
         """From logits to ids."""
         vocab = self.model.vocab_size
-        sampler = Sampler(vocab_size=vocab, device=torch.device("meta"))
         names = list(range(batch))
-        for name in names:
-            sampler.add(name, sampling, 0, [1, 2, 3], [])
+        with self._card():
+            sampler = Sampler(vocab_size=vocab, device=torch.device("meta"))
+            for name in names:
+                sampler.add(name, sampling, 0, [1, 2, 3], [])
         logits = torch.empty(batch, vocab, device="meta", dtype=self.model.dtype)
-        return counted(lambda: sampler.sample(logits, names))
+        return self._counted(lambda: sampler.sample(logits, names))
 
     def _forward(self, sequences: list[tuple[int, int]]) -> Launches:
         """The plan is made by a forward that is not counted."""
@@ -161,7 +214,8 @@ class Stand:
             PagedSequence(num, length, range(number * each, (number + 1) * each))
             for number, (num, length) in enumerate(sequences)
         )
-        plan = SdpaBackend().bind(PagedBatch(packed, pages[0], pages[1], BLOCK))
+        with self._card():
+            plan = self._backend().bind(PagedBatch(packed, pages[0], pages[1], BLOCK))
         num_new = sum(num for num, _ in sequences)
         ids = torch.empty(num_new, device="meta", dtype=torch.int64)
         positions = torch.empty(3, num_new, device="meta", dtype=torch.float64)
@@ -171,27 +225,28 @@ class Stand:
             hidden = model.forward(model.embed(ids), positions, plan)
             model.logits(hidden.index_select(0, lasts))
 
-        counted(step)
-        return counted(step)
+        self._counted(step)
+        return self._counted(step)
 
 
-def measure(shape: Shape, folder: Path) -> Iterator[dict[str, Any]]:
+def measure(shape: Shape, folder: Path, attention: str) -> Iterator[dict[str, Any]]:
     """Of one model: decodes, a prefill, and sampling."""
-    stand = Stand(folder, shape)
+    stand = Stand(folder, shape, attention)
     for batch in BATCHES:
         floor = decode_bytes(shape, batch, CONTEXT)
-        yield _told(shape, f"decode, batch {batch}", stand.decode(batch), floor.total)
+        yield _told(stand, f"decode, batch {batch}", stand.decode(batch), floor.total)
     weights = decode_bytes(shape, 1, 0).weights
-    yield _told(shape, f"prefill, {CHUNK}", stand.prefill(), weights + kv_bytes(shape, CHUNK))
+    yield _told(stand, f"prefill, {CHUNK}", stand.prefill(), weights + kv_bytes(shape, CHUNK))
     logits = decode_bytes(shape, 8, 0).logits // 2
-    yield _told(shape, "sample, greedy, batch 8", stand.sample(8, PLAIN), logits)
-    yield _told(shape, "sample, drawn, batch 8", stand.sample(8, DRAWN), logits)
+    yield _told(stand, "sample, greedy, batch 8", stand.sample(8, PLAIN), logits)
+    yield _told(stand, "sample, drawn, batch 8", stand.sample(8, DRAWN), logits)
 
 
-def _told(shape: Shape, what: str, launches: Launches, floor: int) -> dict[str, Any]:
-    fused = len(FUSED_LAYER) * shape.text.layers + len(FUSED_REST) - 1
+def _told(stand: Stand, what: str, launches: Launches, floor: int) -> dict[str, Any]:
+    fused = len(FUSED_LAYER) * stand.shape.text.layers + len(FUSED_REST) - 1
     return {
-        "model": shape.name,
+        "model": stand.shape.name,
+        "attention": stand.attention,
         "what": what,
         "launches": launches.counts.total(),
         "fused_launches": 1 if what.startswith("sample") else fused,
@@ -216,11 +271,17 @@ def _once(tensors: list[Any]) -> list[Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """For people, as Markdown."""
     lines = [
-        "| model | step | launches | fused | GB moved | at least | times |",
-        "|---|---|" + "---:|" * 5,
+        "| model | attention | step | launches | fused | GB moved | at least | times |",
+        "|---|---|---|" + "---:|" * 5,
     ]
     for row in rows:
-        cells = [row["model"], row["what"], str(row["launches"]), str(row["fused_launches"])]
+        cells = [
+            row["model"],
+            row["attention"],
+            row["what"],
+            str(row["launches"]),
+            str(row["fused_launches"]),
+        ]
         cells += [f"{row['bytes'] / 1e9:.3f}", f"{row['least_bytes'] / 1e9:.3f}"]
         cells.append(f"{row['bytes'] / row['least_bytes']:.2f}")
         lines.append("| " + " | ".join(cells) + " |")
@@ -231,8 +292,9 @@ def main() -> None:
     """Count both models."""
     rows = []
     for name in REAL:
-        with tempfile.TemporaryDirectory() as folder:
-            rows += list(measure(read_shape(name), Path(folder) / name))
+        for attention in ATTENTIONS:
+            with tempfile.TemporaryDirectory() as folder:
+                rows += list(measure(read_shape(name), Path(folder) / name, attention))
     print(table(rows), file=sys.stderr)
     print(json.dumps({"question": "launches", **hardware.facts(), "rows": rows}))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -30,6 +34,24 @@ WARMUP_STEPS = 3
 TARGET_BATCHES = range(1, 33)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How the language model is run."""
+
+    name: str
+    fused: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_GRAPHS = {"cuda_graphs": False}
+WAYS = (
+    Way(name="as configured"),
+    Way(name="without graphs", settings=NO_GRAPHS),
+    Way(name="without graphs and fusion", fused=False, settings={**NO_GRAPHS, "attention": "sdpa"}),
+)
+"""Tried in this order: where one fails, that is a fault, and the next one still has its numbers."""
+
+
 def measure(
     report: Report, facts: Facts, *, shape: Shape, folder: Path, device: str, plan: StagePlan
 ) -> None:
@@ -38,6 +60,7 @@ def measure(
     checkpoint.build_once(folder, shape)
     bench = StageBench(report, facts, shape, folder, device, plan)
     report.part("prefill, decode", shape.name, bench.language)
+    bench.free()
     report.part("encode", shape.name, bench.encode)
 
 
@@ -56,13 +79,38 @@ class StageBench:
         self._report, self._shape, self._device, self._plan = report, shape, device, plan
         self._rates = rates(facts)
         self._checkpoint = read_checkpoint(folder, dummy=True)
+        self._engine: Engine | None = None
+        self._most_new = 0
 
     # ---- the language model
 
     def language(self) -> None:
         """One engine for both: prompts that are one chunk first, then decodes."""
+        for way in WAYS:
+            if self._report.part(f"engine, {way.name}", self._shape.name, partial(self._try, way)):
+                break
+            self.free()
+        engine = self._engine
+        if engine is None:
+            raise RuntimeError("no way of running the language model worked")
+        for chunk in self._plan.chunks:
+            part = partial(self._prefill, engine, chunk)
+            self._report.part(f"prefill {chunk}", self._shape.name, part)
+        self._report.part("decode", self._shape.name, partial(self._decodes, engine))
+
+    def free(self) -> None:
+        """The card's memory, for what comes next."""
+        self._engine = None
+        gc.collect()
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _try(self, way: Way) -> None:
+        """Make the engine, and see that it answers."""
         plan = self._plan
-        model = load_language(self._checkpoint, device=self._device, dtype=self._shape.dtype)
+        model = load_language(
+            self._checkpoint, device=self._device, dtype=self._shape.dtype, fused=way.fused
+        )
         most_new = (plan.steps + WARMUP_STEPS + 1) * len(plan.batches) + max(plan.batches)
         held = max(plan.batches) * (plan.context + most_new + 16) + 2 * max(plan.chunks)
         config = LanguageConfig(
@@ -70,14 +118,20 @@ class StageBench:
             max_running=max(plan.batches),
             max_step_tokens=max(plan.chunks),
             prefix_cache=False,
+            **way.settings,
         )
         engine = Engine(model, config)
-        for chunk in plan.chunks:
-            self._prefill(engine, chunk)
+        start(engine, "first", min(plan.chunks), 3)
+        while engine.has_work:
+            step(engine)
+        self._engine, self._most_new = engine, most_new
+
+    def _decodes(self, engine: Engine) -> None:
+        """More and more requests at once."""
         running = 0
-        for batch in plan.batches:
+        for batch in self._plan.batches:
             for number in range(running, batch):
-                start(engine, f"decode {number}", plan.context, most_new)
+                start(engine, f"decode {number}", self._plan.context, self._most_new)
             running = batch
             self._decode(engine, batch)
 
@@ -129,14 +183,18 @@ class StageBench:
         )
         grid = self._shape.grid(*self._plan.picture)
         for num in self._plan.pictures:
-            items = [prepare(towers, self._plan.picture, seed) for seed in range(num)]
-            self._check_grid(items, grid)
-            times = repeat(lambda: towers.encode(items), self._device, self._plan.seconds)  # noqa: B023 - called at once
-            seconds = statistics.median(times)
-            self._report.fact(f"{self._shape.name} encode {num} s", seconds)
-            flops = floors.tower_flops(self._shape.tower, [grid] * num)
-            size = "x".join(map(str, self._plan.picture))
-            self._rate("encode", f"{num} of {size}", flops, seconds, rows.ENCODE)
+            part = partial(self._encode, towers, grid, num)
+            self._report.part(f"encode {num}", self._shape.name, part)
+
+    def _encode(self, towers: Towers, grid: tuple[int, int], num: int) -> None:
+        items = [prepare(towers, self._plan.picture, seed) for seed in range(num)]
+        self._check_grid(items, grid)
+        times = repeat(lambda: towers.encode(items), self._device, self._plan.seconds)
+        seconds = statistics.median(times)
+        self._report.fact(f"{self._shape.name} encode {num} s", seconds)
+        flops = floors.tower_flops(self._shape.tower, [grid] * num)
+        size = "x".join(map(str, self._plan.picture))
+        self._rate("encode", f"{num} of {size}", flops, seconds, rows.ENCODE)
 
     def _check_grid(self, items: Sequence[Prepared], grid: tuple[int, int]) -> None:
         """The operations counted are those of the pictures that ran."""

@@ -10,7 +10,7 @@ slot that this sequence has not written: broken values of one request cannot rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -38,16 +38,16 @@ class DecodeGroup:
     lengths: tuple[int, ...]
     dtype: torch.dtype
 
-    def within(self, window: int | None) -> DecodeGroup:
-        """The same where a token sees only the last `window` ones."""
-        longest = max(self.lengths)
-        if window is None or window >= longest:
+    def within(self, window: int) -> DecodeGroup:
+        """The same where a token sees only the last `window` ones: no others are gathered."""
+        if window >= max(self.lengths):
             return self
         device = self.slots_BL.device
-        ends = torch.tensor(self.lengths, device=device)[:, None]
-        seen = (at := torch.arange(longest, device=device)) < ends
-        bias = _bias(seen & (at >= ends - window), self.dtype)[:, None, None]
-        return replace(self, bias=bias)
+        ends = torch.tensor(self.lengths)[:, None]
+        at = (ends - window).clamp(0) + torch.arange(window)
+        slots = self.slots_BL.gather(1, at.clamp(max=ends.max() - 1).to(device))
+        seen = (at < ends).to(device)
+        return replace(self, slots_BL=slots, bias=_bias(seen, self.dtype)[:, None, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,17 @@ class PrefillChunk:
     num: int
     kv_len: int
 
-    def bias_within(self, window: int | None, pages: torch.Tensor) -> torch.Tensor | None:
-        """Which of the last `window` tokens each row sees."""
-        if window is None or window >= self.kv_len:
-            return self.bias
-        seen = torch.ones(self.num, self.kv_len, dtype=torch.bool, device=pages.device)
+    def within(self, window: int, pages: torch.Tensor) -> PrefillChunk:
+        """The same where each row sees only the last `window` tokens."""
+        if window >= self.kv_len:
+            return self
         before = self.kv_len - self.num
-        return _bias(seen.tril(before).triu(before - window + 1), pages.dtype)
+        hidden = max(0, before - window + 1)  # from every row
+        seen = torch.ones(self.num, self.kv_len - hidden, dtype=torch.bool, device=pages.device)
+        before -= hidden
+        bias = _bias(seen.tril(before).triu(before - window + 1), pages.dtype)
+        slots = None if self.slots is None else self.slots[hidden:]
+        return replace(self, slots=slots, bias=bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,20 @@ class SdpaPlan:
     values: torch.Tensor
     new_slots: torch.Tensor
     parts: tuple[DecodeGroup | PrefillChunk, ...]
+    windowed: dict[int, tuple[DecodeGroup | PrefillChunk, ...]] = field(default_factory=dict)
+
+    def within(self, window: int | None) -> tuple[DecodeGroup | PrefillChunk, ...]:
+        """`parts` where a token sees only the last `window` ones: made once for all layers."""
+        if window is None:
+            return self.parts
+        if window not in self.windowed:
+            self.windowed[window] = tuple(
+                part.within(window)
+                if isinstance(part, DecodeGroup)
+                else part.within(window, self.keys)
+                for part in self.parts
+            )
+        return self.windowed[window]
 
 
 class SdpaBackend(AttentionBackend[SdpaPlan]):
@@ -126,17 +144,17 @@ class SdpaBackend(AttentionBackend[SdpaPlan]):
         keys.index_copy_(0, plan.new_slots, key.transpose(0, 1))
         values.index_copy_(0, plan.new_slots, value.transpose(0, 1))
         outs = []
-        for part in plan.parts:
+        for part in plan.within(window):
             picked = query[:, part.rows]
             if isinstance(part, DecodeGroup):
-                outs.append(_decode(picked, keys, values, part.within(window), scaling))
+                outs.append(_decode(picked, keys, values, part, scaling))
                 continue
             if part.slots is None:
                 k, v = key[:, part.rows], value[:, part.rows]
             else:
                 k = _gather(keys, part.slots).transpose(0, 1)
                 v = _gather(values, part.slots).transpose(0, 1)
-            outs.append(_prefill(picked, k, v, part.bias_within(window, keys), scaling))
+            outs.append(_prefill(picked, k, v, part.bias, scaling))
         if len(outs) == 1:
             return outs[0]
         out = query.new_empty(query.shape[1], query.shape[0], query.shape[2])

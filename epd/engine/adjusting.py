@@ -26,7 +26,7 @@ class Adjustments:
             self._guided,
         )
 
-    def add(
+    def enter(
         self, slot: int, sampling: SamplingParams, prompt: Sequence[int], generated: Sequence[int]
     ) -> bool:
         """A request takes the slot. Whether nothing will ever be changed for it."""

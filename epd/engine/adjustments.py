@@ -15,7 +15,8 @@ import torch
 from epd.engine.tables import IdLists, Seats, fit, put
 from epd.types import SamplingParams
 
-_LAST = -1e30  # no chance beside any other score, and the best one where all others are -inf
+LAST_SCORE = -1e30
+"""No chance beside any other score, and the best one where all others are -inf."""
 
 
 class Adjustment(ABC):
@@ -196,7 +197,7 @@ class LateStop(Adjustment):
     ) -> None:
         self._stops.set(row, sampling.stop_token_ids)
         self._scores = fit(self._scores, row + 1, 1)
-        self._scores[row] = _LAST if sampling.grammar else -torch.inf
+        self._scores[row] = LAST_SCORE if sampling.grammar else -torch.inf
 
     def adjust(self, scores: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) -> None:
         at, on_device = put(torch.stack([places, rows]), self._device)[:, :, None]

@@ -14,7 +14,6 @@ from enum import IntEnum
 
 import torch
 
-from epd.attention import kernels
 from epd.engine.largest import topk
 from epd.engine.randomness import signed, uniforms
 from epd.engine.tables import fit, put
@@ -68,6 +67,15 @@ class Draws:
         self._floats[slot] = put(torch.tensor(floats, dtype=torch.float64), self._device)
         self._ints[slot] = put(torch.tensor(ints, dtype=torch.int64), self._device)
 
+    @property
+    def tables(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """By slot, on the device: temperature, top_p and min_p; top_k, seed and choice."""
+        return self._floats, self._ints
+
+    def any(self, slots: torch.Tensor) -> bool:
+        """Whether any of these slots, on the host, wants more than the likeliest."""
+        return bool((self._ways[slots] != _Way.GREEDY).any())
+
     def draw(
         self, scores: torch.Tensor, ids: torch.Tensor, slots: torch.Tensor, index: torch.Tensor
     ) -> torch.Tensor:
@@ -104,8 +112,6 @@ def _way(sampling: SamplingParams) -> _Way:
 
 def _draw(way: int, scores: torch.Tensor, best: torch.Tensor, columns: _Columns) -> torch.Tensor:
     """[M, vocab] -> [M] ids, all rows going the same way. `best` [M, 1] are the largest scores."""
-    if kernels.compiled(scores.device):
-        return _draw_fused(way, scores, best, columns)
     floor = columns.min_p.log().float()
     if way == _Way.NARROW:
         values, ids = topk(scores, min(_CANDIDATES, scores.shape[-1]))
@@ -118,22 +124,6 @@ def _draw(way: int, scores: torch.Tensor, best: torch.Tensor, columns: _Columns)
     if way == _Way.ORDERED:
         floor = torch.maximum(floor, _floor(heated, columns))
     return _walk(_chances(heated, floor), columns.points)[:, 0]
-
-
-def _draw_fused(
-    way: int, scores: torch.Tensor, best: torch.Tensor, columns: _Columns
-) -> torch.Tensor:
-    """The same, in one reading of the scores once the floor is known. Sums differ in last bits."""
-    from epd.attention.kernels.sample import draw
-
-    floor = columns.min_p.log().float()
-    if way == _Way.NARROW:
-        values, _ = topk(scores, min(_CANDIDATES, scores.shape[-1]))
-        ordered = _heated(values, best, columns)
-        floor = torch.maximum(floor, _floor_from(ordered, ordered, columns)[0])
-    elif way == _Way.ORDERED:
-        floor = torch.maximum(floor, _floor(_heated(scores, best, columns), columns))
-    return draw(scores, best, columns.temperature.float(), floor, columns.points)
 
 
 def _heated(scores: torch.Tensor, best: torch.Tensor, columns: _Columns) -> torch.Tensor:

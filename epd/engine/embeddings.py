@@ -13,6 +13,7 @@ from time import perf_counter
 
 import torch
 
+from epd.engine.tables import put
 from epd.errors import InternalError
 from epd.types import Prompt, PromptItem
 
@@ -121,7 +122,7 @@ def _joined(rows: list[torch.Tensor]) -> torch.Tensor:
     """[k, width]; on a GPU where any of them is, for they may have come in different ways."""
     if len({each.device for each in rows}) > 1:
         device = next(each.device for each in rows if each.device.type != "cpu")
-        rows = [each.to(device, non_blocking=True) for each in rows]
+        rows = [put(each, device) for each in rows]
     return torch.cat(rows)
 
 

@@ -50,12 +50,17 @@ class Guided(Adjustment):
             self._courses.pop(row).cancel()
 
     def adjust(self, scores: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) -> None:
-        size = (self._vocab_size + 7) // 8
-        masks = b"".join(self._courses[row].mask(size) for row in rows.tolist())
-        packed = torch.frombuffer(bytearray(masks), dtype=torch.uint8).view(len(rows), size)
+        packed = self.masks(rows, (self._vocab_size + 7) // 8)
         allowed = _unpacked(put(packed, self._device))[:, : self._vocab_size]
         at = put(places, self._device)
         scores[at] = scores[at].masked_fill_(~allowed, -torch.inf)
+
+    def masks(self, rows: torch.Tensor, size: int) -> torch.Tensor:
+        """[M, size] uint8 on the host: a bit for each id that may come, the lowest first."""
+        masks = b"".join(self._courses[row].mask(size) for row in rows.tolist())
+        if not masks:
+            return torch.empty(0, size, dtype=torch.uint8)
+        return torch.frombuffer(bytearray(masks), dtype=torch.uint8).view(len(rows), size)
 
     def accept(self, rows: torch.Tensor, places: torch.Tensor, ids: torch.Tensor) -> None:
         """Only ids that are on the host tell: see chosen()."""
@@ -105,7 +110,7 @@ class _Course:
         """`size` bytes; all zero where the grammar became too much, and `error` says so."""
         assert self.next is not None
         try:
-            return self.next.result()[:size]
+            return self.next.result()[:size].ljust(size, b"\0")
         except EpdError as error:
             self.error = error
             return bytes(size)

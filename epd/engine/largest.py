@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import torch
 
-from epd.attention import kernels
-
 _BLOCK = 64
 
 
@@ -26,10 +24,6 @@ def argmax_of_finite(
     scores: torch.Tensor, logits: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """argmax() of scores, and whether it and all the logits that they came from are finite, [N]."""
-    if kernels.compiled(scores.device):
-        from epd.attention.kernels.sample import largest
-
-        return largest(scores, logits)
     ids = argmax(scores)
     # A sum tells of any number that is not finite, the best of one that adjusting made so.
     sums = logits.sum(-1, dtype=torch.float32)

@@ -1,8 +1,8 @@
 """From logits to token ids: a few tensor operations for the whole batch, no device sync.
 
 Order and meaning as in transformers' generate(): bias, penalties, stops that come too early, what
-the grammar forbids; then
-the argmax where the temperature is 0, else temperature, top_k, top_p, min_p and a draw.
+the grammar forbids; then the argmax where the temperature is 0, else temperature, top_k, top_p,
+min_p and a draw.
 
 A row depends on nothing but its own logits, parameters, tokens and index.
 """
@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from epd.engine.adjusting import Adjustments
-from epd.engine.draw import Draws
-from epd.engine.largest import argmax_of_finite
+from epd.engine.choosing import choosing_for
 from epd.engine.logprobs import measure, read
 from epd.engine.tables import Seats, fit, put
 from epd.errors import EpdError
@@ -62,8 +60,7 @@ class Sampler:
         self._device = device
         self._seats = Seats()
         self._slots: dict[Hashable, int] = {}
-        self._adjustments = Adjustments(vocab_size, device, grammars or no_grammars())
-        self._draws = Draws(device)
+        self._choosing = choosing_for(vocab_size, device, grammars or no_grammars())
         # On the host, by slot: index of the next token; 0 without logprobs, else 1 + how many top.
         self._asked = torch.zeros(0, 2, dtype=torch.int64)
         self._plain: set[Hashable] = set()  # names that want the likeliest token and nothing else
@@ -84,9 +81,8 @@ class Sampler:
         self._asked = fit(self._asked, slot + 1, 2)
         top = -1 if sampling.logprobs is None else min(sampling.logprobs, self._vocab_size)
         self._asked[slot] = torch.tensor([len(generated), 1 + top])
-        if self._adjustments.add(slot, sampling, prompt, generated) and _greedy(sampling):
+        if self._choosing.add(slot, sampling, choice, prompt, generated) and _greedy(sampling):
             self._plain.add(name)
-        self._draws.add(slot, sampling, choice)
 
     @torch.inference_mode()
     def forget(self, name: Hashable) -> None:
@@ -94,7 +90,7 @@ class Sampler:
         slot = self._slots.pop(name, None)
         if slot is not None:
             self._plain.discard(name)
-            self._adjustments.forget(slot)
+            self._choosing.forget(slot)
             self._seats.give_back(slot)
 
     def names(self) -> Iterable[Hashable]:
@@ -104,7 +100,7 @@ class Sampler:
     @property
     def needs_ids(self) -> bool:
         """Whether the next step cannot be sampled before chosen() has told of this one."""
-        return self._adjustments.needs_ids
+        return self._choosing.needs_ids
 
     def plain(self, names: Iterable[Hashable]) -> bool:
         """Whether all of them take the likeliest token, whatever the logits are otherwise."""
@@ -122,10 +118,7 @@ class Sampler:
         """The next token of each name, distinct ones, from its row of [N, vocab]."""
         slots = torch.tensor([self._slots[name] for name in names], dtype=torch.int64)
         index, asked = self._asked[slots].unbind(-1)
-        scores = self._adjustments.apply(logits, slots, index)
-        ids, finite = argmax_of_finite(scores, logits)
-        ids = self._draws.draw(scores, ids, slots, index)
-        self._adjustments.accept(slots, index, ids)
+        ids, finite = self._choosing.choose(logits, slots, index)
         self._asked[slots, 0] += 1
         measured = self._measure(logits, ids, asked)
         return Sampled(torch.where(finite, ids, BROKEN), asked.tolist(), measured)
@@ -133,11 +126,11 @@ class Sampler:
     def chosen(self, names: Sequence[Hashable], ids: Sequence[int]) -> None:
         """What sample() or take() gave for the names, once it is on the host."""
         slots = torch.tensor([self._slots[name] for name in names], dtype=torch.int64)
-        self._adjustments.chosen(slots, ids)
+        self._choosing.chosen(slots, ids)
 
     def fault(self, name: Hashable) -> EpdError | None:
         """Why its id is BROKEN, where that is no fault of the logits."""
-        return self._adjustments.fault(self._slots[name])
+        return self._choosing.fault(self._slots[name])
 
     def _known(self, sampling: SamplingParams) -> SamplingParams:
         """Without ids outside of the vocabulary: they never come, and are no place to write to."""

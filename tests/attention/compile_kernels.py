@@ -22,7 +22,7 @@ from epd.attention.kernels.decode import decode
 from epd.attention.kernels.prefill import prefill, tile_queries
 from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
 from epd.attention.kernels.rows import add_rows, put_rows
-from epd.attention.kernels.sample import draw, largest
+from epd.attention.kernels.sample import Notes, sample
 from epd.attention.kernels.silu_mul import silu_mul
 from epd.attention.kernels.write import write
 
@@ -119,11 +119,13 @@ def small(x: torch.Tensor) -> None:
 
 
 def sampling(logits: torch.Tensor) -> None:
-    """Adjusted scores and plain ones."""
-    largest(logits, logits)
-    largest(logits.float(), logits)
-    column = torch.ones(len(logits), 1)
-    draw(logits, logits[:, :1], column, column, column.double())
+    """Rows of every kind: which one a row is, is decided on the card."""
+    num, vocab = logits.shape
+    words = torch.zeros(num, vocab // 32, dtype=torch.int32)
+    counts, bias = torch.zeros(num, vocab, dtype=torch.int32), torch.zeros(num, vocab)
+    notes = Notes(words, words.clone(), counts, bias, torch.ones(num, 4))
+    rows, ints = torch.zeros(num, 5, dtype=torch.int64), torch.ones(num, 3, dtype=torch.int64)
+    sample(logits, rows, notes, words.clone(), ints.double(), ints, draws=True)
 
 
 if __name__ == "__main__":

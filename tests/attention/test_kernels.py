@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from epd.attention import kernels
 from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
 from epd.attention.kernels.rows import add_rows, put_rows
-from epd.attention.kernels.sample import largest
 from epd.attention.kernels.silu_mul import silu_mul
 
 DEVICE = "cpu" if kernels.interpreted() else "cuda"
@@ -83,20 +82,3 @@ def test_rows_are_put_and_added_where_they_belong(dtype: torch.dtype) -> None:
     put_rows(batch, places, first)
     add_rows(batch, places, second)
     near(batch, expected)
-
-
-@ALL
-@pytest.mark.parametrize("vocab", [640, 5003])
-def test_the_first_of_the_largest_scores(vocab: int, dtype: torch.dtype) -> None:
-    """In one tile, and in two with a rest."""
-    logits = torch.randn(5, vocab, device=DEVICE).to(dtype)
-    scores = logits.clone()
-    scores[1, [7, vocab - 1, 300]] = 9.0
-    logits[2, 3] = torch.inf
-    scores[3, 4] = torch.nan
-    scores[4, :] = -torch.inf
-    ids, finite = largest(scores, logits)
-    assert ids[:3].tolist() == scores[:3].argmax(-1).tolist() and ids[1] == 7
-    assert ((ids >= 0) & (ids < vocab)).all()
-    assert finite.tolist() == [True, True, False, False, False]
-    assert largest(logits, logits)[1].tolist() == [True, True, False, True, True]

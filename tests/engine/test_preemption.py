@@ -61,8 +61,15 @@ def serve(
     return tokens, results, most
 
 
-@pytest.mark.parametrize("cache", [False, True])
-@pytest.mark.parametrize("block_size", [16, 32])
+@pytest.mark.parametrize(
+    ("block_size", "cache"),
+    [
+        (16, True),
+        (32, False),
+        pytest.param(16, False, marks=pytest.mark.slow),
+        pytest.param(32, True, marks=pytest.mark.slow),
+    ],
+)
 def test_eight_requests_in_a_pool_for_little_more_than_one_equal_generate(
     cache: bool, block_size: int
 ) -> None:

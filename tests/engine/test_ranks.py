@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +22,7 @@ from epd.models.spec import Checkpoint, read_checkpoint
 from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem, RequestKey, SamplingParams
 from tests.checkpoints import BUILDERS, build
 from tests.engine.crew import led_model
+from tests.engine.recorded import FixedSdpa, Replays
 
 torch.set_num_threads(1)
 
@@ -204,3 +206,15 @@ def test_heads_that_ranks_do_not_divide_are_refused_with_both_numbers(tmp_path: 
 def test_what_is_no_order_is_refused(row: list[int]) -> None:
     with pytest.raises(InternalError, match="not an order"):
         from_row(row)
+
+
+def test_several_ranks_record_no_steps_and_the_log_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "epd.engine.decode_graphs.graphs")
+    book = Replays()
+    with led_model(checkpoint_of("qwen2_5_vl", tmp_path), 2) as model:
+        config = LanguageConfig(kv_tokens=64)
+        Engine(model, config, backend=FixedSdpa(), capture=book)
+    assert book.recorded == []
+    assert "decode steps are not recorded: tp is 2" in caplog.text

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from epd.attention import kernels
 from epd.engine import draw
 from epd.engine.randomness import uniform
 from epd.engine.sampler import BROKEN, Sampler
@@ -445,23 +444,3 @@ def test_only_a_greedy_choice_without_controls_is_plain(name: str) -> None:
     assert sampler.plain(["it"]) is (name == "greedy")
     sampler.add("scored", SamplingParams(logprobs=0), 0, [1], [])
     assert not sampler.plain(["scored"])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_our_kernels_draw_the_same_tokens(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a card samples: one reading for the largest, one for the draw."""
-    if not kernels.interpreted():
-        pytest.skip("kernels are compiled here")
-    vocab = 64 * 80 + 13
-    rows = make_rows(vocab, times=1)
-    logits = make_logits(len(rows), vocab).to(dtype)
-    usual = sample(logits, rows)
-    monkeypatch.setattr(kernels, "compiled", lambda device: True)
-    found = sample(logits, rows)
-    assert found == usual
-    other = [replace(row, params=replace(row.params, seed=77)) for row in rows]
-    assert sample(logits, other) != usual  # negative control
-    logits[3, 5] = torch.nan
-    assert sample(logits, rows) == [*usual[:3], BROKEN, *usual[4:]]

@@ -97,7 +97,7 @@ def answers(
     return {name: (tokens[name], reasons[name]) for name in tokens}
 
 
-@pytest.mark.parametrize("step_tokens", [16, 48, 512])
+@pytest.mark.parametrize("step_tokens", [16, pytest.param(48, marks=pytest.mark.slow), 512])
 def test_seven_requests_with_up_to_six_pictures_equal_generate(
     step_tokens: int,
     checkpoint: Checkpoint,
@@ -134,7 +134,7 @@ def free_answers(reference: Reference) -> dict[int, list[int]]:
 
 
 @given(step_tokens=st.integers(1, 300))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_picture_may_be_split_between_chunks_at_any_place(
     step_tokens: int,
     free_answers: dict[int, list[int]],

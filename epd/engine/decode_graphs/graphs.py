@@ -7,6 +7,7 @@ not looked at.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ from epd.engine.language import LanguageModel
 from epd.engine.ranks.leading import LedModel
 from epd.engine.staging import Staging
 from epd.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,13 @@ class DecodeGraphs:
         return self._model.logits(hidden)
 
 
+def _why_not(model: LanguageModel, backend: AttentionBackend[Any]) -> str | None:
+    """Why no step can be recorded; None if one can."""
+    if isinstance(model, LedModel):
+        return f"tp is {model.group.size}, and orders to other ranks are no work of the GPU"
+    return None if backend.capturable else f"attention is {backend.name}, which plans on the host"
+
+
 def graphs_for(
     model: LanguageModel,
     cache: KvCache,
@@ -114,8 +124,11 @@ def graphs_for(
     """Recorded by `capture`, as CUDA graphs unless given; None where nothing can record them."""
     if capture is None and model.device.type == "cuda" and config.cuda_graphs:
         capture = CudaCapture(model.device)
-    if capture is None or not backend.capturable or isinstance(model, LedModel):
-        return None  # orders to other ranks are no part of what a GPU records
+    if capture is None:
+        return None
+    if (reason := _why_not(model, backend)) is not None:
+        log.info("decode steps are not recorded: %s", reason)
+        return None
     most_tokens = cache.keys.shape[1]
     if config.max_context is not None:
         most_tokens = min(most_tokens, config.max_context)
