@@ -136,7 +136,7 @@ class CudaRuntime:
         """See DeviceRuntime."""
         event = _cuda.Event()
         event.record(torch.cuda.current_stream(self._index))
-        return _EventMark(event)
+        return EventMark(event)
 
     def pin(self, memory: torch.Tensor) -> None:
         """See DeviceRuntime."""
@@ -163,20 +163,31 @@ class CudaRuntime:
             to.copy_(source, non_blocking=True)
             event.record(self._copies)
         source.record_stream(self._copies)
-        return _EventMark(event)
+        return EventMark(event, source)
 
 
-class _EventMark:
-    def __init__(self, event: Any) -> None:
+class EventMark:
+    """An event, and a tensor that is read until then.
+
+    Of its own memory torch knows by which streams it is read; of memory that is lent to other
+    processes it does not, so that must not be given back before.
+    """
+
+    def __init__(self, event: Any, source: torch.Tensor | None = None) -> None:
         self._event = event
+        self._source = source
 
     def done(self) -> bool:
         """See Mark."""
-        return bool(self._event.query())
+        if not self._event.query():
+            return False
+        self._source = None
+        return True
 
     def wait(self) -> None:
         """See Mark."""
         self._event.synchronize()
+        self._source = None
 
 
 class _Shown:

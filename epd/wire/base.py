@@ -10,6 +10,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Event, Lock, Thread
@@ -44,22 +45,30 @@ class Lane:
 
     address: str
     queue: deque[tuple[Buffer, ...]] = field(default_factory=deque)
+    taken: int = 0  # messages ever queued here
     scheduled: bool = False  # stands in the list of lanes to flush, or waits for its socket
 
 
 @dataclass(eq=False, slots=True)
 class Peer:
-    """A node that messages may be sent to. `incarnation` "": known by its address alone."""
+    """A node that messages may be sent to. `incarnation` "": known by its address alone.
+
+    `bulk` lanes take turns: what goes there may arrive in any order.
+    """
 
     name: str
     incarnation: str
     control: Lane
-    bulk: Lane | None = None
+    bulk: Sequence[Lane] = ()
     lost: bool = False
 
     def lanes(self) -> list[Lane]:
         """Those that there are."""
-        return [self.control] if self.bulk is None else [self.control, self.bulk]
+        return [self.control, *self.bulk]
+
+    def next_bulk(self) -> Lane | None:
+        """The one whose turn it is; first of all one that is not held up."""
+        return min(self.bulk, key=lambda lane: (len(lane.queue), lane.taken), default=None)
 
 
 class BaseLinks(ABC):
@@ -135,9 +144,9 @@ class BaseLinks(ABC):
             if peer is None:
                 peer = self._take_over(member) or self._add(member.name, member.control)
                 peer.incarnation = member.incarnation
-            if peer.bulk is None and member.bulk and not peer.lost:
-                peer.bulk = Lane(member.bulk)
-                self._opened.append((peer, peer.bulk))
+            if not peer.bulk and member.bulk and not peer.lost:
+                peer.bulk = [Lane(member.bulk) for _ in range(self._num_bulk(member.bulk))]
+                self._opened += [(peer, lane) for lane in peer.bulk]
             self._wake()
 
     def connect_unknown(self, address: str) -> None:
@@ -173,6 +182,7 @@ class BaseLinks(ABC):
             if lane is None or self._peers.get(to) is not peer:
                 return False
             lane.queue.append(parts)
+            lane.taken += 1
             if not lane.scheduled:
                 lane.scheduled = True
                 self._to_flush.append(lane)
@@ -231,7 +241,7 @@ class BaseLinks(ABC):
         self._closed_peers.append(peer)
 
     def _room(self, peer: Peer, message: object) -> Lane | None:
-        lane = peer.bulk if isinstance(message, BULK_MESSAGES) else peer.control
+        lane = peer.next_bulk() if isinstance(message, BULK_MESSAGES) else peer.control
         if lane is None or peer.lost or self._stop_at is not None:
             return None
         return lane if len(lane.queue) < self._high_water else None
@@ -260,10 +270,12 @@ class BaseLinks(ABC):
                 self.reception.hand_over()
 
     def _finished(self) -> bool:
+        """What waits for somebody who was never met, a registration, is no reason to stay."""
         if self._stop_at is None:
             return False
+        met = [peer for peer in list(self._peers.values()) if peer.incarnation]
         return time.monotonic() >= self._stop_at or not any(
-            lane.queue for peer in list(self._peers.values()) for lane in peer.lanes()
+            lane.queue for peer in met for lane in peer.lanes()
         )
 
     def _patience_s(self) -> float | None:
@@ -271,7 +283,7 @@ class BaseLinks(ABC):
         patience = self.reception.patience_s()
         if self._stop_at is None:
             return patience
-        rest = max(0.0, self._stop_at - time.monotonic())
+        rest = 0.0 if self._finished() else max(0.0, self._stop_at - time.monotonic())
         return rest if patience is None else min(rest, patience)
 
     def _lose(self, peer: Peer, reason: str) -> None:
@@ -308,6 +320,10 @@ class BaseLinks(ABC):
             self.reception.totals.sent_bytes += sum(map(len, parts))
 
     # ---- a transport's part
+
+    def _num_bulk(self, address: str) -> int:
+        """How many lanes there are to a peer's bulk address."""
+        return 1
 
     @abstractmethod
     def _check_address(self, address: str) -> None:

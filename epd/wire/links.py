@@ -1,8 +1,9 @@
 """What a node does with its peers, whatever carries the bytes: the interface and its two events.
 
 A node is named and has a random incarnation. It receives on two addresses, control and bulk, and
-sends to each peer on a lane of its own per address, so that no peer and no tensor delays another's
-messages. `ZmqLinks` and `InprocLinks` behave alike; the same protocol tests run over both.
+sends to each peer on lanes of its own per address, so that no peer and no tensor delays another's
+messages. Control messages arrive in order. Bulk ones may come in any, for over TCP several lanes
+share them. `ZmqLinks` and `InprocLinks` behave alike; the same protocol tests run over both.
 """
 
 from __future__ import annotations

@@ -108,6 +108,7 @@ class ZmqLinks(BaseLinks):
         self._poller = zmq.Poller()
         self._context: zmq.Context[Socket] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 8192)
+        self._context.set(zmq.IO_THREADS, config.bulk_connections if place.leaves_host else 1)
         self._context.linger = 0
         try:
             self._bind(place)
@@ -132,6 +133,9 @@ class ZmqLinks(BaseLinks):
     def _wake(self) -> None:
         if self._waker >= 0:
             os.eventfd_write(self._waker, 1)
+
+    def _num_bulk(self, address: str) -> int:
+        return self._config.bulk_connections if address.startswith("tcp://") else 1
 
     # ---- at start
 
@@ -255,7 +259,7 @@ class ZmqLinks(BaseLinks):
         socket: Socket = self._context.socket(zmq.DEALER)
         socket.routing_id = self._next_identity()
         socket.immediate = True  # never queue inside ZeroMQ for who is not there
-        bulk = lane is peer.bulk
+        bulk = lane in peer.bulk
         socket.sndhwm = BULK_HIGH_WATER if bulk else self._config.high_water
         socket.rcvhwm = 1
         socket.ipv6 = True

@@ -16,7 +16,6 @@ from epd.wire.codec import decode, encode
 from epd.wire.messages import REGISTRY
 from tests.wire.strategies import messages
 
-# 6,000 + 2,500 x up to 4 + 1,500 cases
 FUZZ = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 ANY_VALUE = st.recursive(
@@ -71,25 +70,43 @@ def mutated(data: bytes, mutation: tuple[str, int, int]) -> bytes:
     return data[:at]
 
 
-@settings(max_examples=6000, **FUZZ)  # type: ignore[arg-type]
-@given(st.binary(max_size=200))
-def test_random_bytes(data: bytes) -> None:
-    expect_message_or_protocol_error(data)
+@pytest.fixture(params=[1, pytest.param(8, marks=pytest.mark.slow)])
+def times(request: pytest.FixtureRequest) -> int:
+    """How many times as many examples as whenever tests run."""
+    found: int = request.param
+    return found
 
 
-@settings(max_examples=2500, **FUZZ)  # type: ignore[arg-type]
-@given(messages(), MUTATIONS)
-def test_mutated_messages(message: Any, mutations: list[tuple[str, int, int]]) -> None:
-    data = encode(message, to="receiver")
-    for mutation in mutations:
-        data = mutated(data, mutation)
+def test_random_bytes(times: int) -> None:
+    @settings(max_examples=750 * times, **FUZZ)  # type: ignore[arg-type]
+    @given(st.binary(max_size=200))
+    def check(data: bytes) -> None:
         expect_message_or_protocol_error(data)
 
+    check()
 
-@settings(max_examples=1500, **FUZZ)  # type: ignore[arg-type]
-@given(st.sampled_from(sorted(REGISTRY)), ANY_VALUE)
-def test_valid_msgpack_with_the_wrong_values(tag: str, fields: Any) -> None:
-    expect_message_or_protocol_error(msgpack.packb((1, tag, "receiver", fields)))
+
+def test_mutated_messages(times: int) -> None:
+    """Up to four cases to an example."""
+
+    @settings(max_examples=300 * times, **FUZZ)  # type: ignore[arg-type]
+    @given(messages(), MUTATIONS)
+    def check(message: Any, mutations: list[tuple[str, int, int]]) -> None:
+        data = encode(message, to="receiver")
+        for mutation in mutations:
+            data = mutated(data, mutation)
+            expect_message_or_protocol_error(data)
+
+    check()
+
+
+def test_valid_msgpack_with_the_wrong_values(times: int) -> None:
+    @settings(max_examples=200 * times, **FUZZ)  # type: ignore[arg-type]
+    @given(st.sampled_from(sorted(REGISTRY)), ANY_VALUE)
+    def check(tag: str, fields: Any) -> None:
+        expect_message_or_protocol_error(msgpack.packb((1, tag, "receiver", fields)))
+
+    check()
 
 
 def padded(start: bytes, num_bytes: int) -> bytes:

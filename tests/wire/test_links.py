@@ -189,7 +189,7 @@ def test_a_stalled_peer_delays_neither_others_nor_its_own_control(net: Net) -> N
     assert isinstance(b.next().message, KvChunk)
 
 
-def test_nothing_is_lost_or_reordered_behind_a_full_inbox(net: Net) -> None:
+def test_no_bulk_is_lost_behind_a_full_inbox(net: Net) -> None:
     a, b = pair(net, capacity=3)
     sent = 0
     got: list[int] = []
@@ -197,6 +197,17 @@ def test_nothing_is_lost_or_reordered_behind_a_full_inbox(net: Net) -> None:
         while sent < 400 and a.links.send("b", chunk(None, number=sent)):
             sent += 1
         got.append(b.next().message.first_token)
+    assert sorted(got) == list(range(400))
+
+
+def test_no_control_is_lost_or_reordered_behind_a_full_inbox(net: Net) -> None:
+    a, b = pair(net, capacity=3)
+    sent = 0
+    got: list[int] = []
+    while len(got) < 400:
+        while sent < 400 and a.links.send("b", Heartbeat(sequence=sent)):
+            sent += 1
+        got.append(b.next().message.sequence)
     assert got == list(range(400))
 
 

@@ -40,7 +40,7 @@ from epd.wire.messages.rows import (
     RowsLost,
     RowsTaken,
 )
-from epd.wire.messages.spans import ItemSpans, RequestSpans, RowsIn
+from epd.wire.messages.spans import Chunk, ItemSpans, RequestSpans, RowsIn
 from epd.wire.messages.tokens import (
     Cancel,
     PeerFailed,
@@ -56,6 +56,7 @@ __all__ = [
     "Admit",
     "Admitted",
     "Cancel",
+    "Chunk",
     "Drain",
     "DropItem",
     "EmbeddingData",

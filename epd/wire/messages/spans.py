@@ -35,17 +35,28 @@ class RowsIn:
     transfer: Span
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A step that gave KV to `num_tokens` tokens of a prompt, in times as a Span has them."""
+
+    num_tokens: int
+    ago_ms: float
+    ms: float
+
+
 @message("spans.request")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSpans:
     """Prefill or decode -> gateway, before the tokens that end the part: what it took there.
 
     Decode says so twice: when it starts, and before the last tokens. `num_bytes` counts the KV that
-    came. A fused worker speaks for both stages.
+    came. A fused worker speaks for both stages. `chunks` are prefill's steps in order, of a long
+    prompt the last of many in one.
     """
 
     request: RequestKey
     stage: Stage
     spans: tuple[Span, ...]
     rows: tuple[RowsIn, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
     num_bytes: int = 0
