@@ -16,7 +16,7 @@ class Cache(Generic[K, V]):
     """Values are opaque; sizes are told. A capacity of 0 keeps nothing."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._kept: dict[K, tuple[V, int]] = {}  # least recently used first
         self.num_bytes = 0
         self.hits = 0
@@ -34,18 +34,18 @@ class Cache(Generic[K, V]):
 
     def put(self, key: K, value: V, nbytes: int) -> None:
         """Keep it, unless it is larger than everything that may be kept."""
-        if nbytes > self._capacity:
+        if nbytes > self.capacity:
             return
         self._remove(key)
         self._kept[key] = (value, nbytes)
         self.num_bytes += nbytes
-        while self.num_bytes > self._capacity:
+        while self.num_bytes > self.capacity:
             self._remove(next(iter(self._kept)))
 
     def check(self) -> None:
         """Assert what must hold between any two calls."""
         assert self.num_bytes == sum(nbytes for _, nbytes in self._kept.values())
-        assert self.num_bytes <= self._capacity
+        assert self.num_bytes <= self.capacity
 
     def _remove(self, key: K) -> None:
         kept = self._kept.pop(key, None)

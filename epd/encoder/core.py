@@ -75,7 +75,7 @@ class Encoder:
         self._arrived: list[ItemEncoded] = []  # rows that were known before the item came
         self._batcher: Batcher[PreparedItem] = Batcher(
             max_items=config.max_batch_items,
-            max_patches=config.max_batch_patches,
+            max_patches=config.batch_patches(towers.device.type),
             policy=config.policy,
         )
         self._decoders = Decoders(config.decoders, media)

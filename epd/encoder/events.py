@@ -41,6 +41,11 @@ class Towers(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """Where they run."""
+        ...
+
+    @property
     def dtype_name(self) -> str:
         """Of the towers: a torch dtype's name without its module."""
         ...

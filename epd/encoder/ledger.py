@@ -221,6 +221,7 @@ class Ledger(Generic[P, R, J]):
             "early_items": len(self._early),
             "queued_cost": self.queued_cost,
             "cache_bytes": self.cache.num_bytes,
+            "cache_most_bytes": self.cache.capacity,
             "cache_hits": self.cache.hits,
             "cache_misses": self.cache.misses,
         }

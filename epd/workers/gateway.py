@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import Counter, deque
 from dataclasses import replace
@@ -30,7 +29,7 @@ from epd.config import Config
 from epd.errors import EpdError, InternalError, NotFound, Overloaded, Unavailable
 from epd.gateway.service import CallSpec
 from epd.models.spec import SHAPES_TOKENS, Checkpoint
-from epd.observe import Metrics, PassedOn, Path, Traces
+from epd.observe import Metrics, PassedOn, Path, Traces, shown
 from epd.prefix import prefix_root
 from epd.types import Member
 from epd.wire.links import Delivery, PeerLost
@@ -59,9 +58,12 @@ from epd.workers.awake import Awake
 from epd.workers.live_call import LiveCall
 from epd.workers.overview import Overview
 from epd.workers.recalls import Recalls
-from epd.workers.submissions import digests, submission
+from epd.workers.submissions import digests, fresh_ids, submission
 
 log = logging.getLogger(__name__)
+
+RECENT = 128
+"""Requests that have ended, and can be shown with their paths."""
 
 ROOTS = 1024
 """Salts whose first parent is remembered: a tenant asks again and again."""
@@ -105,6 +107,9 @@ class Node:
         )
         self.broken: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[str, LiveCall] = {}
+        self._media_bytes = 0
+        self._ids = fresh_ids()
+        self._ended_last: deque[tuple[Path, str]] = deque(maxlen=RECENT)
         self._arrived: deque[object] = deque()
         self._turn_is_due = False
         self._awake = Awake(config.wire.dead_after_s / 2)
@@ -131,12 +136,12 @@ class Node:
             raise Overloaded(f"{len(self._calls)} requests are waiting already")
         first, num = call.sampling.first_choice, call.sampling.n
         media = tuple(part.source.data for part in call.draft.parts)
-        request_id = secrets.token_hex(12)
+        request_id = next(self._ids)
         modalities = [part.modality for part in call.draft.parts]
         path = Path.of(request_id, time.monotonic(), modalities)
         live = LiveCall(self, request_id, media, set(range(first, first + num)), path)
-        self._check_media(live)
         path.traceparent = self._traces.begin(call.traceparent)
+        self._hold_media(live)
         self._calls[live.request_id] = live
         timeout = min(call.deadline_s, self._config.gateway.request_timeout_s)
         live.ends = path.began + timeout
@@ -146,10 +151,11 @@ class Node:
         self._do(self._ownership.submit(submission(live.request_id, call, sources)))
         return live
 
-    def _check_media(self, live: LiveCall) -> None:
-        held = sum(other.media_bytes for other in self._calls.values())
-        if held + live.media_bytes > self._config.gateway.media_budget_bytes:
+    def _hold_media(self, live: LiveCall) -> None:
+        held = self._media_bytes + live.media_bytes
+        if held > self._config.gateway.media_budget_bytes:
             raise Overloaded("too much inline media is waiting already")
+        self._media_bytes = held
 
     def cancel(self, request_id: str, error: EpdError) -> None:
         """End a request from this side."""
@@ -195,6 +201,15 @@ class Node:
         age_s = round(time.monotonic() - call.path.began, 3)
         return {"id": request_id, "age_s": age_s, "parts": self._ownership.standing(request_id)}
 
+    def recent(self) -> list[dict[str, Any]]:
+        """The paths of the last requests that have ended, the oldest first, and how long ago each
+        came."""
+        now = time.monotonic()
+        return [
+            {"age_ms": round(1000 * (now - path.began), 3), "status": status, **shown(path)}
+            for path, status in self._ended_last
+        ]
+
     def drain(self, name: str, seconds: float | None) -> None:
         """Tell a worker to finish and to leave."""
         if self._membership.get(name) is None:
@@ -209,7 +224,7 @@ class Node:
             waiting=self._ownership.num_waiting,
             running=self._ownership.num_running,
             pending=Counter(kind for call in self._calls.values() for kind in call.path.pending),
-            media_bytes=sum(call.media_bytes for call in self._calls.values()),
+            media_bytes=self._media_bytes,
             links=self.links.counters(),
         )
         return self.metrics_registry.render()
@@ -426,11 +441,13 @@ class Node:
 
     def _close(self, request_id: str, status: str) -> LiveCall:
         call = self._calls.pop(request_id)
+        self._media_bytes -= call.media_bytes
         if call.timer is not None:
             call.timer.cancel()
         call.path.close(time.monotonic())
         self.metrics_registry.request(status)
         self.metrics_registry.path(call.path)
         self._traces.end(call.path, status)
+        self._ended_last.append((call.path, status))
         log.debug("request ended", extra={"request": request_id, "status": status})
         return call

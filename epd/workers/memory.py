@@ -184,7 +184,7 @@ class _Sizes:
         encode, media = self._config.encode, self._config.media
         tower, item = tower_size(self._checkpoint), self._item_bytes
         values = KEPT_ACTIVATIONS * tower.hidden + 2 * tower.intermediate
-        patches = encode.max_batch_patches
+        patches = encode.batch_patches("cuda")  # an item alone may be as large on a CPU
         largest = max(media.limits(modality).max_bytes for modality in Modality)
         files = encode.fetch_bytes + encode.queued_bytes + largest
         decoding = encode.decoders * (budget.BASE_BYTES + budget.work_bytes(media))
@@ -274,6 +274,8 @@ class _Sizes:
         language, text = self._config.language, text_size(self._checkpoint)
         if role == "prefill" or self._compute is Where.HOST or not language.cuda_graphs:
             return []
+        if self._tp > 1:
+            return []  # see epd.engine.decode_graphs
         width = max(text.hidden, text.heads * text.head_dim)
         values = KEPT_ACTIVATIONS * width + 3 * text.intermediate + self._checkpoint.vocab_size
         num_bytes = GRAPHS_BASE + language.max_running * values * self._item_bytes

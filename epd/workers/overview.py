@@ -14,6 +14,17 @@ VERSION = ("weights", "dtype", "transformers")
 """Parts of a fingerprint in which pools differ most often."""
 
 
+_OF_ENCODERS = (
+    "items",
+    "queued_items",
+    "rows_bytes",
+    "cache_bytes",
+    "cache_most_bytes",
+    "cache_hits",
+    "cache_misses",
+)
+
+
 class Overview:
     """What workers said of themselves last."""
 
@@ -76,11 +87,14 @@ def _hands_over(sender: Member, receiver: Member) -> bool:
 
 
 def _load(member: Member, gauges: Mapping[str, int]) -> dict[str, Any]:
+    """An engine has both kinds."""
+    found: dict[str, Any] = {}
     if Stage.ENCODE in member.stages:
-        names = ("items", "queued_items", "rows_bytes", "cache_bytes", "cache_hits", "cache_misses")
-        return {name: gauges.get(name, 0) for name in names}
+        found = {name: gauges.get(name, 0) for name in _OF_ENCODERS}
+    if member.stages == (Stage.ENCODE,):
+        return found
     blocks = max(1, gauges.get("kv_blocks", 0))
-    return {
+    return found | {
         "requests": gauges.get("requests", 0),
         "attention": member.attention,
         "kv_tokens": member.kv_tokens,

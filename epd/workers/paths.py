@@ -65,3 +65,5 @@ def heard(path: Path, sender: str, message: Any, now: float) -> None:
                     num_bytes=rows.num_bytes,
                 )
             path.worked(sender, message.stage, message.spans, now, num_bytes=message.num_bytes)
+            chunks = ((one.num_tokens, one.ago_ms, one.ms) for one in message.chunks)
+            path.computed(sender, chunks, now)

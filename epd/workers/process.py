@@ -20,6 +20,7 @@ from epd.workers.probes import Probes
 from epd.workers.ranks import start_followers
 from epd.workers.ready import say_error, say_ready
 from epd.workers.seats import Seat, build_seats
+from epd.workers.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Worker:
         self._drain_until: float | None = None
         self.was_ready = False
         self._inbox = inbox
+        self._turns = Turns()
         self._ticked = 0.0
 
     def catch_signals(self) -> None:
@@ -141,10 +143,12 @@ class Worker:
         for entry in self._inbox.take(wait=not busy, timeout=timeout):
             seat, event = cast(tuple[Seat, object], entry)
             seat.station.handle(event)
-        for seat in self.seats:
-            seat.pulse.step_began = time.monotonic()
+        for place in self._turns.due([seat.core.has_work for seat in self.seats]):
+            seat = self.seats[place]
+            began = seat.pulse.step_began = time.monotonic()
             seat.core.step()
             seat.pulse.step_began = None
+            self._turns.took(place, time.monotonic() - began)
             seat.station.settle()
             seat.pulse.gauges = {**seat.core.gauges(), **seat.counters()}
         self._tick()

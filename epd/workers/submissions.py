@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 
 from epd.cluster import ItemJob, Submission
 from epd.gateway.service import CallSpec
@@ -14,6 +15,19 @@ from epd.types import ItemForm, Modality
 
 HASHED_AT_ONCE = 1 << 16
 """Bytes of media that are hashed on the loop; more would stop it for too long."""
+
+_ID_BYTES = 12
+_IDS_AT_ONCE = 64
+
+
+def fresh_ids() -> Iterator[str]:
+    """Ids of 96 random bits, which nobody can guess. Many at once: the system's randomness lets go
+    of the interpreter, which then is another thread's for longer than all the rest takes.
+    """
+    while True:
+        drawn = os.urandom(_ID_BYTES * _IDS_AT_ONCE).hex()
+        for at in range(0, len(drawn), 2 * _ID_BYTES):
+            yield drawn[at : at + 2 * _ID_BYTES]
 
 
 def submission(request_id: str, call: CallSpec, sources: list[bytes]) -> Submission:

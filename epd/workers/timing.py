@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from epd.types import Activity, RequestKey, Span, Stage
-from epd.wire.messages import EmbeddingData, ItemSpans, RequestSpans, RowsIn
+from epd.wire.messages import Chunk, EmbeddingData, ItemSpans, RequestSpans, RowsIn
 
 log = logging.getLogger(__name__)
+
+MOST_CHUNKS = 64
+"""Of one prompt that are told apart; what comes after these is told as one."""
 
 
 @dataclass(slots=True)
@@ -27,11 +30,18 @@ class _Rows:
 
 
 @dataclass(slots=True)
+class _Chunk:
+    began: float
+    seconds: float = 0.0
+    num_tokens: int = 0
+
+
+@dataclass(slots=True)
 class _Times:
     began: float
     computed: int = 0
     prefill_s: float = 0.0
-    computing_since: float | None = None
+    chunks: list[_Chunk] = field(default_factory=list)
     wait_s: float = 0.0
     waiting_since: float | None = None
     waited_first: float | None = None
@@ -80,10 +90,13 @@ class RequestTimes:
         """A step that began then gave KV to the prompt's first `num_tokens` tokens."""
         times = self._requests.get(key)
         if times is not None:
+            if len(times.chunks) < MOST_CHUNKS:
+                times.chunks.append(_Chunk(since))
+            chunk, seconds = times.chunks[-1], self._clock() - since
+            chunk.num_tokens += num_tokens - times.computed
+            chunk.seconds += seconds
             times.computed = num_tokens
-            times.prefill_s += self._clock() - since
-            if times.computing_since is None:
-                times.computing_since = since
+            times.prefill_s += seconds
 
     def ready(self, key: RequestKey, ready_tokens: int) -> None:
         """Rows are there for so many tokens: does the request wait for more?"""
@@ -105,7 +118,7 @@ class RequestTimes:
             return None
         now = times.decoding_since = self._clock()
         queue_s = max(0.0, now - times.began - times.wait_s - times.prefill_s)
-        computing = now if times.computing_since is None else times.computing_since
+        computing = times.chunks[0].began if times.chunks else now
         spans = [
             _span(Activity.QUEUE, times.began, queue_s, now),
             _span(Activity.PREFILL, computing, times.prefill_s, now),
@@ -119,6 +132,7 @@ class RequestTimes:
             stage=Stage.PREFILL,
             spans=tuple(spans),
             rows=tuple(_rows_in(index, rows, now) for index, rows in sorted(times.rows.items())),
+            chunks=tuple(_told(chunk, now) for chunk in times.chunks),
         )
 
     # ---- decode
@@ -182,6 +196,11 @@ def _rows_in(index: int, rows: _Rows, now: float) -> RowsIn:
         num_bytes=rows.num_bytes,
         transfer=_span(Activity.TRANSFER, rows.began, rows.ended - rows.began, now),
     )
+
+
+def _told(chunk: _Chunk, now: float) -> Chunk:
+    ago_ms, ms = 1000 * (now - chunk.began), 1000 * chunk.seconds
+    return Chunk(num_tokens=chunk.num_tokens, ago_ms=ago_ms, ms=ms)
 
 
 def _span(activity: Activity, began: float, seconds: float, now: float) -> Span:

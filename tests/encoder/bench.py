@@ -81,7 +81,7 @@ class Bench:
         """The gauges of what is held that no thread changes behind the test's back."""
         gauges = self.encoder.gauges().items()
         others = {"intake_jobs", "encoded", "work_cost"}
-        others |= {"cache_bytes", "cache_hits", "cache_misses"}
+        others |= {"cache_bytes", "cache_most_bytes", "cache_hits", "cache_misses"}
         return {k: v for k, v in gauges if k not in others and not k.endswith("_ms")}
 
     def run(self) -> list[ItemEncoded | ItemBroken]:

@@ -7,6 +7,7 @@ import time
 from epd.encoder import ItemEncoded
 from epd.errors import TooLate
 from tests.encoder.bench import Bench, key, picture
+from tests.eventually import eventually
 
 MINUTE_MS = 60_000
 
@@ -47,8 +48,7 @@ def test_a_late_item_is_not_decoded(benches: list[Bench]) -> None:
     bench.submit(key(0), picture(2))
     assert bench.towers.entered.wait(30)
     bench.submit(key(1), picture(3), deadline_ms=1)
-    while not expire(bench, after_s=0.0):
-        time.sleep(0)
+    eventually(lambda: expire(bench, after_s=0.0), "its time is over", pause_s=0.001)
     bench.release_intake()
     bench.event()
     bench.encoder.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from epd.encoder.turns import Jobs, Turns
 from epd.encoder.waiting import PATIENCE, Policy, Waiting
+from tests.eventually import eventually
 
 COSTS = st.lists(st.none() | st.integers(1, 50), max_size=80)
 """What happens: a job of this cost comes, or (None) one is taken."""
@@ -112,6 +113,10 @@ def test_a_thread_waits_for_the_next_job() -> None:
     assert found == ["picture"]
 
 
+def _waits(turns: Turns, number: int) -> bool:
+    return turns.num_waiting >= number
+
+
 @pytest.mark.parametrize(
     ("policy", "order"), [("fifo", ["video", "picture"]), ("short_first", ["picture", "video"])]
 )
@@ -130,8 +135,7 @@ def test_a_room_is_entered_by_cost_or_by_order(policy: Policy, order: list[str])
             thread = threading.Thread(target=enter, args=(name, cost))
             thread.start()
             threads.append(thread)
-            while turns.num_waiting < number:
-                time.sleep(0)
+            eventually(partial(_waits, turns, number), f"the {name} waits", pause_s=0.001)
     for thread in threads:
         thread.join(30)
     assert found == order

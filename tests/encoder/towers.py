@@ -48,6 +48,7 @@ class PlainTowers:
         self._inside: set[int] = set()
 
     modalities: tuple[Modality, ...] = (Modality.IMAGE,)
+    device = torch.device("cpu")
     dtype_name = "float32"
     sound_in_video = False
     sampling_rate = 16_000

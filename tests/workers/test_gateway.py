@@ -16,7 +16,7 @@ from epd.config import Config
 from epd.errors import EpdError, Unavailable
 from epd.gateway import CallSpec
 from epd.models.spec import Checkpoint, read_checkpoint
-from epd.observe import Metrics
+from epd.observe import Metrics, shown
 from epd.prompt import Draft, MediaPart, Source
 from epd.types import (
     Activity,
@@ -459,22 +459,23 @@ def test_the_path_of_a_call_is_what_its_workers_said(play: Play) -> None:
         assert stage.metric("epd_num_requests_running") == 1
         rows = m.RowsIn(index=0, num_rows=2, num_bytes=64, transfer=span(Activity.TRANSFER, 1))
         prefill = (span(Activity.QUEUE, 1), span(Activity.PREFILL, 2))
-        told = m.RequestSpans(request=key, stage=Stages.PREFILL, spans=prefill, rows=(rows,))
-        stage.hear("P", told)
+        chunks = tuple(m.Chunk(num_tokens=num, ago_ms=9.0, ms=1.0) for num in (3, 2))
+        spoken = m.RequestSpans(
+            request=key, stage=Stages.PREFILL, spans=prefill, rows=(rows,), chunks=chunks
+        )
+        stage.hear("P", spoken)
         stage.tokens("P", run(0, 10, request=key.request_id))
         spans = (span(Activity.TRANSFER, 4), span(Activity.DECODE, 6))
         stage.hear("D", m.RequestSpans(request=key, stage=Stages.DECODE, spans=spans, num_bytes=9))
         stage.tokens("D", run(1, 11, request=key.request_id, finish=STOP))
         assert await rest(live.runs()) == [(0, (10,)), (0, (11,))]
-        shown = live.path.shown()
-        assert shown["items"][0]["ms"] == {"decode": 3.0, "encode": 5.0, "transfer": 1.0}
-        assert shown["items"][0]["encoder"] == "E" and shown["items"][0]["rows_from"] == "tower"
-        assert shown["prefill"]["worker"] == "P" and shown["prefill"]["ms"]["prefill"] == 2.0
-        assert shown["decode"] == {
-            "worker": "D",
-            "ms": {"transfer": 4.0, "decode": 6.0},
-            "kv_bytes": 9,
-        }
+        told = shown(live.path)
+        assert told["items"][0]["ms"] == {"decode": 3.0, "encode": 5.0, "transfer": 1.0}
+        assert told["items"][0]["encoder"] == "E" and told["items"][0]["rows_from"] == "tower"
+        assert told["prefill"]["worker"] == "P" and told["prefill"]["ms"]["prefill"] == 2.0
+        assert [chunk["tokens"] for chunk in told["prefill"]["chunks"]] == [3, 2]
+        assert told["decode"]["worker"] == "D" and told["decode"]["kv_bytes"] == 9
+        assert told["decode"]["ms"] == {"transfer": 4.0, "decode": 6.0}
         encode = 'epd_activity_seconds_count{activity="encode",modality="image",stage="encode"}'
         assert stage.metric(encode) == 1
         assert stage.metric('epd_item_rows_total{modality="image",origin="tower"}') == 1
@@ -512,7 +513,7 @@ def test_a_worker_that_dies_shows_as_a_retry(play: Play) -> None:
         stage.hear(other, m.Reserved(request=again, cached_tokens=0))
         stage.hear("P", m.Admitted(request=again))
         assert live.path.retries == 1
-        assert live.path.shown()["decode"]["worker"] == other
+        assert shown(live.path)["decode"]["worker"] == other
         await live.cancel()
         assert stage.metric('epd_retries_total{what="request"}') == 1
 

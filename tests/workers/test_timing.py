@@ -6,7 +6,7 @@ import pytest
 
 from epd.types import ItemKey, RequestKey
 from epd.wire.messages import EmbeddingData, Payload, RequestSpans
-from epd.workers.timing import RequestTimes
+from epd.workers.timing import MOST_CHUNKS, RequestTimes
 
 KEY = RequestKey("r", 1)
 
@@ -86,6 +86,20 @@ def test_text_waits_for_no_rows(times: RequestTimes, clock: Clock) -> None:
     times.began(KEY)
     step(times, clock, 30, 1)
     assert ms(times.prefilled(KEY, None)) == {"queue": 0, "prefill": 1000}
+
+
+def test_every_chunk_of_a_prompt_is_told_and_of_very_many_the_last_as_one(
+    times: RequestTimes, clock: Clock
+) -> None:
+    times.began(KEY, 16)
+    for done in range(1, MOST_CHUNKS + 3):
+        step(times, clock, 16 + 10 * done, 1)
+        clock.now += 1
+    told = times.prefilled(KEY, None)
+    assert told is not None and len(told.chunks) == MOST_CHUNKS
+    first, last = told.chunks[0], told.chunks[-1]
+    assert (first.num_tokens, first.ms, first.ago_ms) == (10, 1000, 2000 * (MOST_CHUNKS + 2))
+    assert (last.num_tokens, last.ms) == (30, 3000)
 
 
 def test_parts_of_an_item_are_one_transfer_from_the_first_to_the_last(

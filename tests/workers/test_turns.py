@@ -1,0 +1,45 @@
+"""Turns of seats that share a thread of steps."""
+
+from __future__ import annotations
+
+from epd.workers.turns import Turns
+
+TOWERS, LANGUAGE = 0, 1
+
+
+def run(turns: Turns, busy: tuple[bool, bool], seconds: tuple[float, float], num: int) -> list[int]:
+    """The places that stepped, in order."""
+    stepped = []
+    for _ in range(num):
+        for place in turns.due(busy):
+            turns.took(place, seconds[place])
+            stepped.append(place)
+    return stepped
+
+
+def test_towers_get_half_of_the_time_while_something_is_generated() -> None:
+    stepped = run(Turns(), (True, True), (1.0, 0.125), 81)
+    assert stepped.count(LANGUAGE) == 81
+    assert stepped.count(TOWERS) == 11
+
+
+def test_towers_alone_never_wait() -> None:
+    assert run(Turns(), (True, False), (1.0, 0.0), 5).count(TOWERS) == 5
+
+
+def test_what_generates_never_waits_for_more_than_one_forward_of_the_towers() -> None:
+    stepped = run(Turns(), (True, True), (1.0, 3.0), 6)
+    assert stepped == [TOWERS, LANGUAGE] * 6
+
+
+def test_time_alone_does_not_count_against_the_towers() -> None:
+    turns = Turns()
+    run(turns, (True, False), (10.0, 0.0), 3)
+    assert run(turns, (True, True), (1.0, 0.1), 1) == [TOWERS, LANGUAGE]
+
+
+def test_a_single_seat_always_steps() -> None:
+    turns = Turns()
+    for _ in range(3):
+        assert turns.due([True]) == [0]
+        turns.took(0, 5.0)
