@@ -50,11 +50,11 @@ REFUSED = """\
 
 ## What is refused when a checkpoint is read or loaded
 
-Quantised weights; sliding windows, attention in chunks or in both directions, soft caps, attention
-sinks, recurrent layers; rotary embeddings whose frequencies depend on a sequence's length. One
-token runs through every language model that is loaded, with an attention function that only
-listens: where a layer asks for anything but plain causal attention, the worker says so and does
-not start.
+Quantised weights other than FP8 in blocks; attention in chunks or in both directions, soft caps,
+attention sinks, recurrent layers; rotary embeddings whose frequencies depend on a sequence's
+length. One token runs through every language model that is loaded, with an attention function that
+only listens: where a layer asks for anything but causal attention, to all tokens or within a
+sliding window, the worker says so and does not start.
 """
 
 _MEDIA = {

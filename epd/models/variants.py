@@ -15,6 +15,8 @@ from epd.models.sections import Section, text_section
 from epd.models.storage import refuse_quantisation
 
 FULL = "full_attention"
+SLIDING = "sliding_attention"
+"""Layers in which a token sees only the last ones before it."""
 
 _ROPE_BY_LENGTH = ("dynamic", "longrope")
 _CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
@@ -28,15 +30,18 @@ def refuse_variants(config: Section, folder: Path) -> None:
         raise UnsupportedModel(f"{folder} has {reason}, which is not supported")
 
 
+def is_window(value: object) -> bool:
+    """Is it a number of tokens that a token may see at most, with itself?"""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _windows(text: Section) -> Iterator[str]:
-    """Layers that do not attend to everything before a token."""
-    other = sorted({str(kind) for kind in text.get("layer_types") or () if kind != FULL})
+    """Layers that attend to less than everything before a token, or to more."""
+    other = sorted({str(kind) for kind in text.get("layer_types") or ()} - {FULL, SLIDING})
     if other:
         yield f"layers of the types {', '.join(other)}"
-    window, switch = text.get("sliding_window"), text.get("use_sliding_window")
-    if switch is None and not str(text.get("model_type", "")).startswith("qwen"):
-        switch = window is not None  # only Qwen's have a switch, which is off unless said
-    if switch:
+    window = text.get("sliding_window")
+    if window is not None and not is_window(window):
         yield f"a sliding window of {window} tokens"
     if text.get("attention_chunk_size") is not None:
         yield "attention in chunks"

@@ -1,0 +1,70 @@
+"""The third stage: as the second, with the taught sound tower, and crowds for the vision tower.
+
+Crowds are pictures of up to nine shapes, about which nothing is asked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from demo import labels, patches, scenes
+from demo.collate import Batch
+from demo.conversations import conversation
+from demo.drawing import render
+from demo.joint_stage import ORDER, SOURCE, Whole
+from demo.seeds import lots
+from demo.sizes import IMAGE_TOKENS, TOKEN
+
+NAME = "mixed"
+STEPS = 625
+READING = 1.0
+CROWDS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixed:
+    """Conversations, and pictures that only the tower looks at."""
+
+    talk: Batch
+    crowds: patches.Patches
+    crowd_labels: torch.Tensor
+
+
+def batch(step: int) -> Mixed:
+    """The data of one step, the same every time."""
+    return mixed(lots(NAME, step))
+
+
+def mixed(rng: random.Random) -> Mixed:
+    talk = SOURCE.collator([conversation(kind, rng, fair=True) for kind in ORDER], rng)
+    crowds = [scenes.sampled_crowd(rng) for _ in range(CROWDS)]
+    pictures = [render.picture(scene, rng) for scene in crowds]
+    grids = [(p.shape[0] // TOKEN, p.shape[1] // TOKEN) for p in pictures]
+    return Mixed(
+        talk=talk,
+        crowds=patches.picture_patches(pictures, IMAGE_TOKENS[1]),
+        crowd_labels=labels.picture_labels(crowds, grids, IMAGE_TOKENS[1]),
+    )
+
+
+class Mixing(Whole):
+    """The whole model, learning from both."""
+
+    def hear(self, ear: Mapping[str, torch.Tensor]) -> None:
+        """With the sound tower of its own stage."""
+        mine = {k.removeprefix("tower."): v for k, v in ear.items() if k.startswith("tower.")}
+        self.thinker.model.audio_tower.load_state_dict(mine)
+
+    def forward(  # type: ignore[override]
+        self, data: Mixed
+    ) -> tuple[torch.Tensor, Mapping[str, float]]:
+        return self.judged(data.talk, [(data.crowds, data.crowd_labels)])
+
+
+def rate(step: int) -> float:
+    """The learning rate: constant behind a warm-up, so that the stage may end anywhere."""
+    return 1.0e-3 * min(1.0, (step + 1) / 50)

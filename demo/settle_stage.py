@@ -1,0 +1,21 @@
+"""The last stage: as the third, at a rate that falls to nothing."""
+
+from __future__ import annotations
+
+from demo.mixed_stage import Mixed, mixed
+from demo.seeds import lots
+
+NAME = "settle"
+STEPS = 200
+READING = 0.5
+_FIRST = 1.0e-3
+
+
+def batch(step: int) -> Mixed:
+    """The data of one step, the same every time."""
+    return mixed(lots(NAME, step))
+
+
+def rate(step: int) -> float:
+    """From the third stage's learning rate in a straight line to nearly nothing."""
+    return _FIRST * max(0.01, 1 - step / STEPS)
