@@ -7,12 +7,10 @@ says.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import aclosing
 
-from pydantic_core import to_json
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -28,8 +26,6 @@ from epd.gateway.shapes import Event
 
 MOST_AT_ONCE = 64
 """Events in one write, where more tokens are here than were sent."""
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def answer(service: Service, front: Front, prepared: Prepared) -> Response:
@@ -122,7 +118,7 @@ class StreamedAnswer(Answer):
                 if not self._started:
                     await self._shape.begun(completion)
                     await self._start(send)
-                self._unsent += map(_written, self._shape.piece(completion, piece))
+                self._unsent += map(Event.written, self._shape.piece(completion, piece))
                 if not completion.call.more or len(self._unsent) >= MOST_AT_ONCE:
                     await self._flush(send)
 
@@ -134,7 +130,7 @@ class StreamedAnswer(Answer):
 
     async def _end(self, send: Send, events: Iterable[Event], closing: bytes) -> None:
         """The last that is sent."""
-        data = b"".join([*self._unsent, *map(_written, events), closing])
+        data = b"".join([*self._unsent, *map(Event.written, events), closing])
         await send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def _flush(self, send: Send) -> None:
@@ -142,12 +138,3 @@ class StreamedAnswer(Answer):
         if data := b"".join(self._unsent):
             self._unsent.clear()
             await send({"type": "http.response.body", "body": data, "more_body": True})
-
-
-def _written(event: Event) -> bytes:
-    """In ASCII: some clients take U+2028 and U+0085 for the end of a line."""
-    data = to_json(event.data)
-    if not data.isascii():
-        data = _ENCODER.encode(event.data).encode("ascii")
-    name = f"event: {event.name}\n".encode("ascii") if event.name else b""
-    return b"%sdata: %s\n\n" % (name, data)

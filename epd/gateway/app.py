@@ -11,11 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from epd.gateway.accounts import Accounts
 from epd.gateway.errors import install
 from epd.gateway.front import Front
-from epd.gateway.guard import Guard
+from epd.gateway.guard import PUBLIC, Guard
 from epd.gateway.openapi import describe
+from epd.gateway.page import PATHS, page_routes
 from epd.gateway.path_headers import PathHeaders
 from epd.gateway.responses import Elsewhere, Responses
-from epd.gateway.routes import build_router
+from epd.gateway.routes import install_routes
 from epd.gateway.service import Service
 
 
@@ -33,18 +34,24 @@ def create_app(service: Service, front: Front, elsewhere: Elsewhere | None = Non
     app = FastAPI(
         title="epd",
         lifespan=lifespan,
-        openapi_url=None,  # our own is a route like the others
+        openapi_url=None,  # our own document and page are routes like the others
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the client's Host
     )
     app.state.service = service
     app.state.front = front
     app.state.responses = Responses(front, elsewhere)
-    router = build_router()
-    app.include_router(router)
-    app.state.document = describe(router.routes)
+    install_routes(app)
+    app.state.document = describe(app.routes)
+    if front.config.ui:
+        app.router.routes.extend(page_routes())
     app.add_middleware(PathHeaders)
     app.add_middleware(
-        Guard, accounts=Accounts(front.config.all_keys()), admin_key=front.config.admin_key
+        Guard,
+        accounts=Accounts(front.config.all_keys()),
+        admin_key=front.config.admin_key,
+        public=PUBLIC | PATHS if front.config.ui else PUBLIC,
     )
     install(app)
     if front.config.allowed_origins:

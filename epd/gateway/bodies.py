@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
 
 from epd.errors import Cancelled, SlowSender
 
 
-async def body_of(request: Request, seconds: float) -> AsyncGenerator[bytes, None]:
-    """Its chunks. SlowSender where they do not all come within so many seconds; Cancelled."""
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + seconds
-    chunks = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout_at(ends):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise SlowSender(f"the body did not come within {seconds:g} s") from None
-        except ClientDisconnect:
-            raise Cancelled("the client left while sending") from None
-        yield chunk
+async def read_chunks(request: Request, seconds: float, take: Callable[[bytes], None]) -> None:
+    """Each to `take`, whose errors end it. SlowSender where they do not all come within so many
+    seconds; Cancelled.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                take(chunk)
+    except TimeoutError:
+        raise SlowSender(f"the body did not come within {seconds:g} s") from None
+    except ClientDisconnect:
+        raise Cancelled("the client left while sending") from None

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from epd.errors import InternalError
 from epd.gateway.accounts import Account
 from epd.gateway.service import Call
+from epd.observe import shown
 from epd.prompt import Detokenizer
 from epd.prompt.calls import PLAIN, AnswerForm, AnswerReader, CallPiece, Reading, joined_readings
 from epd.types import FinishReason, Modality, TokenLogprobs, TokenRun
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class Piece(NamedTuple):
     """What one run of tokens adds to its choice, possibly nothing that can be shown.
 
     `token_ids` are all that count as generated, the one that stops included; `logprobs` are theirs
@@ -37,7 +36,7 @@ class Piece:
 def joined(pieces: Sequence[Piece]) -> Piece:
     """All pieces of one choice as one."""
     read = joined_readings(
-        Reading(text=piece.text, reasoning=piece.reasoning, calls=piece.calls) for piece in pieces
+        [Reading(text=one.text, reasoning=one.reasoning, calls=one.calls) for one in pieces]
     )
     return Piece(
         choice=pieces[0].choice,
@@ -119,7 +118,7 @@ class Completion:
             "completion_tokens_details": {
                 "reasoning_tokens": sum(choice.num_reasoning for choice in self._choices)
             },
-            **({"epd": self.call.path.shown()} if self.shows_path else {}),
+            **({"epd": shown(self.call.path)} if self.shows_path else {}),
         }
 
     def _details(self) -> dict[str, int]:
@@ -153,11 +152,11 @@ class _Choice:
             shown = shown[:-1]  # the token that stops is no text
         before = self._detokenizer.num_tokens
         readings = self._read(shown)
-        text = self._detokenizer.finish() if run.finish_reason is not None else ""
         reason, ids = run.finish_reason, run.token_ids
+        if reason is not None:
+            readings.append(self._reader.feed(self._detokenizer.finish()))
         if self._detokenizer.stopped:
             reason, ids = FinishReason.STOP, ids[: self._detokenizer.num_tokens - before]
-        readings.append(self._reader.feed(text))
         if reason is not None:
             readings.append(self._reader.finish())
         found = joined_readings(readings)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,8 +16,9 @@ from starlette.requests import Request
 from epd.config import GatewayConfig, MediaConfig
 from epd.errors import BadRequest, NotFound, Overloaded, TooLarge
 from epd.gateway.accounts import Account, tenant_salt
-from epd.gateway.bodies import body_of
+from epd.gateway.bodies import read_chunks
 from epd.gateway.errors import from_validation
+from epd.gateway.files import FileReader, FilesWait
 from epd.gateway.forms import Forms
 from epd.gateway.grammars import GrammarDesk
 from epd.gateway.guard import account_of, tenant_of
@@ -100,6 +100,7 @@ class Front:
             template_timeout_s=config.request_chat_template_timeout_s,
         )
         self._forms = Forms(self.builder, config)
+        self._files = FileReader(media)
         self._items = ItemReader(checkpoint.spec, config, media)
         self._grammars = GrammarDesk(checkpoint, config)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
@@ -114,6 +115,7 @@ class Front:
 
     def close(self) -> None:
         """Frees the threads; work that has begun goes to its end."""
+        self._files.close()
         self._grammars.close()
         self.builder.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -129,24 +131,29 @@ class Front:
         if self._num_held >= self._config.max_waiting:
             raise Overloaded("too many requests are waiting to be read")
         size = 0
+        chunks: list[bytes] = []
+
+        def take(chunk: bytes) -> None:
+            nonlocal size
+            size += len(chunk)
+            self._bytes_held += len(chunk)
+            self._check_size(size, held=self._bytes_held - size)
+            chunks.append(chunk)
+
         self._num_held += 1
         try:
-            chunks: list[bytes] = []
             self._check_size(_announced(request), held=self._bytes_held)
-            async with aclosing(body_of(request, self._config.body_timeout_s)) as coming:
-                async for chunk in coming:
-                    size += len(chunk)
-                    self._bytes_held += len(chunk)
-                    self._check_size(size, held=self._bytes_held - size)
-                    chunks.append(chunk)
+            await read_chunks(request, self._config.body_timeout_s, take)
             raw, tenant = b"".join(chunks), tenant_of(request.scope)
             if before is not None:
                 await before(raw, tenant)
-            elif size <= self._short_bytes:
-                return parse(raw, tenant)
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, parse, raw, tenant
-            )
+            try:
+                if before is None and size <= self._short_bytes:
+                    return parse(raw, tenant)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, parse, raw, tenant)
+            except FilesWait:
+                return await self._files.read(parse, raw, tenant)
         finally:
             self._num_held -= 1
             self._bytes_held -= size
@@ -174,6 +181,11 @@ class Front:
     def other_names(self) -> tuple[str, ...]:
         """What clients may call the model beside its own name."""
         return self._config.other_model_names
+
+    @property
+    def takes(self) -> dict[str, int]:
+        """Most items of each kind in one request; kinds that are not taken are left out."""
+        return self._items.takes()
 
     @property
     def max_context(self) -> int:
@@ -230,6 +242,7 @@ class Front:
                 param="chat_template",
                 code="unsupported_field",
             )
+        body = self._files.opened(body)
         offer = body.offer
         read = self._items.read(body, tenant)
         draft = build(read.messages, body.rendering)

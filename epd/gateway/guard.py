@@ -29,13 +29,20 @@ OPERATORS: Final = re.compile(r"/cluster(/.*)?|/metrics", re.DOTALL)
 class Guard:
     """Lets a request in with its account, or answers 401 or 429."""
 
-    def __init__(self, app: ASGIApp, accounts: Accounts, admin_key: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        accounts: Accounts,
+        admin_key: str,
+        public: frozenset[str] = PUBLIC,
+    ) -> None:
         self._app = app
+        self._public = public
         self._accounts = accounts
         self._admin_key = admin_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not self._accounts or scope.get("path") in PUBLIC:
+        if scope["type"] == "lifespan" or not self._accounts or scope.get("path") in self._public:
             await self._app(scope, receive, send)
             return
         shown = _shown(scope)

@@ -65,6 +65,11 @@ class ItemReader:
         messages = [message.to_prompt(items, i) for i, message in enumerate(body.messages)]
         return Read(messages=messages, named=list(named.items()))
 
+    def takes(self) -> dict[str, int]:
+        """Most items of each kind in one request, of those that may be sent at all."""
+        most = {kind.value: self._media.limits(kind).per_request for kind in self._spec.modalities}
+        return {kind: min(self._gateway.max_items, num) for kind, num in most.items() if num}
+
     def _check_taken(self, places: Sequence[Placed]) -> None:
         for place, part in places:
             if part.modality not in self._spec.modalities:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from contextlib import aclosing
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
 from epd.errors import BadRequest, Forbidden, TooLarge
-from epd.gateway.bodies import body_of
+from epd.gateway.bodies import read_chunks
 from epd.gateway.errors import from_validation
 
 MOST_BYTES = 4096
@@ -31,28 +30,33 @@ class DrainOrder(BaseModel):
 
 async def read_order(request: Request, admin_key: str, seconds: float) -> DrainOrder:
     """The order, if its sender may give one, and sends it in time. EpdError says what is wrong."""
-    _check_sender(request, admin_key)
+    check_operator(request, admin_key)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise BadRequest("an order is application/json", param="content-type")
-    body = b""
-    async with aclosing(body_of(request, seconds)) as coming:
-        async for chunk in coming:
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise TooLarge(f"an order has at most {MOST_BYTES} bytes")
+    body = bytearray()
+
+    def take(chunk: bytes) -> None:
+        body.extend(chunk)
+        if len(body) > MOST_BYTES:
+            raise TooLarge(f"an order has at most {MOST_BYTES} bytes")
+
+    await read_chunks(request, seconds, take)
     try:
-        return DrainOrder.model_validate_json(body)
+        return DrainOrder.model_validate_json(bytes(body))
     except ValidationError as error:
         raise from_validation(error) from None
 
 
-def _check_sender(request: Request, admin_key: str) -> None:
+def check_operator(request: Request, admin_key: str) -> None:
+    """Forbidden unless its sender is an operator."""
     if admin_key:
         shown = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(shown.encode(), admin_key.encode()):
-            raise Forbidden("orders need the operator's key (gateway.admin_key)")
+            raise Forbidden("this needs the operator's key (gateway.admin_key)")
     elif not _is_near(request):
-        raise Forbidden("orders are taken from this machine only, unless gateway.admin_key is set")
+        raise Forbidden(
+            "this is for processes of this machine only, unless gateway.admin_key is set"
+        )
 
 
 def _is_near(request: Request) -> bool:

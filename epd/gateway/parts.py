@@ -1,4 +1,4 @@
-"""The content parts of messages: text, and items by address, inline, or as ready-made embeddings.
+"""The content parts of messages: text, files, and items by address, inline, or as embeddings.
 
 A part that names an item has its content under the name of its own type. With a `uuid` and no
 content it stands for what was last sent under that name.
@@ -15,6 +15,7 @@ from epd.types import Modality
 
 MAX_UUID_CHARACTERS = 256
 MAX_EMBEDS_FIELDS = 16
+MAX_NAME_CHARACTERS = 1024
 
 # Tags name the members of unions; pydantic puts them in error paths and errors.py takes them out.
 STRING, OBJECT = "<string>", "<object>"
@@ -60,6 +61,25 @@ Embeds = Annotated[
     ),
 ]
 """Tensors in base64: the first field of the family's alone, or all of them by name."""
+
+
+class File(Fields):
+    """A file inline, as base64 or a data: URL, or where it is. What it is called says what it is,
+    where its data do not."""
+
+    file_data: str | None = None
+    file_url: str | None = None
+    file_id: str | None = None
+    filename: str | None = Field(None, max_length=MAX_NAME_CHARACTERS)
+
+
+class FileContent(Fields):
+    """A file: a prompt has its text in its place, or the item that it is."""
+
+    neutral: ClassVar = {"detail": ("auto", "high")}
+
+    type: Literal["file"]
+    file: File
 
 
 class MediaContent(Fields):
@@ -167,6 +187,7 @@ TYPES = (
     "image_embeds",
     "video_embeds",
     "audio_embeds",
+    "file",
 )
 
 
@@ -184,7 +205,8 @@ Content = Annotated[
     | Annotated[TimeSeriesContent, Tag("<time_series_url>")]
     | Annotated[ImageEmbedsContent, Tag("<image_embeds>")]
     | Annotated[VideoEmbedsContent, Tag("<video_embeds>")]
-    | Annotated[AudioEmbedsContent, Tag("<audio_embeds>")],
+    | Annotated[AudioEmbedsContent, Tag("<audio_embeds>")]
+    | Annotated[FileContent, Tag("<file>")],
     Discriminator(
         _part_tag,
         custom_error_type="part_type",

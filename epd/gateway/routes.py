@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.routing import Route
 
 from epd import __version__
 from epd.errors import NotFound
@@ -15,7 +16,7 @@ from epd.gateway.completions import completions
 from epd.gateway.front import Front
 from epd.gateway.guard import tenant_of
 from epd.gateway.openapi import show
-from epd.gateway.operator import read_order
+from epd.gateway.operator import check_operator, read_order
 from epd.gateway.responses import Responses
 from epd.gateway.service import Service
 from epd.gateway.tokenizing import detokenize, tokenize
@@ -42,47 +43,53 @@ FrontDep = Annotated[Front, Depends(_front)]
 ResponsesDep = Annotated[Responses, Depends(_responses)]
 
 
-def build_router() -> APIRouter:
-    """A router of its own for every app."""
-    router = APIRouter(redirect_slashes=False)
-    router.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
-    router.add_api_route("/v1/completions", text_completions, methods=["POST"])
-    router.add_api_route("/v1/responses", create_response, methods=["POST"])
-    router.add_api_route("/v1/responses/{response_id}", response, methods=["GET"])
-    router.add_api_route("/v1/responses/{response_id}", forget_response, methods=["DELETE"])
-    router.add_api_route("/v1/audio/transcriptions", transcriptions, methods=["POST"])
-    router.add_api_route("/tokenize", tokenize_text, methods=["POST"])
-    router.add_api_route("/detokenize", detokenize_ids, methods=["POST"])
-    router.add_api_route("/v1/models", models, methods=["GET"])
-    router.add_api_route("/v1/models/{name:path}", model, methods=["GET"])
-    router.add_api_route("/health", health, methods=["GET"])
-    router.add_api_route("/ready", ready, methods=["GET"])
-    router.add_api_route("/version", version, methods=["GET"])
-    router.add_api_route("/metrics", metrics, methods=["GET"])
-    router.add_api_route("/openapi.json", openapi, methods=["GET"])
-    router.add_api_route("/docs", docs, methods=["GET"])
-    router.add_api_route("/cluster", cluster, methods=["GET"])
-    router.add_api_route("/cluster/requests/{request_id}", where, methods=["GET"])
-    router.add_api_route("/cluster/drain", drain, methods=["POST"])
-    return router
+def install_routes(app: FastAPI) -> None:
+    """Those that run the model are plain: they resolve and convert nothing, and for a short answer
+    FastAPI's own would take as long as all else that is done here.
+    """
+    for path, endpoint in (
+        ("/v1/chat/completions", chat_completions),
+        ("/v1/completions", text_completions),
+        ("/v1/responses", create_response),
+        ("/v1/audio/transcriptions", transcriptions),
+    ):
+        app.router.routes.append(Route(path, endpoint, methods=["POST"]))
+    app.add_api_route("/v1/responses/{response_id}", response, methods=["GET"])
+    app.add_api_route("/v1/responses/{response_id}", forget_response, methods=["DELETE"])
+    app.add_api_route("/tokenize", tokenize_text, methods=["POST"])
+    app.add_api_route("/detokenize", detokenize_ids, methods=["POST"])
+    app.add_api_route("/v1/models", models, methods=["GET"])
+    app.add_api_route("/v1/models/{name:path}", model, methods=["GET"])
+    app.add_api_route("/health", health, methods=["GET"])
+    app.add_api_route("/ready", ready, methods=["GET"])
+    app.add_api_route("/version", version, methods=["GET"])
+    app.add_api_route("/metrics", metrics, methods=["GET"])
+    app.add_api_route("/openapi.json", openapi, methods=["GET"])
+    app.add_api_route("/docs", docs, methods=["GET"])
+    app.add_api_route("/cluster", cluster, methods=["GET"])
+    app.add_api_route("/cluster/requests", recent, methods=["GET"])
+    app.add_api_route("/cluster/requests/{request_id}", where, methods=["GET"])
+    app.add_api_route("/cluster/drain", drain, methods=["POST"])
 
 
-async def chat_completions(request: Request, service: ServiceDep, front: FrontDep) -> Response:
+async def chat_completions(request: Request) -> Response:
     """OpenAI chat completions. Leaving early cancels the request on every stage."""
+    service, front = await _service(request), await _front(request)
     prepared = await front.prepare(request, partial(front.chat, model_name=service.model_name))
     return answer(service, front, prepared)
 
 
-async def text_completions(request: Request, service: ServiceDep, front: FrontDep) -> Response:
+async def text_completions(request: Request) -> Response:
     """OpenAI text completions: prompts as they are written, special tokens included."""
+    service, front = await _service(request), await _front(request)
     parse = partial(completions, front=front, model_name=service.model_name)
     return answer(service, front, await front.prepare(request, parse))
 
 
-async def create_response(
-    request: Request, service: ServiceDep, front: FrontDep, responses: ResponsesDep
-) -> Response:
+async def create_response(request: Request) -> Response:
     """A response, as Open Responses has it. It may go on with one that any gateway keeps."""
+    service, front = await _service(request), await _front(request)
+    responses = await _responses(request)
     parse = partial(responses.parse, model_name=service.model_name)
     return answer(service, front, await front.prepare(request, parse, responses.before))
 
@@ -102,8 +109,9 @@ async def forget_response(
     return {"id": response_id, "object": "response", "deleted": True}
 
 
-async def transcriptions(request: Request, service: ServiceDep, front: FrontDep) -> Response:
+async def transcriptions(request: Request) -> Response:
     """What is said in an audio file, as far as the model understands it."""
+    service, front = await _service(request), await _front(request)
     parse = partial(
         transcription,
         content_type=request.headers.get("content-type", ""),
@@ -178,6 +186,12 @@ async def cluster(service: ServiceDep) -> dict[str, Any]:
     return service.cluster()
 
 
+async def recent(request: Request, service: ServiceDep, front: FrontDep) -> dict[str, Any]:
+    """The paths of the last requests, of all tenants: for an operator."""
+    check_operator(request, front.config.admin_key)
+    return {"requests": service.recent()}
+
+
 async def where(request_id: str, service: ServiceDep) -> dict[str, Any]:
     """What a request waits for."""
     return service.where(request_of(request_id))
@@ -203,7 +217,8 @@ def _names(service: Service, front: Front) -> list[str]:
 
 def _card(name: str, service: Service, front: Front) -> dict[str, Any]:
     """OpenAI's, and what load tools ask of it, which vLLM's servers have: `root`, by which they
-    find a tokenizer, and the length of a context, by which they size their prompts.
+    find a tokenizer, and the length of a context, by which they size their prompts. `items` says
+    how many of each kind a request may have.
     """
     return {
         "id": name,
@@ -212,4 +227,5 @@ def _card(name: str, service: Service, front: Front) -> dict[str, Any]:
         "created": service.created,
         "owned_by": "epd",
         "max_model_len": front.max_context,
+        "items": front.takes,
     }

@@ -121,6 +121,10 @@ class Service(Protocol):
         """What one request waits for. NotFound unless it runs."""
         ...
 
+    def recent(self) -> list[dict[str, Any]]:
+        """The paths of the last requests that have ended, the oldest first."""
+        ...
+
     def drain(self, name: str, seconds: float | None) -> None:
         """Tell a worker to finish within this time, and to leave. NotFound unless it is there."""
         ...

@@ -153,5 +153,8 @@ class ScriptedService:
             raise NotFound("no such request")
         return {"id": request_id}
 
+    def recent(self) -> list[dict[str, Any]]:
+        return [{"request_id": call.request_id} for call in self.calls]
+
     def drain(self, name: str, seconds: float | None) -> None:
         self.orders.append((name, seconds))

@@ -85,3 +85,11 @@ async def test_the_cluster_is_shown(serve: Serve) -> None:
     async with serve(ScriptedService()) as client:
         assert (await client.get("/cluster")).json() == {"workers": [{"name": "P"}]}
         assert (await client.get("/cluster/requests/chatcmpl-r9")).status_code == 404
+
+
+async def test_the_last_requests_are_shown_to_an_operator_only(serve: Serve) -> None:
+    """They are those of all tenants."""
+    async with serve(ScriptedService(), admin_key="op") as client:
+        assert (await client.get("/cluster/requests")).status_code == 403
+        shown = await client.get("/cluster/requests", headers={"authorization": "Bearer op"})
+    assert shown.json() == {"requests": []}

@@ -314,6 +314,7 @@ async def test_the_other_routes_answer(serve: Serve) -> None:
         "created": 1_700_000_000,
         "owned_by": "epd",
         "max_model_len": 4096,
+        "items": {"image": 16, "video": 4},
     }
     async with serve(service) as client:
         assert (await client.get("/v1/models")).json() == {"object": "list", "data": [card]}

@@ -117,6 +117,7 @@ class Model(Shown):
     object: Literal["model"]
     created: int
     owned_by: str
+    items: dict[str, int]
 
 
 class Models(Shown):
@@ -142,6 +143,12 @@ class Cluster(Shown):
     """Every worker and what it holds."""
 
     workers: list[dict[str, Any]]
+
+
+class Recent(Shown):
+    """The paths of requests that have ended."""
+
+    requests: list[dict[str, Any]]
 
 
 class Standing(Shown):

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
 from epd import __version__
 from epd.gateway.completions.schemas import NO_CHAT, CompletionRequest
@@ -29,7 +28,7 @@ def describe(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     refs, schemas = _schemas()
     paths: dict[str, Any] = {}
     for route in routes:
-        if isinstance(route, APIRoute):
+        if isinstance(route, Route):
             path = _PARAMETER.sub(r"{\1}", route.path)
             for method in sorted(route.methods or ()):
                 operation = OPERATIONS.get((method, path), Operation())
@@ -67,7 +66,7 @@ def _pass_on(schemas: Schemas, to: type[BaseModel], of: type[BaseModel], names: 
         own[name] = others[name]
 
 
-def _operation(route: APIRoute, method: str, operation: Operation, refs: Schemas) -> dict[str, Any]:
+def _operation(route: Route, method: str, operation: Operation, refs: Schemas) -> dict[str, Any]:
     summary, _, more = (route.endpoint.__doc__ or "").partition("\n")
     shown: dict[str, Any] = {
         "operationId": f"{route.endpoint.__name__}_{method.lower()}",

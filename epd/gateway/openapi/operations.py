@@ -65,6 +65,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/version"): Operation(answer=answers.Version),
     ("GET", "/metrics"): Operation(kind=TEXT),
     ("GET", "/cluster"): Operation(answer=answers.Cluster),
+    ("GET", "/cluster/requests"): Operation(answer=answers.Recent),
     ("GET", "/cluster/requests/{request_id}"): Operation(answer=answers.Standing),
     ("POST", "/cluster/drain"): Operation(takes=DrainOrder, answer=answers.Draining),
     ("GET", "/openapi.json"): Operation(answer=answers.Shown),

@@ -17,6 +17,10 @@ TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoni
 """Types of parts that are nothing but their text."""
 
 
+FILE = ("file_data", "file_url", "filename")
+"""What an input_file says of its file, which is an object in a chat. No file has an id here."""
+
+
 class Chat:
     """Messages, and for each the item that it came from, in a client's words."""
 
@@ -121,7 +125,10 @@ def _part(part: Any, where: str) -> Any:
     if kind == "input_audio" and isinstance(part.get("audio_url"), str):
         return _media("audio_url", part, {"type", "audio_url"})
     if kind == "input_file":
-        raise BadRequest(f"{where}: files are not read; send text or media", param=where)
+        _no_file(part, where)
+        file = {name: part[name] for name in FILE if part.get(name) is not None}
+        rest = {name: value for name, value in part.items() if name not in (*FILE, "file_id")}
+        return {**rest, "type": "file", "file": file}
     return part
 
 

@@ -159,7 +159,8 @@ def _packed(value: Any, media: dict[str, str], *, inside: bool = False) -> Any:
 def _is_media(part: dict[str, Any]) -> bool:
     kind = part.get("type")
     return isinstance(kind, str) and kind.endswith(
-        ("image", "video", "audio", "image_url", "video_url", "audio_url", "series_url", "_embeds")
+        ("image", "video", "audio", "file", "image_url", "video_url", "audio_url", "series_url")
+        + ("_embeds",)
     )
 
 

@@ -19,7 +19,6 @@ class ChatShape(OpenAIShape):
 
     def __init__(self, body: ChatRequest, *, model_name: str, texts: TokenTexts) -> None:
         super().__init__(body, model_name=model_name, texts=texts)
-        self._begun: set[int] = set()
         self._calling: set[int] = set()
 
     def whole(self, completion: Completion, choices: Sequence[Piece]) -> dict[str, Any]:
@@ -32,7 +31,7 @@ class ChatShape(OpenAIShape):
             "usage": completion.usage(),
         }
 
-    def piece(self, completion: Completion, piece: Piece) -> Iterable[Event]:
+    def _chunks(self, completion: Completion, piece: Piece) -> list[Event]:
         """A chat.completion.chunk, unless it would say nothing.
 
         The role comes with the first chunk of a choice, the finish reason with its last, and what

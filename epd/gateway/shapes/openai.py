@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
-from epd.gateway.completion import Completion
+from epd.gateway.completion import Completion, Piece
 from epd.gateway.logprobs import of_prompt
 from epd.gateway.schemas import ChatRequest
-from epd.gateway.shapes.shape import Shape
+from epd.gateway.shapes.shape import Event, Shape, ascii_json
 from epd.prompt import TokenTexts
+
+_TEXT = "\0"
+_TEXT_JSON = ascii_json(_TEXT)
+"""What stands in a chunk where its text belongs, after all that a client chose."""
 
 
 class OpenAIShape(Shape):
@@ -22,6 +28,11 @@ class OpenAIShape(Shape):
         self._texts = texts
         self._created = int(time.time())
         self._of_prompt: dict[str, Any] = {}
+        self._says_text_alone = not (
+            body.logprobs or body.return_token_ids or body.shows_usage_so_far
+        )
+        self._around: dict[int, tuple[bytes, bytes]] = {}
+        self._begun: set[int] = set()
 
     async def begun(self, completion: Completion) -> None:
         """What is said of a long prompt takes a while to write."""
@@ -38,8 +49,31 @@ class OpenAIShape(Shape):
         if self._body.return_token_ids and call.prompt_token_ids:
             self._of_prompt["prompt_token_ids"] = call.prompt_token_ids
 
+    def piece(self, completion: Completion, piece: Piece) -> Iterable[Event]:
+        """A chunk, unless it would say nothing. Nearly all say text and nothing else: what stands
+        around it is written once.
+        """
+        if piece.choice not in self._begun or not self._says_text_alone or not _is_text(piece):
+            return self._chunks(completion, piece)
+        if piece.choice not in self._around:
+            (chunk,) = self._chunks(completion, piece._replace(text=_TEXT))
+            before, _, after = ascii_json(chunk.data).rpartition(_TEXT_JSON)
+            self._around[piece.choice] = before, after
+        before, after = self._around[piece.choice]
+        return [Event(before + ascii_json(piece.text) + after)]
+
+    @abstractmethod
+    def _chunks(self, completion: Completion, piece: Piece) -> list[Event]:
+        """One or none. From a choice's first on, the choice is in `_begun`."""
+
     def _usage_so_far(self, completion: Completion) -> dict[str, Any]:
         """Of a chunk: null where there will be one, as OpenAI has it."""
         if self._body.shows_usage_so_far:
             return {"usage": completion.usage()}
         return {"usage": None} if self._body.include_usage else {}
+
+
+def _is_text(piece: Piece) -> bool:
+    """It says text, and nothing else."""
+    more = piece.reasoning or piece.calls or piece.finish_reason is not None
+    return bool(piece.text) and not more

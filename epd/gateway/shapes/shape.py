@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic_core import to_json
 
 from epd.errors import EpdError
 from epd.gateway.completion import Completion, Piece
 from epd.gateway.errors import error_body
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One server-sent event. Chat's have no name."""
 
-    data: dict[str, Any]
+class Event(NamedTuple):
+    """One server-sent event: JSON, or what becomes JSON. Chat's have no name."""
+
+    data: dict[str, Any] | bytes
     name: str = ""
+
+    def written(self) -> bytes:
+        """As it is sent."""
+        data = self.data if isinstance(self.data, bytes) else ascii_json(self.data)
+        name = f"event: {self.name}\n".encode("ascii") if self.name else b""
+        return b"%sdata: %s\n\n" % (name, data)
+
+
+def ascii_json(value: Any) -> bytes:
+    """In ASCII: some clients take U+2028 and U+0085 for the end of a line."""
+    data = to_json(value)
+    return data if data.isascii() else _ENCODER.encode(value).encode("ascii")
 
 
 class Shape(ABC):

@@ -23,6 +23,7 @@ from tests.gateway.conftest import Serve
 from tests.gateway.responses.asking import PATH, events
 from tests.gateway.responses.specification import AnyEvent, Response
 from tests.gateway.scripted import Last, ScriptedService, Step
+from tests.media.documents import pdf
 from tests.prompt.folders import TOOLS_TEMPLATE, write_folder
 
 pytestmark = pytest.mark.anyio
@@ -58,6 +59,12 @@ def heart() -> str:
     return f"data:image/png;base64,{b64(file.getvalue())}"
 
 
+def document() -> str:
+    """A small PDF."""
+    return f"data:application/pdf;base64,{b64(pdf(TITLE))}"
+
+
+TITLE = "On small documents"
 ASKS_WEATHER = [says("user", "What's the weather like in San Francisco?")]
 SEEN = {"type": "input_text", "text": "What do you see in this image? Answer in one sentence."}
 
@@ -73,6 +80,17 @@ CASES: dict[str, dict[str, Any]] = {
     "tool-calling": {"input": ASKS_WEATHER, "tools": [WEATHER]},
     "tool-calling-streaming": {"input": ASKS_WEATHER, "tools": [WEATHER], "stream": True},
     "image-input": {"input": [says("user", [SEEN, {"type": "input_image", "image_url": heart()}])]},
+    "file-input": {
+        "input": [
+            says(
+                "user",
+                [
+                    {"type": "input_text", "text": "Answer with the file's title only."},
+                    {"type": "input_file", "filename": "a.pdf", "file_data": document()},
+                ],
+            )
+        ]
+    },
     "multi-turn": {
         "input": [
             says("user", "My name is Alice."),
@@ -84,24 +102,6 @@ CASES: dict[str, dict[str, Any]] = {
 """Those of one request."""
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "file-input": (
-        {
-            "input": [
-                says(
-                    "user",
-                    [
-                        {"type": "input_text", "text": "Answer with the file's title only."},
-                        {
-                            "type": "input_file",
-                            "filename": "a.pdf",
-                            "file_data": "data:application/pdf;base64,JVBERi0xLjEK",
-                        },
-                    ],
-                )
-            ]
-        },
-        "input[0].content[1]",
-    ),
     "file-search": (
         {
             "input": "Search the configured vector store.",
@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "include[0]",
     ),
 }
-"""What needs files or somebody else's tools; the last two are optional there."""
+"""What needs somebody else's tools; both are optional there."""
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,12 @@ def checked(response: httpx.Response, *, streamed: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", CASES)
 async def test_case(
-    serve: Serve, model: Checkpoint, every: Checkpoint, script: Script, case: str
+    serve: Serve,
+    model: Checkpoint,
+    every: Checkpoint,
+    script: Script,
+    tokenizer: Tokenizer,
+    case: str,
 ) -> None:
     body = {"model": "tiny", **CASES[case]}
     calls, streamed = case.startswith("tool-calling"), bool(body.get("stream"))
@@ -181,6 +186,8 @@ async def test_case(
         assert {f"{arguments}.delta", f"{arguments}.done"} <= told
     if case == "image-input":
         assert len(service.specs[0].draft.parts) == 1
+    if case == "file-input":
+        assert TITLE in tokenizer.decode(list(service.specs[0].draft.text[0]))
 
 
 async def test_case_previous_response_id(serve: Serve, model: Checkpoint, script: Script) -> None:
