@@ -16,16 +16,18 @@ from epd import __version__
 from epd.bench import flags as bench_flags
 from epd.cli.media_flags import add_media_flags, media_settings
 from epd.cli.model_flags import add_model_flags, model_settings
+from epd.cli.operator_flags import add_operator
 from epd.cli.size_flags import add_size
 from epd.errors import EpdError
 
 EXAMPLES = """\
 examples:
-  epd serve                                   the embedded random model, to see that it runs
+  epd serve                                   the embedded model, which sees and hears
   epd serve ./Qwen2.5-VL-3B --topology 2E1P1D --set dtype=float32
   epd check configs/1E1P1D.yaml               every key, resolved, and the memory it takes
   epd size ./Qwen2.5-VL-7B --image 1080p      workers per stage, by arithmetic
   epd bench --num-prompts 100                 measure the server on port 8000 under load
+  epd trace --ask "What is it?" --item a.png  where its time went, for Perfetto
   epd status                                  the workers of the cluster on port 8000
   epd encode --config encode.yaml             one role by hand: see launch/local
 """
@@ -86,33 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     keys.add_argument("folder", metavar="FOLDER", help="new folder; wire.curve_dir names it")
     keys.set_defaults(handler=_keys)
     add_size(commands)
-    _add_operator(commands)
+    add_operator(commands)
     _add_bench(commands)
     return parser
-
-
-def _add_operator(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    status = commands.add_parser("status", help="show the workers of a running cluster")
-    status.add_argument(
-        "request", nargs="?", metavar="REQUEST", help="show what this request waits for instead"
-    )
-    status.set_defaults(handler=_status)
-    drain = commands.add_parser(
-        "drain", help="have a worker take nothing new, finish what it has, and leave"
-    )
-    drain.add_argument("worker", metavar="NAME", help="its name, as `epd status` shows it")
-    drain.add_argument(
-        "--seconds",
-        type=float,
-        metavar="N",
-        help="what still runs then goes elsewhere (default gateway.drain_s)",
-    )
-    drain.set_defaults(handler=_drain)
-    for parser in (status, drain):
-        parser.add_argument("--url", help="of the gateway (default http://127.0.0.1:8000)")
-        parser.add_argument(
-            "--key", metavar="KEY", help="gateway.admin_key, or one of gateway.api_keys"
-        )
 
 
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -138,8 +116,8 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "model",
         nargs="?",
         metavar="MODEL",
-        help="folder of a Hugging Face checkpoint; without it a small random one, built once, "
-        "whose answers are gibberish",
+        help="folder of a Hugging Face checkpoint; without it the embedded one, which knows flat "
+        "shapes, their motion and beeps",
     )
     serve.add_argument(
         "--topology",
@@ -155,6 +133,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="KEY",
         help="clients must show this key, or another given so; gateway.api_keys says more of keys",
     )
+    serve.add_argument("--no-ui", action="store_true", help="serve no page at /")
     serve.add_argument("--config", metavar="FILE", help="YAML configuration; flags win over it")
     _add_set(serve)
     _add_supervised(serve)
@@ -216,6 +195,7 @@ def _serve(args: argparse.Namespace) -> int:
         "gateway.host": args.host,
         "gateway.port": args.port,
         "gateway.api_keys": args.api_key,
+        "gateway.ui": False if args.no_ui else None,
     }
     # In quotes: a folder called 1e3 or "a: b" is no number and no mapping.
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
@@ -246,23 +226,11 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
-def _status(args: argparse.Namespace) -> int:
-    from epd.cli.operator import URL, status
-
-    return status(args.url or URL, args.request, args.key)
-
-
 def _bench(args: argparse.Namespace) -> int:
     from epd.bench.command import run
     from epd.cli.environment import openai_api_key
 
     return run(args, openai_api_key())
-
-
-def _drain(args: argparse.Namespace) -> int:
-    from epd.cli.operator import URL, drain
-
-    return drain(args.url or URL, args.worker, args.seconds, args.key)
 
 
 def _keys(args: argparse.Namespace) -> int:

@@ -1,4 +1,6 @@
-"""`epd status` and `epd drain`: what a running gateway says of its cluster, and one order to it."""
+"""`epd status` and `epd drain`: what a running gateway says of its cluster, and one order to it;
+and how any command asks a gateway.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ HEAD = ("NAME", "STAGES", "STATE", "ITEMS", "POOL", "RUNS", "KV", "CACHE", "AGE"
 def status(url: str, request_id: str | None, key: str | None) -> int:
     """A table of the workers, or where one request stands."""
     if request_id is None:
-        print(overview(_ask(url, "/cluster", key)))
+        print(overview(ask(url, "/cluster", key)))
     else:
-        where = _ask(url, f"/cluster/requests/{urllib.parse.quote(request_id, safe='')}", key)
+        where = ask(url, f"/cluster/requests/{urllib.parse.quote(request_id, safe='')}", key)
         print(json.dumps(where, indent=2))
     return 0
 
@@ -30,7 +32,7 @@ def status(url: str, request_id: str | None, key: str | None) -> int:
 def drain(url: str, worker: str, seconds: float | None, key: str | None) -> int:
     """Have a worker finish and leave."""
     order = {"worker": worker, "seconds": seconds}
-    _ask(url, "/cluster/drain", key, order)
+    ask(url, "/cluster/drain", key, order)
     print(f"{worker} drains: it takes nothing new, and leaves when nothing needs it")
     return 0
 
@@ -75,7 +77,13 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _ask(url: str, path: str, key: str | None, body: object | None = None) -> dict[str, Any]:
+def ask(
+    url: str,
+    path: str,
+    key: str | None,
+    body: object | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> dict[str, Any]:
     """The gateway's answer; an error of it is raised as it was there."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise Unavailable(f"{url} is no http address")
@@ -85,7 +93,7 @@ def _ask(url: str, path: str, key: str | None, body: object | None = None) -> di
         sent["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(url.rstrip("/") + path, data, sent)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
             return dict(json.load(response))
     except urllib.error.HTTPError as error:
         raise from_status(error.code, _reason(error), code="refused") from None

@@ -109,16 +109,15 @@ def resolve(config: Config) -> Config:
 
 
 def child_specs(config: Config, folder: Path) -> list[ChildSpec]:
-    """Write each child's configuration into `folder`; what to run, gateway first."""
+    """Write each child's configuration into `folder`; what to run, gateway first.
+
+    All are copies of this process, the gateway of what it is before torch is loaded for the others.
+    """
     specs = []
     for role, name in Topology.parse(config.topology).names():
         argv = (role, "--config", str(write_config(config, role, name, folder)))
-        if role == "gateway":
-            program = (sys.executable, "-m", "epd", *argv)
-            specs.append(ChildSpec(name=name, role=role, argv=program))
-        else:
-            load = partial(_load, config)
-            specs.append(ChildSpec(name=name, role=role, argv=argv, run=main, load=load))
+        load = None if role == "gateway" else partial(_load, config)
+        specs.append(ChildSpec(name=name, role=role, argv=argv, run=main, load=load))
     return specs
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from epd.types import Activity, Modality, Origin, Span, Stage
 
@@ -56,11 +55,13 @@ class ItemPath:
 
 @dataclass(slots=True, kw_only=True)
 class PartPath:
-    """What one language stage did: its worker, and its share of the time."""
+    """What one language stage did: its worker, and its share of the time. `chunks` are prefill's
+    steps, each with the tokens that it computed."""
 
     worker: str = ""
     num_bytes: int = 0
     times: Times = field(default_factory=dict)
+    chunks: list[tuple[int, Timed]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -164,6 +165,15 @@ class Path:
             if not item.num_sent and item.origin is not Origin.TOWER:
                 item.origin = Origin.KV
 
+    def computed(self, sender: str, chunks: Iterable[tuple[int, float, float]], now: float) -> None:
+        """(tokens, milliseconds ago, milliseconds) of each step that computed the prompt."""
+        part = self._by(sender, Stage.PREFILL)
+        if part is not None:
+            part.chunks += [
+                (num_tokens, Timed(now - max(0.0, ago_ms) / 1000, max(0.0, ms) / 1000))
+                for num_tokens, ago_ms, ms in chunks
+            ]
+
     def _by(self, sender: str, stage: Stage) -> PartPath | None:
         part = self.parts.get(stage)
         return part if part is not None and part.worker == sender else None
@@ -220,36 +230,6 @@ class Path:
             for activity, span in part.times.items():
                 yield stage, self.kind, activity, span
 
-    def shown(self) -> dict[str, Any]:
-        """As clients see it, in milliseconds."""
-        found: dict[str, Any] = {
-            "request_id": self.request_id,
-            "attempts": self.attempts,
-            "retries": self.retries,
-            "ms": self._own(),
-            "items": [_item(index, item) for index, item in enumerate(self.items)],
-        }
-        for stage, part in self.parts.items():
-            shown: dict[str, Any] = {"worker": part.worker, "ms": _ms(part.times)}
-            if stage is Stage.PREFILL:
-                shown["cached_tokens"] = self.num_cached_tokens
-            else:
-                shown["kv_bytes"] = part.num_bytes
-            found[stage.value] = shown
-        return found
-
-    def _own(self) -> dict[str, float]:
-        """Since its arrival."""
-        moments = {
-            "layouts": self.laid_out,
-            "admitted": self.admitted,
-            "first_token": self.first_token,
-            "total": self.ended,
-        }
-        return {
-            name: _milliseconds(at - self.began) for name, at in moments.items() if at is not None
-        }
-
     def headers(self) -> list[tuple[str, str]]:
         """What every answer says of itself, with the stages that are known by now."""
         found = [
@@ -270,29 +250,9 @@ class Path:
         if self.first_token is not None:
             longest["first-token"] = self.first_token - self.began
         for name, seconds in longest.items():
-            yield f"{name};dur={_milliseconds(seconds)}"
+            yield f"{name};dur={milliseconds(seconds)}"
 
 
-def _item(index: int, item: ItemPath) -> dict[str, Any]:
-    return {
-        "index": index,
-        "modality": item.modality.value,
-        "encoder": item.encoder,
-        "attempts": item.attempts,
-        "bytes": item.num_bytes,
-        "rows": item.num_rows,
-        "rows_sent": item.num_sent,
-        "row_bytes": item.row_bytes,
-        "cached": item.cached,
-        "rows_from": None if item.origin is None else item.origin.value,
-        "batch_items": item.batch_items,
-        "ms": _ms(item.times),
-    }
-
-
-def _ms(times: Times) -> dict[str, float]:
-    return {activity.value: _milliseconds(span.seconds) for activity, span in times.items()}
-
-
-def _milliseconds(seconds: float) -> float:
+def milliseconds(seconds: float) -> float:
+    """As clients see them."""
     return round(1000 * seconds, 3)

@@ -13,6 +13,7 @@ GAUGES = {
     "bulk_sends": "transfers that wait for room on their link or in shared memory",
     "cache_bytes": "rows kept for items that come again",
     "cache_hits": "items whose rows were there, since the start",
+    "cache_most_bytes": "the most that cache_bytes may become",
     "cache_misses": "items whose rows were not, since the start",
     "credit_bytes": "credits in all: rows that may be asked for and not prefilled",
     "early_items": "items whose rows were there before their layout was on record",

@@ -42,7 +42,7 @@ BENCH_FLAGS = """--base-url --host --port --backend --model --api-key --header -
 ROLE_FLAGS = ["--config", "--set", "--ready-fd", "--parent-fd", *MEDIA_FLAGS]
 FLAGS = {
     "serve": [
-        *("MODEL", "--topology", "--host", "--port", "--api-key"),
+        *("MODEL", "--topology", "--host", "--port", "--api-key", "--no-ui"),
         *("--config", "--set", "--ready-fd", "--parent-fd"),
         *MODEL_FLAGS,
         *MEDIA_FLAGS,
@@ -54,6 +54,7 @@ FLAGS = {
         *("--tflops", "--memory-tbytes", "--link-gbits"),
         *("--encode-share", "--prefill-share", "--busy", "--json"),
     ],
+    "trace": ["FILE", "--ask", "--item", "--output", "--url", "--key"],
     "status": ["REQUEST", "--url", "--key"],
     "bench": BENCH_FLAGS.split(),
     "drain": ["NAME", "--seconds", "--url", "--key"],

@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import stat
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from epd.cli import default_model, environment
 from epd.cli.runtime import STALE_AFTER_S, remove_stale, runtime_folder
 from epd.cli.serve import child_specs, pin_port, ready_line, resolve
 from epd.config import Config, GatewayConfig, load_config
-from epd.errors import ConfigError, InternalError
+from epd.errors import ConfigError
 
 
 @pytest.fixture
@@ -25,12 +24,6 @@ def model(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     return folder
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "epd"
 
 
 def test_clients_use_the_folders_name_unless_another_is_set(model: Path) -> None:
@@ -54,8 +47,8 @@ def test_each_child_gets_its_role_its_own_file_and_the_gateways_address(
     specs = child_specs(resolve(Config(model=str(model), threads=1)), tmp_path)
     assert [spec.name for spec in specs] == ["gateway-0", "encode-0", "prefill-0", "decode-0"]
     gateway, encode = specs[:2]
-    assert gateway.run is None and gateway.argv[1:4] == ("-m", "epd", "gateway")
-    assert encode.run is not None and encode.argv[0] == "encode"
+    assert gateway.argv[0] == "gateway" and gateway.load is None  # torch is not its business
+    assert encode.argv[0] == "encode" and encode.load is not None
     config = load_config(encode.argv[-1])
     assert config.name == "encode-0"
     assert config.listen == f"ipc://{tmp_path}"
@@ -107,15 +100,11 @@ def test_name_listen_and_gateways_are_refused() -> None:
         resolve(Config(listen="tcp://127.0.0.1"))
 
 
-def test_the_default_model_is_built_once(cache: Path) -> None:
-    build = (
-        "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'config.json').touch()"
-    )
-    folder = default_model.path((sys.executable, "-c", build))
-    assert folder.parent == cache
-    assert (folder / "config.json").is_file()
-    assert default_model.path((sys.executable, "-c", "raise SystemExit('built again')")) == folder
-    assert [found.name for found in cache.iterdir()] == [folder.name]
+def test_without_a_model_the_embedded_one_is_served() -> None:
+    found = resolve(Config())
+    assert found.model == str(default_model.FOLDER)
+    assert found.gateway.served_model_name == default_model.NAME
+    assert resolve(Config(gateway=GatewayConfig(served_model_name="m"))).model == found.model
 
 
 def test_the_default_model_takes_little_memory_unless_told_otherwise() -> None:
@@ -124,12 +113,6 @@ def test_the_default_model_takes_little_memory_unless_told_otherwise() -> None:
     assert found.language.kv_bytes == 7_000_000
     assert found.language.host_bytes < Config().language.host_bytes
     assert found.language.block_size == Config().language.block_size
-
-
-def test_a_default_model_that_cannot_be_built_says_why_and_leaves_nothing(cache: Path) -> None:
-    with pytest.raises(InternalError, match="no torch here"):
-        default_model.path((sys.executable, "-c", "raise SystemExit('no torch here')"))
-    assert list(cache.iterdir()) == []
 
 
 def test_the_runtime_folder_is_ours_alone_and_gone_afterwards(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_stop_goes_role_by_role_and_a_role_stops_only_when_the_one_before_has_en
     body = (
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); ready()\n"
         "signal.sigwait([signal.SIGTERM]); note('stop ' + os.environ['NAME'])\n"
-        "time.sleep(0.05); note('gone ' + os.environ['NAME'])"
+        "sum(range(10**6)); note('gone ' + os.environ['NAME'])"
     )
     names = ["gateway-0", "encode-0", "prefill-0", "decode-0"]
     assert supervisor([spec(name, body) for name in names], stop, send_stop).run() == 0

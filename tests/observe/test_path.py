@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from epd.observe.path import Path
+from epd.observe.shown import shown
 from epd.types import Activity, Modality, Origin, Span, Stage
 
 IMAGE, VIDEO = Modality.IMAGE, Modality.VIDEO
@@ -39,7 +40,7 @@ def test_what_is_said_later_replaces_what_was_said_before() -> None:
     assert path.pending == ["image"]
     encoded(path, 0, 102.0, Origin.TOWER, span(Activity.QUEUE, 9), span(Activity.ENCODE, 3))
     assert path.pending == []
-    (item,) = path.shown()["items"]
+    (item,) = shown(path)["items"]
     assert item["ms"] == {"queue": 9.0, "decode": 10.0, "encode": 3.0}
 
 
@@ -111,7 +112,7 @@ def test_an_answer_that_the_gateway_stopped_has_its_decode_time_all_the_same() -
     path.first_token = 101.0
     path.worked("D", Stage.DECODE, [span(Activity.HANDOFF, 2)], 101.5, num_bytes=9)
     path.close(103.0)
-    assert path.shown()["decode"]["ms"] == {"handoff": 2.0, "decode": 2000.0}
+    assert shown(path)["decode"]["ms"] == {"handoff": 2.0, "decode": 2000.0}
 
 
 def test_an_answer_of_one_token_was_never_decoded() -> None:
@@ -119,7 +120,12 @@ def test_an_answer_of_one_token_was_never_decoded() -> None:
     path.sent_request("r", 1, "P", "D")
     path.first_token = 101.0
     path.close(101.0)
-    assert path.shown()["decode"] == {"worker": "D", "ms": {}, "kv_bytes": 0}
+    assert shown(path)["decode"] == {
+        "worker": "D",
+        "ms": {},
+        "began_ms": {},
+        "kv_bytes": 0,
+    }
 
 
 def test_moments_count_from_the_requests_arrival() -> None:
@@ -129,12 +135,29 @@ def test_moments_count_from_the_requests_arrival() -> None:
     path.worked("P", Stage.PREFILL, [span(Activity.QUEUE, 1, 500)], 101.25, num_bytes=0)
     path.first_token = 101.25
     path.close(102.0)
-    assert path.shown()["ms"] == {
+    assert shown(path)["ms"] == {
         "layouts": 500.0,
         "admitted": 750.0,
         "first_token": 1250.0,
         "total": 2000.0,
     }
+
+
+def test_activities_and_chunks_lie_on_the_time_since_arrival() -> None:
+    """By a message's own way a worker may seem to begin before the request; none is shown so."""
+    path = asked(IMAGE)
+    encoded(path, 0, 100.5, Origin.TOWER, span(Activity.ENCODE, 20, ago_ms=250))
+    path.sent_request("r", 1, "P", "D")
+    path.worked("P", Stage.PREFILL, [span(Activity.QUEUE, 1, ago_ms=9000)], 101.0, num_bytes=0)
+    path.computed("P", [(512, 400.0, 100.0), (3, 200.0, 50.0)], 101.0)
+    path.computed("stranger", [(1, 1.0, 1.0)], 101.0)
+    told = shown(path)
+    assert told["items"][0]["began_ms"] == {"encode": 250.0}
+    assert told["prefill"]["began_ms"] == {"queue": 0.0}
+    assert told["prefill"]["chunks"] == [
+        {"tokens": 512, "began_ms": 600.0, "ms": 100.0},
+        {"tokens": 3, "began_ms": 800.0, "ms": 50.0},
+    ]
 
 
 def test_headers_say_who_how_often_and_where_the_time_went() -> None:
