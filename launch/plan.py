@@ -42,11 +42,14 @@ def processes(cluster: Cluster) -> list[Process]:
     found = []
     for host in cluster.hosts:
         each = [(role, crew) for role, crews in host.roles.items() for crew in crews]
+        here: Counter[str] = Counter()
         for role, crew in each:
             for number in range(crew.count):
                 name = f"{role}-{count[role]}"
+                places = {"of_crew": number, "of_host": here[role]}
+                found.append(_process(cluster, host, role, crew, name, **places))
                 count[role] += 1
-                found.append(_process(cluster, host, role, crew, number, name))
+                here[role] += 1
     _check(cluster, found)
     return sorted(found, key=lambda process: process.role != "gateway")
 
@@ -75,8 +78,22 @@ def by_host(some: Iterable[Process]) -> dict[str, list[Process]]:
 
 
 def _process(
-    cluster: Cluster, host: Host, role: str, crew: Crew, number: int, name: str
+    cluster: Cluster, host: Host, role: str, crew: Crew, name: str, *, of_crew: int, of_host: int
 ) -> Process:
+    """`of_crew` and `of_host`: how many of its role are before it there."""
+    gpu = {"CUDA_VISIBLE_DEVICES": crew.gpus[of_crew]} if crew.gpus else {}
+    return Process(
+        name=name,
+        role=role,
+        host=host,
+        config=_config(cluster, host, role, crew, name, of_host),
+        env={**host.env, **crew.env, **gpu},
+        share=max(1, host.num_workers),
+    )
+
+
+def _config(cluster: Cluster, host: Host, role: str, crew: Crew, name: str, of_host: int) -> Config:
+    """With its own of the devices that the configuration has for its role, as `epd serve` deals."""
     own = {"model": cluster.model, "name": name, "listen": _listen(cluster, host, role)}
     if role != "gateway":
         own["gateways"] = json.dumps(_gateways(cluster))
@@ -84,15 +101,14 @@ def _process(
         own["wire.curve_dir"] = KEYS
     settings = [*cluster.settings, *host.settings, *crew.settings]
     settings += [f"{key}={value}" for key, value in own.items()]
-    gpu = {"CUDA_VISIBLE_DEVICES": crew.gpus[number]} if crew.gpus else {}
-    return Process(
-        name=name,
-        role=role,
-        host=host,
-        config=load_config(cluster.config, settings),
-        env={**host.env, **crew.env, **gpu},
-        share=max(1, host.num_workers),
-    )
+    config = load_config(cluster.config, settings)
+    if role == "gateway" or not config.placement.of(role).devices:
+        return config
+    key = f"placement.{role}.devices"
+    if crew.gpus:
+        raise ConfigError(f"hosts: {name} has gpus {crew.gpus[0]!r} and {key}: one is enough")
+    devices = config.placement.of(role).of_worker(of_host).devices
+    return load_config(cluster.config, [*settings, f"{key}={json.dumps(devices)}"])
 
 
 def _listen(cluster: Cluster, host: Host, role: str) -> str:

@@ -1,6 +1,6 @@
 """The part of kustomize that launch/kubernetes uses, for tests where there is no kubectl.
 
-Resources, components, patches by kind and labels, a namespace, generated ConfigMaps and replicas.
+Resources, components, patches by kind, name and labels, a namespace, ConfigMaps and replicas.
 Anything else in a kustomization is refused, so that nothing is passed over in silence; a test
 compares the result with kubectl's own where that is installed.
 """
@@ -30,6 +30,7 @@ KNOWN = {
     "configurations",
 }
 CLUSTER_WIDE = {"Namespace"}
+SCALED = ("Deployment", "StatefulSet")
 MERGED_BY = {
     "containers": "name",
     "initContainers": "name",
@@ -71,18 +72,53 @@ def _render(folder: Path, given: list[Object]) -> list[Object]:
 def _resource(path: Path) -> list[Object]:
     if path.is_dir():
         return _render(path.resolve(), [])
-    return [one for one in yaml.safe_load_all(path.read_text()) if one]
+    objects = [one for one in yaml.safe_load_all(path.read_text()) if one]
+    return list(json.loads(json.dumps(objects)))  # what YAML's aliases share is changed apart
 
 
 def _patch(objects: list[Object], folder: Path, said: Object) -> None:
     patch = yaml.safe_load((folder / said["path"]).read_text())
-    for key in ("apiVersion", "kind", "metadata"):
-        patch.pop(key)
-    target = said["target"]
-    for index, one in enumerate(objects):
-        labels = one["metadata"].get("labels", {})
-        if one["kind"] == target["kind"] and _selects(target["labelSelector"], labels):
-            objects[index] = _merged(one, patch)
+    found = [index for index, one in enumerate(objects) if _is_meant(said["target"], one)]
+    if not found and isinstance(patch, list):  # the others are components', for what may be there
+        raise ValueError(f"{folder / said['path']}: there is no {said['target']}")
+    for index in found:
+        if isinstance(patch, list):
+            _apply(objects[index], patch)
+        else:
+            change = {key: patch[key] for key in patch.keys() - {"apiVersion", "kind", "metadata"}}
+            objects[index] = _merged(objects[index], change)
+
+
+def _is_meant(target: Object, one: Object) -> bool:
+    """Kinds and names are patterns."""
+    labels = one["metadata"].get("labels", {})
+    return (
+        re.fullmatch(target["kind"], one["kind"]) is not None
+        and re.fullmatch(target.get("name", ".*"), one["metadata"]["name"]) is not None
+        and ("labelSelector" not in target or _selects(target["labelSelector"], labels))
+    )
+
+
+def _apply(one: Object, operations: list[Object]) -> None:
+    """As JSON patches do."""
+    for operation in operations:
+        *way, last = operation["path"].lstrip("/").replace("~1", "/").split("/")
+        place: Any = one
+        for step in way:
+            place = place[int(step)] if isinstance(place, list) else place[step]
+        key = int(last) if isinstance(place, list) and last != "-" else last
+        value = copy.deepcopy(operation.get("value"))
+        match operation["op"], key:
+            case "test", _:
+                assert place[key] == value, operation
+            case "add", "-":
+                place.append(value)
+            case "add" | "replace", _:
+                place[key] = value
+            case "remove", _:
+                del place[key]
+            case unknown, _:
+                raise ValueError(f"{unknown} is not known here")
 
 
 def _selects(selector: str, labels: dict[str, str]) -> bool:
@@ -112,9 +148,9 @@ def _merged_list(base: list[Object], patch: list[Object], key: str) -> list[Obje
 
 
 def _scale(objects: list[Object], name: str, count: int) -> None:
-    found = [o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == name]
+    found = [o for o in objects if o["kind"] in SCALED and o["metadata"]["name"] == name]
     if not found:
-        raise ValueError(f"replicas: there is no Deployment {name}")
+        raise ValueError(f"replicas: there is no {' or '.join(SCALED)} {name}")
     for one in found:
         one["spec"]["replicas"] = count
 

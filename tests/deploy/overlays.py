@@ -60,8 +60,8 @@ class Pod:
 
 
 def pods(overlay: str) -> Iterator[Pod]:
-    """Those of Deployments, and of the roles of a DisaggregatedSet."""
-    for one in of_kind(overlay, "Deployment"):
+    """Those of Deployments and StatefulSets, and of the roles of a DisaggregatedSet."""
+    for one in [*of_kind(overlay, "Deployment"), *of_kind(overlay, "StatefulSet")]:
         template = one["spec"]["template"]
         labels = template["metadata"]["labels"]
         yield Pod(one["metadata"]["name"], one["spec"]["replicas"], labels, template["spec"])
@@ -70,7 +70,7 @@ def pods(overlay: str) -> Iterator[Pod]:
             template = role["spec"]["leaderWorkerTemplate"]["workerTemplate"]
             name = f"{one['metadata']['name']}-{role['name']}"
             labels = template["metadata"]["labels"]
-            yield Pod(name, role["spec"]["replicas"], labels, template["spec"])
+            yield Pod(name, role["spec"].get("replicas", 1), labels, template["spec"])
 
 
 def every_pod() -> list[tuple[str, Pod]]:

@@ -61,3 +61,11 @@ def test_what_the_renderer_does_not_know_is_refused(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text("namePrefix: x-\n")
     with pytest.raises(ValueError, match="namePrefix"):
         render(tmp_path)
+
+
+def test_a_patch_that_changes_nothing_is_refused(tmp_path: Path) -> None:
+    patches = "patches: [{path: patch.yaml, target: {kind: Deployment}}]\n"
+    (tmp_path / "kustomization.yaml").write_text(patches)
+    (tmp_path / "patch.yaml").write_text("[]\n")
+    with pytest.raises(ValueError, match="there is no .*Deployment"):
+        render(tmp_path)

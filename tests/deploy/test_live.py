@@ -1,7 +1,8 @@
-"""The pods of the overlay 1E1PD as processes here, each on a loopback address of its own.
+"""The pods of two overlays as processes here, each on a loopback address of its own.
 
 Arguments, configuration, probes, the init container's command and the signal that ends a pod are
-the manifests' own; only folders, the checkpoint and the sizes are the test's.
+the manifests' own; only folders, the checkpoint, the sizes and the device are the test's. In
+NENPND-tp the language workers have two ranks, on the CPU.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from epd.cli.main import main
@@ -27,9 +29,23 @@ from tests.deploy.test_monitoring import expressions
 
 pytestmark = [pytest.mark.deploy, pytest.mark.alone]
 
-OVERLAY = "1E1PD"
-PODS = {pod.arguments[0]: pod for pod in pods(OVERLAY)}
-ADDRESSES = {"gateway": "127.9.9.1", "encode": "127.9.9.2", "fused": "127.9.9.3"}
+ROLES = ("gateway", "encode", "fused", "prefill", "decode")
+ADDRESSES = {role: f"127.9.9.{number}" for number, role in enumerate(ROLES, 1)}
+SMALL = (
+    "dtype=float32",
+    "device=cpu",
+    "threads=1",
+    "log_format=line",
+    "language.kv_tokens=4096",
+    "language.host_bytes=67108864",
+    "encode.rows_bytes=67108864",
+    "encode.cache_bytes=67108864",
+    "encode.prepared_bytes=67108864",
+    "encode.fetch_bytes=67108864",
+    "encode.queued_bytes=67108864",
+    "encode.decoders=1",
+    "media.image.max_pixels=65536",
+)
 ADMIN = "an-operators-key"
 KEY = "a-clients-key"
 URL = f"http://{ADDRESSES['gateway']}:8000"
@@ -43,8 +59,7 @@ class Running:
         self.folder = folder
         values = {"POD_NAME": f"{role}-a", "POD_IP": ADDRESSES[role], "OMP_NUM_THREADS": "1"}
         arguments = [self.here(one, values | {"ADMIN_KEY": ADMIN}) for one in pod.main["args"]]
-        mine = [f"model={model}", "language.kv_tokens=4096", f"wire.curve_dir={folder}/curve"]
-        mine += ["dtype=float32", "log_format=line"]
+        mine = [f"model={model}", f"wire.curve_dir={folder}/curve", *SMALL]
         if role != "gateway":
             mine.append(f"gateways=[tcp://{ADDRESSES['gateway']}:7400]")
         argv = [sys.executable, "-m", "epd", *arguments, *(f"--set={one}" for one in mine)]
@@ -67,9 +82,9 @@ class Running:
         return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
 
 
-def mounted(pod: Pod, folder: Path, keys: Path) -> None:
+def mounted(overlay: str, pod: Pod, folder: Path, keys: Path) -> None:
     """What volumes and the init container bring."""
-    [config] = of_kind(OVERLAY, "ConfigMap")
+    [config] = of_kind(overlay, "ConfigMap")
     (folder / "etc" / "epd").mkdir(parents=True)
     (folder / "etc" / "epd" / "epd.yaml").write_text(config["data"]["epd.yaml"])
     (folder / "etc" / "epd-api-keys").mkdir()
@@ -88,16 +103,16 @@ def mounted(pod: Pod, folder: Path, keys: Path) -> None:
     subprocess.run(command, check=True, timeout=30)
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
-    folder = tmp_path_factory.mktemp("pods")
-    model = build("qwen2_5_vl", folder / "tiny")
-    assert main(["keys", str(folder / "keys")]) == 0
+@pytest.fixture(params=["1E1PD", "NENPND-tp"])
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Running]]:
+    model = build("qwen2_5_vl", tmp_path / "tiny")
+    assert main(["keys", str(tmp_path / "keys")]) == 0
     found: dict[str, Running] = {}
     with ExitStack() as stack:
-        for role, pod in PODS.items():
-            mounted(pod, folder / role, folder / "keys")
-            found[role] = Running(pod, role, folder / role, model)
+        for pod in pods(request.param):
+            role = pod.arguments[0]
+            mounted(request.param, pod, tmp_path / role, tmp_path / "keys")
+            found[role] = Running(pod, role, tmp_path / role, model)
             stack.callback(found[role].process.wait, 60)
             stack.callback(found[role].process.kill)
         yield found
@@ -112,7 +127,7 @@ def ask(path: str, key: str, body: dict[str, Any] | None = None) -> httpx.Respon
 
 def test_pods_find_each_other_answer_are_watched_and_leave(running: dict[str, Running]) -> None:
     """In the order of a pod's life, for each step needs the one before."""
-    gateway, fused = running["gateway"], running["fused"]
+    gateway, last = running["gateway"], list(running.values())[-1]
     eventually(lambda: all(map(is_ready, running.values())), "every pod is ready", 120)
     for one in running.values():
         assert one.probe("startupProbe") and one.probe("livenessProbe")
@@ -125,9 +140,12 @@ def test_pods_find_each_other_answer_are_watched_and_leave(running: dict[str, Ru
 
     eventually(lambda: missing() == set(), "every metric of dashboards and rules is scraped")
 
-    fused.process.send_signal(signal.SIGTERM)
-    assert fused.process.wait(60) == 0
-    assert not fused.probe("readinessProbe") and not fused.probe("startupProbe")
+    ranks = [child.pid for child in psutil.Process(last.process.pid).children()]
+    assert bool(ranks) == ("decode" in running)
+    last.process.send_signal(signal.SIGTERM)
+    assert last.process.wait(60) == 0
+    assert not any(map(psutil.pid_exists, ranks))
+    assert not last.probe("readinessProbe") and not last.probe("startupProbe")
     eventually(lambda: not is_ready(gateway), "a gateway without a stage is not ready")
     assert gateway.probe("livenessProbe")
     gateway.process.send_signal(signal.SIGTERM)

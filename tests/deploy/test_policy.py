@@ -187,10 +187,51 @@ def test_every_stage_is_there(overlay: str) -> None:
 @each_overlay
 def test_the_name_of_the_gateways_has_those_that_are_not_ready_too(overlay: str) -> None:
     """They are ready only when workers have found them: else nobody would ever begin."""
-    [service] = [o for o in of_kind(overlay, "Service") if o["spec"].get("clusterIP") == "None"]
-    assert service["metadata"]["name"] == "epd-gateways"
-    assert service["spec"]["publishNotReadyAddresses"] is True
+    headless = [o for o in of_kind(overlay, "Service") if o["spec"].get("clusterIP") == "None"]
+    [service] = [one for one in headless if one["metadata"]["name"] == "epd-gateways"]
+    assert all(one["spec"]["publishNotReadyAddresses"] is True for one in headless)
     assert {port["port"] for port in service["spec"]["ports"]} == {7400, 7401}
+
+
+@each_overlay
+def test_every_set_of_pods_names_them_by_a_service_of_its_own(overlay: str) -> None:
+    services = {one["metadata"]["name"]: one["spec"] for one in of_kind(overlay, "Service")}
+    for one in of_kind(overlay, "StatefulSet"):
+        service = services[one["spec"]["serviceName"]]
+        assert service["clusterIP"] == "None"
+        assert service["selector"] == one["spec"]["selector"]["matchLabels"]
+
+
+@each_pod
+def test_a_worker_has_a_gpu_for_every_rank_and_all_ranks_in_one_pod(
+    overlay: str, pod: Pod, tmp_path: Path
+) -> None:
+    """Ranks find each other by a file and loopback, so a group of the operator's is one pod."""
+    if "nvidia.com/gpu" not in pod.main["resources"]["limits"]:
+        return
+    ranks = config_of(overlay, pod, tmp_path).placement.of(pod.arguments[0]).tp
+    gpus = {kind: pod.main["resources"][kind]["nvidia.com/gpu"] for kind in ("requests", "limits")}
+    assert gpus == {"requests": str(ranks), "limits": str(ranks)}
+    shared = [mount for mount in pod.main["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+    assert bool(shared) == (ranks > 1)
+
+
+@each_overlay
+def test_a_group_of_the_operator_s_is_one_pod(overlay: str) -> None:
+    for one in of_kind(overlay, "DisaggregatedSet"):
+        for role in one["spec"]["roles"]:
+            assert role["spec"]["leaderWorkerTemplate"]["size"] == 1
+
+
+def test_there_are_roles_of_several_ranks_in_a_set_of_each_kind() -> None:
+    """Otherwise the test of them would say nothing."""
+    gpus = {
+        (overlay, pod.owner): pod.main["resources"]["limits"].get("nvidia.com/gpu")
+        for overlay, pod in PODS
+    }
+    assert gpus["NENPND-tp", "epd-prefill"] == gpus["NENPND-tp", "epd-decode"] == "2"
+    assert gpus["lws-tp", "epd-decode"] == "2" and gpus["lws-tp", "epd-prefill"] == "1"
+    assert of_kind("NENPND-tp", "StatefulSet") and of_kind("lws-tp", "DisaggregatedSet")
 
 
 @each_overlay
@@ -218,7 +259,13 @@ def test_what_selects_pods_selects_some(overlay: str) -> None:
     for one in objects(overlay):
         if one["kind"] == "Service":
             chosen = [p for p in every if matches({"matchLabels": one["spec"]["selector"]}, p)]
-        elif one["kind"] in ("Deployment", "PodDisruptionBudget", "PodMonitor", "InferencePool"):
+        elif one["kind"] in (
+            "Deployment",
+            "StatefulSet",
+            "PodDisruptionBudget",
+            "PodMonitor",
+            "InferencePool",
+        ):
             chosen = [pod for pod in every if selects(one["spec"], pod)]
         elif one["kind"] == "NetworkPolicy":
             chosen = [pod for pod in every if selects(one["spec"], pod, "podSelector")]
@@ -230,9 +277,33 @@ def test_what_selects_pods_selects_some(overlay: str) -> None:
 @each_overlay
 def test_no_worker_is_scaled_twice_and_what_is_scaled_exists(overlay: str) -> None:
     scalers = [*of_kind(overlay, "HorizontalPodAutoscaler"), *of_kind(overlay, "ScaledObject")]
-    targets = Counter(one["spec"]["scaleTargetRef"]["name"] for one in scalers)
+    references = [one["spec"]["scaleTargetRef"] for one in scalers]
+    targets = Counter((one.get("kind", "Deployment"), one["name"]) for one in references)
     assert all(count == 1 for count in targets.values())
-    assert set(targets) <= {pod.owner for pod in pods(overlay)}
+    assert set(targets) <= scalable(overlay)
+
+
+def scalable(overlay: str) -> set[tuple[str, str]]:
+    """What an autoscaler may name: of a DisaggregatedSet the scalers that its operator makes."""
+    found = {("Deployment", one["metadata"]["name"]) for one in of_kind(overlay, "Deployment")}
+    for one in of_kind(overlay, "DisaggregatedSet"):
+        for role in one["spec"]["roles"]:
+            if role.get("scaling") == {"mode": "External"}:
+                found.add(
+                    ("DisaggregatedSetRoleScaler", f"{one['metadata']['name']}-{role['name']}")
+                )
+    return found
+
+
+@each_overlay
+def test_a_role_that_is_scaled_from_outside_has_one_who_does_it(overlay: str) -> None:
+    """And no number of its own, which would not count."""
+    scaled = {one["spec"]["scaleTargetRef"]["name"] for one in of_kind(overlay, "ScaledObject")}
+    for one in of_kind(overlay, "DisaggregatedSet"):
+        for role in one["spec"]["roles"]:
+            outside = "scaling" in role
+            assert outside == (f"{one['metadata']['name']}-{role['name']}" in scaled)
+            assert outside != ("replicas" in role["spec"])
 
 
 def test_the_readme_names_every_overlay() -> None:
@@ -247,4 +318,6 @@ def test_no_file_holds_a_secret_or_a_moving_tag() -> None:
         assert "kind: Secret\n" not in text
         assert not re.search(r"image: \S+:latest|image: [^\s:]+$", text, re.MULTILINE), path
         for one in yaml.safe_load_all(text):
-            assert one is None or isinstance(one, dict)
+            assert one is None or isinstance(
+                one, dict | list
+            )  # a list of a JSON patch's operations

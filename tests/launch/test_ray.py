@@ -17,6 +17,7 @@ from launch.ray.__main__ import main
 from launch.ray.cluster import read_ray_cluster
 from launch.ray.plan import HEAD, options, settings
 from tests.cluster.front import eventually
+from tests.ray_nodes import ray_nodes
 
 ROOT = Path(__file__).parents[2]
 TREE: dict[str, Any] = {
@@ -78,21 +79,10 @@ def test_a_wrong_file_is_refused_with_its_key(
 
 
 @pytest.fixture
-def three_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def three_nodes() -> Iterator[Any]:
     """Nodes of one Ray cluster, all on loopback."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'epd[ray]'")
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    args = {"num_cpus": 6, "node_ip_address": "127.0.0.2", "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=args)
-    for number in (3, 4):
-        cluster.add_node(num_cpus=6, node_ip_address=f"127.0.0.{number}")
-    yield cluster
-    import ray
-
-    ray.shutdown()
-    cluster.shutdown()
+    with ray_nodes(6, "127.0.0.2", "127.0.0.3", "127.0.0.4") as cluster:
+        yield cluster
 
 
 @pytest.mark.slow
@@ -107,7 +97,8 @@ def test_ray_starts_again_what_dies_and_moves_what_was_on_a_lost_node(
     python.chmod(0o755)
     roles = {"encode": {"count": 2, "cpus": 3}, "decode": 2, "prefill": 1}
     file = cluster_file(tmp_path, python=str(python), roles=roles)
-    ray = pytest.importorskip("ray")
+    import ray
+
     assert main(["start", str(file), "--address", three_nodes.address]) == 0
 
     def said(name: str) -> dict[str, Any]:
