@@ -96,6 +96,7 @@ class Answer:
             except ValueError as error:
                 raise BadResponse(f"an event that is no JSON: {event[:40]!r}") from error
             hear_event(self._record, found, at)
+            self._ended = self._ended or _is_last(found)
 
     def end(self, status: int) -> None:
         """The answer is whole."""
@@ -105,6 +106,12 @@ class Answer:
             record.error = f"HTTP {status}: {_message(said)}"
         elif not record.error and not self._ended:
             record.error = "broken answer: the stream ended without [DONE]"
+
+
+def _is_last(event: dict[str, Any]) -> bool:
+    """`transformers serve` sends no [DONE]: its last event has the usage and why it ended."""
+    reasons = [choice.get("finish_reason") for choice in event.get("choices") or ()]
+    return bool(event.get("usage") and reasons and all(reasons))
 
 
 def hear_event(record: Record, event: dict[str, Any], at: float) -> None:

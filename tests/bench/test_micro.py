@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,19 @@ def test_only_figures_of_the_same_machine_are_compared_the_newest_ones(tmp_path:
     assert committed(tmp_path, {"cpu": "c", "cores": 2}) == {}
 
 
-def test_processor_time_does_not_count_sleep() -> None:
-    assert cpu_us(lambda: time.sleep(0.01), times=2, rounds=1) < 5_000
+def test_processor_time_does_not_count_what_is_waited_for() -> None:
+    """Another process computes for some ten milliseconds whenever it is asked."""
+    work = "import sys\nfor line in sys.stdin: print(sum(range(2 * 10**6)), flush=True)"
+    argv = [sys.executable, "-S", "-c", work]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None and other.stdout is not None
+        asked, answers = other.stdin, other.stdout
+
+        def wait() -> None:
+            print(file=asked, flush=True)
+            answers.readline()
+
+        assert cpu_us(wait, times=2, rounds=1) < 5_000
 
 
 def test_programs_figures_are_all_times_per_unit() -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.hosts import why_not
+from tests.programs import said
+
 SECONDS = 240.0
 
 
@@ -55,29 +58,42 @@ def test_the_second_turn_is_measured_with_and_without_the_prefix_cache(tmp_path:
 
 
 @pytest.mark.slow
-def test_rows_are_sent_through_every_way() -> None:
+@pytest.mark.parametrize(
+    ("network", "ways"),
+    [("loopback", ["tcp", "shm"]), ("namespaces", ["tcp", "curve"])],
+    ids=["one host", "two hosts"],
+)
+def test_rows_are_sent_through_every_way(network: str, ways: list[str]) -> None:
     """Two processes, no cluster."""
+    if network == "namespaces" and (reason := why_not()):
+        pytest.skip(reason)
+    arguments = f"--network {network} --mib 1 --rounds 2 --ways {' '.join(ways)}"
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "bench.transfer",
-            "--mib",
-            "1",
-            "--rounds",
-            "2",
-            "--ways",
-            "tcp",
-            "shm",
-        ],
+        [sys.executable, "-m", "bench.transfer", *arguments.split()],
         capture_output=True,
         text=True,
         timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr
     points = json.loads(done.stdout.splitlines()[-1])["points"]
-    assert [(point["way"], point["mib"]) for point in points] == [("tcp", 1), ("shm", 1)]
+    assert sorted((point["way"], point["mib"]) for point in points) == sorted(
+        (way, 1) for way in ways
+    )
     assert all(point["rows_bytes_per_s"] > 0 < point["share"] for point in points)
+
+
+@pytest.mark.slow
+def test_zeromq_alone_is_measured_at_every_size() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.transfer.alone"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert "ZeroMQ" in head
+    assert [row.split()[0] for row in rows] == ["4", "19", "64", "192"]
 
 
 @pytest.mark.slow
@@ -108,12 +124,7 @@ def test_every_benchmark_of_a_cluster_ends_with_one_json_object(
 
 
 def test_a_cluster_that_cannot_start_is_no_result(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.topologies", "--model", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+    done = said(["--model", str(tmp_path)], module="bench.topologies")
     assert done.returncode == 2
     assert done.stderr.startswith("bench.topologies: no checkpoint")
     assert done.stdout == ""

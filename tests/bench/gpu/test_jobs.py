@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ def no_preload(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "GRACE_S", 5.0)
 
 
-def run(path: Path, *acts: str, budget_s: float = 30.0, limit_s: float = 60.0) -> Found:
+def run(
+    path: Path,
+    *acts: str,
+    budget_s: float = 30.0,
+    limit_s: float = 60.0,
+    keep: Callable[[Found], None] = lambda found: None,
+) -> Found:
     made = [
         Job(
             name=act,
@@ -28,11 +35,13 @@ def run(path: Path, *acts: str, budget_s: float = 30.0, limit_s: float = 60.0) -
         )
         for act in acts
     ]
-    return run_jobs(made, limit_s=limit_s, log=lambda text: None)
+    return run_jobs(made, limit_s=limit_s, log=lambda text: None, keep=keep)
 
 
 def test_a_job_that_fails_or_dies_keeps_its_rows_and_the_next_one_runs(tmp_path: Path) -> None:
-    found = run(tmp_path / "f", "fails", "dies", "ends")
+    kept: list[int] = []
+    found = run(tmp_path / "f", "fails", "dies", "ends", keep=lambda so: kept.append(len(so.rows)))
+    assert kept == [1, 2, 3]  # after each of them, whatever it did
     assert [(row.what, row.value) for row in found.rows] == [
         ("fails", 0.0),
         ("dies", 1.0),

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.gpu.launches import FUSED_LAYER, counted
+from bench.gpu.kernels import as_on_a_card, flash_attn
+from bench.gpu.launches import FUSED_LAYER, Launches, counted
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -54,3 +55,24 @@ def test_operations_are_counted_as_a_card_would_run_them(name: str) -> None:
 
 def test_the_fused_layer_that_is_compared_with_has_nine_launches() -> None:
     assert len(FUSED_LAYER) == 9
+
+
+def test_kernels_are_counted_by_what_they_read() -> None:
+    """Of pages and logits, not of tables that they only look into."""
+    from epd.attention.kernels.silu_mul import silu_mul
+
+    launches = Launches()
+    with as_on_a_card(launches.add):
+        silu_mul(meta(3, 16))
+    assert launches.counts == {"_silu_mul": 1}
+    assert launches.moved.total() == 4 * (48 + 24)
+
+
+def test_flash_attention_is_one_launch() -> None:
+    launches = Launches()
+    with flash_attn(launches.add):
+        from flash_attn import flash_attn_with_kvcache
+
+        flash_attn_with_kvcache(A, B, B, causal=True)
+    assert launches.counts == {"attention": 1}
+    assert launches.moved.total() == 4 * (32 + 64 + 64 + 32)
