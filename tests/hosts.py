@@ -29,11 +29,15 @@ class Hosts:
     def __init__(self, *names: str) -> None:
         self._names = names
         self._made: list[str] = []
-        self._add(SWITCH)
-        _ip("-n", self._space(SWITCH), "link", "add", "switch", "type", "bridge")
-        _ip("-n", self._space(SWITCH), "link", "set", "switch", "up")
-        for name in names:
-            self._plug_in(name)
+        try:
+            self._add(SWITCH)
+            _ip("-n", self._space(SWITCH), "link", "add", "switch", "type", "bridge")
+            _ip("-n", self._space(SWITCH), "link", "set", "switch", "up")
+            for name in names:
+                self._plug_in(name)
+        except subprocess.CalledProcessError:
+            self.close()
+            raise
 
     def _space(self, name: str) -> str:
         return f"epd-{os.getpid()}-{name}"
@@ -124,13 +128,32 @@ def _enter(space: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
+FEATURES = {
+    "netns": "network namespaces: CONFIG_NET_NS, and CAP_SYS_ADMIN to make one",
+    "bridge": "bridges: CONFIG_BRIDGE",
+    "veth": "pairs of virtual network cards: CONFIG_VETH",
+    "isolated": "ports of a bridge that can be isolated: Linux 4.18",
+}
+"""What in a refused command of `ip` stands for which feature of the kernel."""
+
+
 def why_not() -> str:
     """Why there can be no hosts here; empty where there can."""
+    if shutil.which("ip") is None:
+        return "no ip command: it is in the package iproute2"
+    hosts: Hosts | None = None
     try:
         hosts = Hosts("probe")
-    except FileNotFoundError:
-        return "no ip command"
+        hosts.cut("probe")
     except subprocess.CalledProcessError as error:
-        return f"no network namespaces: {' '.join(error.cmd)}: {error.stderr.strip()}"
-    hosts.close()
+        return f"the kernel has no {missing(error.cmd)} ({error.stderr.strip()})"
+    finally:
+        if hosts is not None:
+            hosts.close()
     return ""
+
+
+def missing(command: Sequence[str]) -> str:
+    """The feature of the kernel that a refused command needs besides those above it."""
+    named = [feature for word, feature in FEATURES.items() if word in command]
+    return named[-1] if named else " ".join(command)

@@ -1,18 +1,67 @@
-"""A name server: what some names mean, over UDP, and that all others are unknown."""
+"""Name servers: what some names mean, over UDP, and that all others are unknown."""
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tests.debian import environment, find
 
 PORT = 53
 A, IN = 1, 1
 ANSWERS, UNKNOWN = 0x8180, 0x8183
 SECONDS = 1
 """How long an answer may be kept."""
+
+
+class Names(Protocol):
+    """A server, and which names it was asked for."""
+
+    @property
+    def asked(self) -> set[str]: ...
+
+    def close(self) -> None: ...
+
+
+def name_server(address: str, table: Mapping[str, Sequence[str]], folder: Path) -> Names:
+    """dnsmasq where there is one, else our own. Its log goes to `folder`."""
+    program = find("dnsmasq")
+    if program is None:
+        return NameServer(address, table)
+    return Dnsmasq(program, address, table, folder / "dnsmasq.log")
+
+
+class Dnsmasq:
+    """A process in the network that this thread is in."""
+
+    def __init__(
+        self, program: Path, address: str, table: Mapping[str, Sequence[str]], log: Path
+    ) -> None:
+        self._log = log
+        records = [f"--host-record={name},{','.join(places)}" for name, places in table.items()]
+        alone = ("--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file=", "--user=root")
+        here = ("--keep-in-foreground", f"--listen-address={address}", "--bind-interfaces")
+        told = ("--log-queries", f"--log-facility={log}", f"--local-ttl={SECONDS}")
+        self._process = subprocess.Popen(
+            [str(program), *alone, *here, *told, *records], env=environment()
+        )
+
+    @property
+    def asked(self) -> set[str]:
+        """By anybody, until now."""
+        return set(re.findall(r"query\[A+\] (\S+) from", self._log.read_text()))
+
+    def close(self) -> None:
+        """Nobody gets an answer any more."""
+        self._process.terminate()
+        self._process.wait(10)
 
 
 class NameServer:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from epd.cli.main import build_parser
 from epd.config import Config, load_config
+from tests.programs import said
 
 ROOT = Path(__file__).parent.parent
 LOCAL = ROOT / "launch" / "local"
@@ -77,16 +77,30 @@ def test_the_script_starts_every_role_with_its_file_and_stops_them_together(
         )
 
 
-@pytest.mark.parametrize("module", ["bench.topologies", "bench.second_turn"])
-def test_a_benchmark_says_which_question_it_answers(module: str) -> None:
+def test_a_dry_run_of_the_script_prints_every_role_and_starts_nothing(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    python.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
+        [LOCAL / "run.sh", "/m", "--set", "dtype=float32"],
+        env={"PYTHON": str(python), "PATH": "/usr/bin:/bin", "EPD_DRY_RUN": "1"},
+        check=True,
         capture_output=True,
         text=True,
-        check=True,
-        cwd=ROOT,
+        timeout=60,
     )
-    assert "?\n" in done.stdout
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert [line[4] for line in lines] == ["gateway", "encode", "prefill", "decode"]
+    for line in lines:
+        args = build_parser().parse_args(line[4:])
+        assert load_config(args.config, args.overrides).model == "/m"
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("module", ["bench.topologies", "bench.second_turn"])
+def test_a_benchmark_says_which_question_it_answers(module: str) -> None:
+    done = said(["--help"], module=module)
+    assert done.returncode == 0 and "?\n" in done.stdout
 
 
 def test_the_configuration_document_names_every_section() -> None:

@@ -34,7 +34,10 @@ def test_make_alone_lists_the_targets() -> None:
         "test-slow",
         "test-clients",
         "test-openapi",
+        "test-page",
+        "test-ray",
         "lint",
+        "bench-peers",
         "gpu-check",
         "deploy-check",
     ):
@@ -49,7 +52,7 @@ def test_serve_installs_first_and_passes_the_model_on(tmp_path: Path) -> None:
 
 def test_test_lints_and_leaves_out_what_is_slow_or_for_a_gpu() -> None:
     steps = make("-n", "test").stdout
-    needs_more = "and not clients and not openapi and not deploy"
+    needs_more = "and not clients and not openapi and not page and not deploy"
     together = f"not slow and not gpu and not alone {needs_more}"
     one_by_one = f"alone and not slow and not gpu {needs_more}"
     chosen = (f'--numprocesses 2 --dist loadfile -m "{together}"', f'-q -m "{one_by_one}"')
@@ -57,7 +60,7 @@ def test_test_lints_and_leaves_out_what_is_slow_or_for_a_gpu() -> None:
         assert command in steps
 
 
-@pytest.mark.parametrize("name", ["clients", "openapi"])
+@pytest.mark.parametrize("name", ["clients", "openapi", "page"])
 def test_clients_get_their_environments_before_they_run(name: str) -> None:
     steps = make("-n", f"test-{name}").stdout
     assert steps.index("tests.clients.environments") < steps.index(f"-m {name} tests/{name}")
@@ -65,7 +68,21 @@ def test_clients_get_their_environments_before_they_run(name: str) -> None:
 
 def test_deploy_check_makes_its_environment_and_runs_all_that_is_about_deploying() -> None:
     steps = make("-n", "deploy-check").stdout
-    assert steps.index("tests.clients.environments deploy") < steps.index("-q tests/deploy")
+    made = [
+        steps.index(f"python -m {name}") for name in ("tests.clients.environments", "tests.debian")
+    ]
+    assert max(made) < steps.index("-q tests/deploy")
+
+
+def test_ray_gets_its_environment_before_its_tests_run() -> None:
+    steps = make("-n", "test-ray").stdout
+    assert steps.index("tests.clients.environments ray") < steps.index("tests/launch/test_ray.py")
+
+
+def test_venv_has_the_development_tools_and_bench_measures_the_parts(tmp_path: Path) -> None:
+    steps = make("-n", "venv", f"VENV={tmp_path}/new").stdout
+    assert "install -c constraints.txt" in steps and "-e '.[dev]'" in steps
+    assert "python -m bench.micro" in make("-n", "bench").stdout
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="a GPU here, most likely")

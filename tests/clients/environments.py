@@ -2,7 +2,8 @@
 
 Each is a folder below .venvs/, made from its lock in tests/clients/locks (pip) or
 tests/clients/node (npm), and made anew when its lock changes. None has CUDA: GuideLLM needs
-torch, and gets the CPU build that this project's own .venv has, or no environment at all.
+torch, and gets the CPU build that this project's own .venv has, or no environment at all. So do
+the servers of bench/peers, whose locks lie there, and which are made only when named.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / ".venvs"
 LOCKS = Path(__file__).parent / "locks"
+PEERS = ROOT / "bench" / "peers" / "locks"
 NODE = Path(__file__).parent / "node"
 NODE_MODULES = "node"
 STAMP = "made-from.txt"
@@ -54,7 +56,10 @@ def make(name: str) -> None:
 
 
 def _lock(name: str) -> Path:
-    return NODE / "package-lock.json" if name == NODE_MODULES else LOCKS / f"{name}.txt"
+    if name == NODE_MODULES:
+        return NODE / "package-lock.json"
+    lock = LOCKS / f"{name}.txt"
+    return lock if lock.is_file() else PEERS / f"{name}.txt"
 
 
 def _make_python(folder: Path, lock: Path) -> None:

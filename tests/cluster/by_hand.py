@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.cluster.running import eventually
+from tests.programs import Program
 
 START_S = 200.0
 
@@ -22,14 +21,13 @@ class Role:
 
     def __init__(self, role: str, model: Path, name: str, *settings: str) -> None:
         ready, writer = os.pipe()
-        argv = [sys.executable, "-m", "epd", role, "--ready-fd", str(writer)]
+        argv = [role, "--ready-fd", str(writer)]
         for setting in (f"model={model}", f"name={name}", "dtype=float32", "threads=1", *settings):
             argv += ["--set", setting]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.name = name
-        self.process = subprocess.Popen(
-            argv, pass_fds=(writer,), stderr=subprocess.DEVNULL, env=env
-        )
+        with Path(os.devnull).open("wb") as nowhere:
+            self.process = Program(argv, stderr=nowhere.fileno(), pass_fds=(writer,), env=env)
         os.close(writer)
         self._ready = os.fdopen(ready)
         self._said: dict[str, Any] | None = None

@@ -8,11 +8,13 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.front import Front
 from tests.hosts import Hosts
+from tests.programs import Program
 
 START_S = 240.0
 STOP_S = 120.0
@@ -27,11 +29,15 @@ def ports() -> int:
 class Hand:
     """One role of a crew: what to run, and what runs."""
 
-    def __init__(self, name: str, argv: list[str], log: Path) -> None:
+    def __init__(
+        self, name: str, argv: list[str], log: Path, *, module: str, before: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.argv = argv
         self.log = log
-        self.process: subprocess.Popen[bytes]
+        self.module = module
+        self._before = before
+        self.process: subprocess.Popen[bytes] | Program
         self._ready = -1
 
     def start(self) -> None:
@@ -39,7 +45,12 @@ class Hand:
         self._ready, writer = os.pipe()
         with self.log.open("ab") as log:
             argv = [*self.argv, "--ready-fd", str(writer)]
-            self.process = subprocess.Popen(argv, pass_fds=(writer,), stderr=log)
+            if self._before:
+                program = [*self._before, sys.executable, "-m", self.module, *argv]
+                self.process = subprocess.Popen(program, pass_fds=(writer,), stderr=log)
+            else:
+                error, module = log.fileno(), self.module
+                self.process = Program(argv, module=module, stderr=error, pass_fds=(writer,))
         os.close(writer)
 
     def ready(self) -> dict[str, Any]:
@@ -92,11 +103,13 @@ class Crew:
             self._gateways.append(f"tcp://{host}:{port}")
         else:
             own.append(f"gateways=[{','.join(self._gateways)}]")
-        argv = [] if self._hosts is None else self._hosts.command(on)
-        argv += [sys.executable, "-m", module, role]
+        before = () if self._hosts is None else self._hosts.command(on)
+        argv = [role]
         for setting in (*self._settings, *own, *settings):
             argv += ["--set", setting]
-        hand = self.hands[name] = Hand(name, argv, self._folder / f"{name}.log")
+        hand = self.hands[name] = Hand(
+            name, argv, self._folder / f"{name}.log", module=module, before=before
+        )
         hand.start()
         return hand
 

@@ -134,7 +134,7 @@ def video(
     part = url_part("video", data_url(data, "video/mp4"))
     if listen is not None:
         part["use_audio_in_video"] = listen
-    see = partial(_watched, data, bool(listen), num_frames, wanted_fps)
+    see = partial(watched, data, bool(listen), num_frames, wanted_fps)
     return plain("video", part, see)
 
 
@@ -165,7 +165,7 @@ def series(steps: int = 100, channels: int = 1, seed: int = 0, kind: str = "npy"
     return plain("time_series", part, lambda _: values)
 
 
-def _watched(
+def watched(
     data: bytes,
     listen: bool,
     num_frames: int | None,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.programs import Program
 
 LAUNCH = Path(__file__).parents[2] / "launch" / "local"
 
@@ -19,11 +19,12 @@ LAUNCH = Path(__file__).parents[2] / "launch" / "local"
 def started(name: str, model: Path, *settings: str) -> Iterator[Callable[[], dict[str, Any]]]:
     """One role from its file in launch/local, and how to wait for what it says when it is ready."""
     ready, writer = os.pipe()
-    argv = [sys.executable, "-m", "epd", name, "--config", str(LAUNCH / f"{name}.yaml")]
+    argv = [name, "--config", str(LAUNCH / f"{name}.yaml")]
     argv += ["--ready-fd", str(writer), "--set", f"model={model}", "--set", "dtype=float32"]
     for setting in settings:
         argv += ["--set", setting]
-    process = subprocess.Popen(argv, pass_fds=(writer,), stderr=subprocess.DEVNULL)
+    with Path(os.devnull).open("wb") as nowhere:
+        process = Program(argv, stderr=nowhere.fileno(), pass_fds=(writer,))
     os.close(writer)
     try:
         with os.fdopen(ready) as pipe:

@@ -8,8 +8,6 @@ import os
 import queue
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import psutil
 from PIL import Image
 
 from tests.cluster.front import Front, eventually
+from tests.programs import Program
 
 __all__ = ["Cluster", "data_url", "encoded", "eventually", "image_part", "picture"]
 
@@ -38,19 +37,16 @@ class Cluster(Front):
         flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
-        argv = [sys.executable, "-m", "epd", "serve", str(model), "--topology", topology]
-        argv += ["--port", "0", *flags]
+        argv = ["serve", str(model), "--topology", topology, "--port", "0", *flags]
         argv += ["--set", "dtype=float32", "--set", "language.kv_tokens=16384"]
+        argv += ["--set", "wire.heartbeat_s=0.2"]  # what workers hold is heard soon
         for setting in settings:
             argv += ["--set", setting]
-        self.process = subprocess.Popen(
-            argv,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **(env or {})},
-        )
+        (self._output, output), (self._errors, errors) = os.pipe(), os.pipe()
+        env = {**os.environ, **(env or {})}
+        self.process = Program(argv, stdout=output, stderr=errors, env=env)
+        os.close(output)
+        os.close(errors)
         self.log: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._readers = [
@@ -68,15 +64,15 @@ class Cluster(Front):
         super().__init__(found.group(), model.name)
 
     def _read_output(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.rstrip("\n"))
+        with os.fdopen(self._output) as lines:
+            for line in lines:
+                self._lines.put(line.rstrip("\n"))
         self._lines.put(None)
 
     def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line.rstrip("\n"))
+        with os.fdopen(self._errors) as lines:
+            for line in lines:
+                self.log.append(line.rstrip("\n"))
 
     def child(self, role: str) -> psutil.Process:
         """The process whose title says `epd: ROLE `."""
@@ -99,9 +95,6 @@ class Cluster(Front):
         code = self.process.wait(60)
         for reader in self._readers:
             reader.join(10)
-        for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
         return code
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Attacker:
         self.cluster = cluster
         self.host, port = cluster.url.removeprefix("http://").split(":")
         self.port = int(port)
-        self._http = httpx.Client(base_url=cluster.url, timeout=120)
+        self._http = httpx.Client(base_url=cluster.url, timeout=120, verify=False)
 
     def close(self) -> None:
         self._http.close()
@@ -401,7 +402,6 @@ SIDE_DOORS = (
     "/v1/responses",
     "/v1/completions",
     CHAT,
-    "/",
 )
 
 
@@ -409,6 +409,14 @@ SIDE_DOORS = (
 def test_class_23_there_is_no_side_door(attacker: Attacker, method: str) -> None:
     found = {path: attacker.send(method, path).status_code for path in SIDE_DOORS}
     assert found == dict.fromkeys(SIDE_DOORS, 401)
+
+
+def test_class_23_the_page_is_open_and_the_same_for_all(attacker: Attacker) -> None:
+    """It is a file of the package, and only to be read."""
+    page = files("epd.gateway.page") / "static" / "index.html"
+    assert attacker.send("GET", "/").content == page.read_bytes()
+    for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE"):
+        assert attacker.send(method, "/").status_code == 405
 
 
 def test_class_23_the_probes_are_open_and_say_little(attacker: Attacker) -> None:

@@ -17,6 +17,7 @@ from launch.ray.__main__ import main as ray_roles
 from tests.cluster.clients import Question, ask
 from tests.cluster.crew import ports
 from tests.cluster.front import Front, eventually
+from tests.ray_nodes import ray_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.filterwarnings("default")]
 
@@ -25,20 +26,10 @@ EVERY = {"encode-0", "prefill-0", "decode-0", "decode-1"}
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Of Ray's head. Its actors find this checkout, whatever folder they start in."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'epd[ray]'")
-    import ray
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
-    head = {"num_cpus": 2, "node_ip_address": "127.0.0.2", "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(num_cpus=2, node_ip_address="127.0.0.3")
-    yield cluster.address
-    ray.shutdown()
-    cluster.shutdown()
+def address() -> Iterator[str]:
+    """Of Ray's head."""
+    with ray_nodes(2, "127.0.0.2", "127.0.0.3") as cluster:
+        yield cluster.address
 
 
 def test_a_killed_role_is_started_again_by_ray_and_no_answer_changes(

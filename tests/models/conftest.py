@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,8 +28,14 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def path(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(family, tmp_path_factory.mktemp("checkpoints") / "tiny")
+def path_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The tiny checkpoint of a family, built once."""
+    return cache(lambda family: build(family, tmp_path_factory.mktemp("checkpoints") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def path(family: str, path_of: Callable[[str], Path]) -> Path:
+    return path_of(family)
 
 
 @pytest.fixture(scope="session")
@@ -37,26 +45,48 @@ def checkpoint(path: Path) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def reference(path: Path) -> Reference:
-    return Reference(path)
+    return _reference(path)
 
 
 @pytest.fixture(scope="session")
-def whole(reference: Reference) -> Whole:
-    return Whole(reference)
+def whole(path: Path) -> Whole:
+    return _whole(path)
 
 
 @pytest.fixture(scope="session")
 def towers(checkpoint: Checkpoint) -> Towers:
-    modalities = checkpoint.spec.modalities
-    return load_towers(checkpoint, modalities=modalities, device="cpu", dtype="float32")
+    return _towers(checkpoint.path)
 
 
 @pytest.fixture(scope="session")
 def language(checkpoint: Checkpoint) -> LanguageModel:
-    with stand_in.attention():
-        return load_language(checkpoint, device="cpu", dtype="float32")
+    return _language(checkpoint.path)
 
 
 @pytest.fixture(scope="session")
 def thinker(path: Path, checkpoint: Checkpoint) -> Thinker:
-    return Thinker(path, checkpoint.architecture)
+    return _thinker(path, checkpoint.architecture)
+
+
+# Kept: pytest makes a session's fixtures again whenever tests of another family had a turn.
+
+_reference = cache(Reference)
+_thinker = cache(Thinker)
+
+
+@cache
+def _whole(path: Path) -> Whole:
+    return Whole(_reference(path))
+
+
+@cache
+def _towers(path: Path) -> Towers:
+    checkpoint = read_checkpoint(path)
+    modalities = checkpoint.spec.modalities
+    return load_towers(checkpoint, modalities=modalities, device="cpu", dtype="float32")
+
+
+@cache
+def _language(path: Path) -> LanguageModel:
+    with stand_in.attention():
+        return load_language(read_checkpoint(path), device="cpu", dtype="float32")

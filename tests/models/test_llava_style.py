@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ from epd.models.sizes import num_weights
 from epd.models.spec import read_checkpoint
 from epd.models.towers import load_towers
 from epd.types import MediaOptions, Modality
-from tests.checkpoints import build
 from tests.models import halves
 from tests.models.halves import Halves, resolve
 from tests.models.llava_chats import Chat, Part, Whole, clip, modality, picture_part
@@ -59,19 +60,24 @@ def family(request: pytest.FixtureRequest) -> str:
     return name
 
 
+# Kept: pytest makes a module's fixtures again whenever tests of another family had a turn.
+_whole = cache(Whole)
+_both = cache(halves.load)
+
+
 @pytest.fixture(scope="module")
-def path(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(family, tmp_path_factory.mktemp("checkpoints") / family)
+def path(family: str, path_of: Callable[[str], Path]) -> Path:
+    return path_of(family)
 
 
 @pytest.fixture(scope="module")
 def whole(path: Path) -> Whole:
-    return Whole(path)
+    return _whole(path)
 
 
 @pytest.fixture(scope="module")
 def both(path: Path) -> Halves:
-    return halves.load(path)
+    return _both(path)
 
 
 def prepared(both: Halves, chat: Chat) -> list[Prepared]:

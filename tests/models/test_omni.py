@@ -95,13 +95,21 @@ def test_places_of_a_video_with_sound_equal_get_rope_index(
     torch.testing.assert_close(positions, expected.double(), rtol=0, atol=1e-4)
 
 
-@given(data=st.data())
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("num", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_any_video_with_any_sound_is_interleaved_as_transformers_does(
-    data: st.DataObject, thinker: Thinker, checkpoint: Checkpoint
+    num: int, thinker: Thinker, checkpoint: Checkpoint
 ) -> None:
     """Ids as by the processor, positions as by the model, which count in different precisions."""
-    adapter: Any = checkpoint.adapter()
+
+    @given(data=st.data())
+    @settings(max_examples=num, deadline=None)
+    def check(data: st.DataObject) -> None:
+        check_interleaved(data, thinker, checkpoint.adapter())
+
+    check()
+
+
+def check_interleaved(data: st.DataObject, thinker: Thinker, adapter: Any) -> None:
     frames, height, width = (data.draw(st.integers(1, most)) for most in (7, 3, 9))
     num_frames = data.draw(st.integers(3, 800))
     rate = data.draw(st.sampled_from([0.3, 0.5, 1, 1.3, 1.93, 2, 2.6, 4, 6.5, 13, 23.976, 30]))

@@ -102,6 +102,12 @@ def test_a_damaged_file_is_refused(path: Path, tmp_path: Path) -> None:
         load(read_checkpoint(folder), TOWERS)
 
 
+@pytest.mark.parametrize(
+    "family",
+    ["qwen3_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)],
+    indirect=True,
+    scope="session",
+)
 def test_each_half_costs_its_own_weights_only(family: str, tmp_path: Path) -> None:
     """Measured peak memory of a checkpoint of about 256 MiB, every page of the weights touched.
 

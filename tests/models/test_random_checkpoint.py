@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from epd.models.spec import read_checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 from tests.checkpoints import build
 from tests.models.pictures import messages, pictures
+from tests.programs import said
 from tests.reference import Reference
 
 
@@ -75,8 +74,8 @@ def test_repetition_penalty_of_the_checkpoint_matters(reference: Reference) -> N
 
 def test_the_command_builds_any_family(family: str, tmp_path: Path) -> None:
     """Its size "tiny"; the larger one takes the same way, and longer."""
-    command = [sys.executable, "-m", "epd.models.random_checkpoint", str(tmp_path / "made")]
-    subprocess.run([*command, "--family", family], check=True)
+    argv = [str(tmp_path / "made"), "--family", family]
+    assert said(argv, module="epd.models.random_checkpoint").returncode == 0
     assert read_checkpoint(tmp_path / "made").spec.name == family
 
 

@@ -46,12 +46,9 @@ REFUSED = [
         "qwen2",
         {"quantization_config": {"quant_method": "fp8", "weight_block_size": None}},
     ),
-    ("a sliding window of 7 tokens", "qwen2", {"use_sliding_window": True, "sliding_window": 7}),
-    ("a sliding window", "qwen2", {"use_sliding_window": True}),
-    ("a sliding window of 7 tokens", "qwen3", {"use_sliding_window": True, "sliding_window": 7}),
-    ("a sliding window of 4096 tokens", "mistral", {}),
-    ("a sliding window of 9 tokens", "phi3", {"sliding_window": 9}),
-    ("types sliding_attention", "gemma3_text", {"layer_types": ["sliding_attention"] * 2}),
+    ("a sliding window of 0 tokens", "qwen2", {"use_sliding_window": True, "sliding_window": 0}),
+    ("a sliding window of True tokens", "mistral", {"sliding_window": True}),
+    ("a sliding window of 9.5 tokens", "phi3", {"sliding_window": 9.5}),
     ("types chunked_attention", "llama4_text", {"layer_types": ["chunked_attention"] * 2}),
     ("types linear_attention", "qwen3_5", {"layer_types": ["full_attention", "linear_attention"]}),
     ("attention in chunks", "llama4_text", {"attention_chunk_size": 8192}),
@@ -75,7 +72,7 @@ def test_a_variant_is_refused_before_anything_is_loaded(
 @pytest.mark.parametrize(
     "config",
     [
-        {"use_sliding_window": True, "sliding_window": 7, "model_type": "qwen2_5_vl"},
+        {"use_sliding_window": True, "sliding_window": -7, "model_type": "qwen2_5_vl"},
         {"rope_scaling": {"type": "longrope"}},
         {"quantization_config": {}, "text_config": {}},
     ],
@@ -90,14 +87,20 @@ def test_older_flat_files_are_read_too(config: dict[str, Any]) -> None:
     [
         ("llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}),
         ("llama", {"rope_scaling": {"rope_type": "yarn"}, "attention_bias": True}),
+        ("mistral", {}),
         ("mistral", {"sliding_window": None}),
-        ("qwen2", {"sliding_window": 32768, "use_sliding_window": False}),
+        ("phi3", {"sliding_window": 9}),
+        ("qwen2", {"use_sliding_window": True}),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 7}),
         ("qwen2", {"sliding_window": 32768}),
+        ("gemma3_text", {"layer_types": ["sliding_attention"] * 2}),
         ("qwen2", {"layer_types": ["full_attention"] * 2}),
         ("qwen2_5_vl_text", {"sliding_window": 32768}),
     ],
 )
-def test_plain_attention_is_not_refused(kind: str, text: dict[str, Any]) -> None:
+def test_plain_attention_is_not_refused_nor_within_a_window(
+    kind: str, text: dict[str, Any]
+) -> None:
     refuse_variants(written(kind, **text), FOLDER)
 
 
@@ -112,17 +115,20 @@ def decoder(kind: str, **text: Any) -> Any:
 
 
 LOADED = [
-    ("sliding_window", "mistral", {}),
-    ("sliding_window", "phi3", {"sliding_window": 9}),
-    ("softcap", "gemma2", {"layer_types": ["full_attention"] * 2}),
-    ("types sliding_attention", "gemma2", {}),
-    ("types sliding_attention", "gemma3_text", {}),
-    ("types chunked_attention", "llama4_text", {"intermediate_size_mlp": 64}),
+    ("a sliding_window of 0", "mistral", {"sliding_window": 0}),
     (
-        "types sliding_attention",
-        "qwen2",
-        {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+        "layer 1 is of the type sliding_attention and asks for all",
+        "llama",
+        {"layer_types": ["full_attention", "sliding_attention"]},
     ),
+    (
+        "full_attention and asks for a sliding_window of 4",
+        "mistral",
+        {"sliding_window": 4, "layer_types": ["full_attention"] * 2},
+    ),
+    ("softcap", "gemma2", {"layer_types": ["full_attention"] * 2}),
+    ("softcap", "gemma2", {}),
+    ("types chunked_attention", "llama4_text", {"intermediate_size_mlp": 64}),
     (
         "s_aux",
         "gpt_oss",
@@ -144,7 +150,11 @@ def test_what_a_loaded_model_asks_of_attention_is_refused(
     ("kind", "text"),
     [
         ("llama", {}),
+        ("mistral", {}),
         ("mistral", {"sliding_window": None}),
+        ("phi3", {"sliding_window": 9}),
+        ("gemma3_text", {}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
         ("qwen2", {}),
         ("qwen3", {"head_dim": 32}),
         ("qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
@@ -177,13 +187,13 @@ def test_causal_is_the_only_direction() -> None:
 
 
 def test_loading_asks(tmp_path: Path) -> None:
-    """A window that the files hide, behind a switch that this class does not have."""
+    """A layer whose window the files promise, and whose class has none."""
     path = build("llava_next", tmp_path / "plain")
     folder = Path(shutil.copytree(path, tmp_path / "windowed"))
     config = json.loads((folder / "config.json").read_text())
-    config["text_config"] |= {"sliding_window": 5, "use_sliding_window": False}
+    config["text_config"] |= {"sliding_window": None, "layer_types": ["sliding_attention"] * 3}
     (folder / "config.json").write_text(json.dumps(config))
-    with stand_in.attention(), pytest.raises(UnsupportedModel, match="sliding_window"):
+    with stand_in.attention(), pytest.raises(UnsupportedModel, match="asks for all"):
         load_language(read_checkpoint(folder), device="cpu", dtype="float32")
 
 
