@@ -24,12 +24,12 @@ TOGETHER := $(PYTEST) --numprocesses $(JOBS) --dist loadfile
 NONE := 5
 # What these need lies in environments of their own, below .venvs, which take gigabytes; those that
 # CLIENTS does not name are left out.
-OPTIONAL := not clients and not openapi and not deploy
+OPTIONAL := not clients and not openapi and not page and not deploy
 CLIENTS ?= clients node aiperf evalscope guidellm
 ENVIRONMENTS := $(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) \
 	$(BIN)/python -m tests.clients.environments
 
-.PHONY: help venv serve test test-slow test-clients test-openapi lint bench gpu-check deploy-check clean
+.PHONY: help venv serve test test-slow test-clients test-openapi test-page test-ray lint bench bench-peers gpu-check deploy-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -53,6 +53,11 @@ test-openapi: $(VENV)/.dev ## made-up requests by the OpenAPI document; makes th
 	@$(ENVIRONMENTS) openapi
 	@$(PYTEST) -m openapi tests/openapi $(ARGS)
 
+test-page: $(VENV)/.dev ## the page in headless Chromium, which the system has; makes its environment
+	@$(BIN)/python -m tests.page.chromium
+	@$(ENVIRONMENTS) page
+	@$(PYTEST) -m page tests/page $(ARGS)
+
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
@@ -62,11 +67,20 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 bench: $(VENV)/.dev ## parts without the model, against their floors and committed figures
 	@$(BIN)/python -m bench.micro $(ARGS) > $(VENV)/bench.json
 
+bench-peers: $(VENV)/.dev ## vLLM and transformers on this CPU beside us, 20 minutes; makes their environments
+	@$(ENVIRONMENTS) vllm transformers
+	@$(BIN)/python -m bench.peers --out .venvs/peers.json --page .venvs/peers.md $(ARGS)
+
 gpu-check: ## tests and measurements on a CUDA GPU, with the torch found here; 10 minutes at most
 	@$(or $(shell command -v $(GPU_PYTHON)),$(PYTHON)) .ci/gpu_check.py $(ARGS)
 
+test-ray: $(VENV)/.dev ## roles as actors of a real Ray cluster; makes its environment
+	@$(ENVIRONMENTS) ray
+	@$(PYTEST) tests/launch/test_ray.py tests/cluster/test_ray.py $(ARGS)
+
 deploy-check: $(VENV)/.dev ## launch/, docker/ and dashboards against schemas and linters; installs as the image does
 	@$(ENVIRONMENTS) deploy
+	@$(BIN)/python -m tests.debian
 	@$(PYTEST) tests/deploy $(ARGS)
 
 venv: $(VENV)/.dev ## .venv with everything for development

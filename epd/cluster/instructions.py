@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from epd.errors import EpdError
 from epd.types import TokenLogprobs, TokenRun
@@ -46,8 +46,7 @@ class Opening:
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """The next tokens of one choice's stream; with a finish reason, the last of it.
 
     `opening` stands beside the first ones of all. `last`: every choice has ended.

@@ -6,7 +6,7 @@ section only.
 
 from epd.config.keys import ApiKey
 from epd.config.loading import dump_config, load_config
-from epd.config.media import ItemLimits, MediaConfig
+from epd.config.media import DocumentLimits, FileLimits, ItemLimits, MediaConfig
 from epd.config.placement import Placement, PlacementConfig
 from epd.config.section import Section
 from epd.config.sections import (
@@ -25,6 +25,8 @@ __all__ = [
     "Config",
     "EncodeConfig",
     "GatewayConfig",
+    "DocumentLimits",
+    "FileLimits",
     "ItemLimits",
     "LanguageConfig",
     "MediaConfig",

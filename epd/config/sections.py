@@ -15,12 +15,15 @@ from epd.config.topology import Topology
 from epd.errors import ConfigError
 from epd.types import Modality
 
+BATCH_PATCHES, CPU_BATCH_PATCHES = 16384, 1024
+
 
 class GatewayConfig(ApiKeys):
     """The HTTP front."""
 
     host: str = Field("127.0.0.1", description="address the HTTP server binds to")
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 picks a free one")
+    ui: bool = Field(True, description="serve a page at / to try the model with")
     served_model_name: str | None = Field(
         None, description="name clients use; the model folder's name unless set"
     )
@@ -95,7 +98,12 @@ class EncodeConfig(Section):
         "short_first", description="whether cheap items may pass costly ones; none ever starves"
     )
     max_batch_items: int = Field(8, ge=1, description="items per tower forward")
-    max_batch_patches: int = Field(16384, ge=1, description="patches per tower forward")
+    max_batch_patches: int | None = Field(
+        None,
+        ge=1,
+        description="patches per tower forward; unless set 16384, and 1024 on a CPU, where larger "
+        "batches gain nothing and keep others waiting",
+    )
     rows_bytes: int = Field(512 * MIB, gt=0, description="embedding rows kept for pulling")
     prepared_bytes: int = Field(
         512 * MIB, gt=0, description="preprocessed items kept before their towers"
@@ -119,6 +127,10 @@ class EncodeConfig(Section):
     fetch_bytes: int = Field(
         512 * MIB, gt=0, description="files being fetched, or waiting to be decoded"
     )
+
+    def batch_patches(self, device: str) -> int:
+        """Of a tower forward on this device."""
+        return self.max_batch_patches or (CPU_BATCH_PATCHES if device == "cpu" else BATCH_PATCHES)
 
 
 class LanguageConfig(Section):
@@ -146,7 +158,8 @@ class LanguageConfig(Section):
         True, description="compile decode steps of known bfloat16 models for this CPU"
     )
     cuda_graphs: bool = Field(
-        True, description="on a GPU, record decode steps at start where attention can be recorded"
+        True,
+        description="on one GPU, record decode steps at start where attention can be recorded",
     )
     ahead: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -163,6 +176,9 @@ class WireConfig(Section):
     insecure: bool = Field(False, description="allow sockets off loopback without CURVE keys")
     curve_dir: Path | None = Field(None, description="folder with the cluster's CURVE keys")
     chunk_bytes: int = Field(4 * MIB, ge=4096, description="bulk bytes per message on a socket")
+    bulk_connections: int = Field(
+        2, ge=1, le=16, description="TCP connections to a peer that share its bulk bytes"
+    )
     high_water: int = Field(1000, ge=1, description="messages queued per socket")
     max_message_bytes: int = Field(64 * MIB, gt=0, description="largest frame accepted")
     shm_bytes: int = Field(

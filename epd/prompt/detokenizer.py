@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from tokenizers import Tokenizer
 
 from epd.prompt.stops import StopStrings
 
 _BROKEN = "\ufffd"  # how a decoder shows bytes that are no character (yet)
+_WORDS = 1 << 15  # tokens whose text is remembered
 _MOST_HELD = 16  # tokens; the bytes of one character never need so many
 
 
@@ -69,7 +71,7 @@ class Detokenizer:
         """Text of the waiting ids, once it cannot change with the next one."""
         if not self._waiting:
             return ""
-        before = self._decode(self._shown)
+        before = self._context()
         text = self._decode(self._shown + self._waiting)
         if text.endswith(_BROKEN) and not at_end and len(self._waiting) < _MOST_HELD:
             return ""
@@ -80,5 +82,15 @@ class Detokenizer:
         self._waiting = []
         return text[len(before) :]
 
+    def _context(self) -> str:
+        """Text of the shown ids alone, by heart where that is one token, as it nearly always is."""
+        alone = len(self._shown) == 1
+        return _word(self._tokenizer, self._shown[0]) if alone else self._decode(self._shown)
+
     def _decode(self, token_ids: list[int]) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=False)
+
+
+@lru_cache(_WORDS)
+def _word(tokenizer: Tokenizer, token_id: int) -> str:
+    return str(tokenizer.decode([token_id], skip_special_tokens=False))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +17,7 @@ class CallPiece:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(NamedTuple):
     """What one piece of text adds to an answer, possibly nothing."""
 
     text: str = ""
@@ -25,16 +25,20 @@ class Reading:
     calls: tuple[CallPiece, ...] = ()
 
 
-def joined_readings(readings: Iterable[Reading]) -> Reading:
+NOTHING = Reading()
+
+
+def joined_readings(readings: Sequence[Reading]) -> Reading:
     """What all of them add, with one piece per call."""
-    every = list(readings)
+    if len(readings) < 2:
+        return readings[0] if readings else NOTHING
     calls: dict[int, list[CallPiece]] = {}
-    for reading in every:
+    for reading in readings:
         for piece in reading.calls:
             calls.setdefault(piece.index, []).append(piece)
     return Reading(
-        text="".join(reading.text for reading in every),
-        reasoning="".join(reading.reasoning for reading in every),
+        text="".join(reading.text for reading in readings),
+        reasoning="".join(reading.reasoning for reading in readings),
         calls=tuple(
             CallPiece(
                 index=index,
