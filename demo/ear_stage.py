@@ -1,4 +1,4 @@
-"""The sound tower alone learns to say of each row its pitch, and how many tones have begun."""
+"""The second stage: the sound tower learns each row's pitch, and how many tones have begun."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from demo import architecture, checkpoint, hearing, sounds
 from demo.collate import FRAMES_PER_S, Heard, heard_together, num_rows
-from demo.joint_stage import SOURCE
 from demo.seeds import lots
+from demo.whole import SOURCE
 
 NAME = "ear"
-STEPS = 400
+STEPS = 1500
 SOUNDS = 20
 PITCHES = ("", "low", "high", "rising", "falling")
 MOST_TONES = 5

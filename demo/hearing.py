@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from demo.attention import attended
+
 _FAR = -1e9
 
 
@@ -44,6 +46,6 @@ def _attend(layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tenso
         part(hidden).view(num, length, layer.num_heads, -1).transpose(1, 2)
         for part in (layer.q_proj, layer.k_proj, layer.v_proj)
     )
-    found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    found = attended(query, key, value, bias)
     out: torch.Tensor = layer.out_proj(found.transpose(1, 2).reshape(num, length, -1))
     return out

@@ -76,7 +76,8 @@ class Run:
     def step(self, data: Any, rate: float) -> Mapping[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, figures = self.model(data)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, figures = self.model(data)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

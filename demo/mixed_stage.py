@@ -1,4 +1,4 @@
-"""The third stage: as the second, with the taught sound tower, and crowds for the vision tower.
+"""The third stage: pictures, clips, sounds and talk together, and crowds for the vision tower.
 
 Crowds are pictures of up to nine shapes, about which nothing is asked.
 """
@@ -15,12 +15,12 @@ from demo import labels, patches, scenes
 from demo.collate import Batch
 from demo.conversations import conversation
 from demo.drawing import render
-from demo.joint_stage import ORDER, SOURCE, Whole
 from demo.seeds import lots
 from demo.sizes import IMAGE_TOKENS, TOKEN
+from demo.whole import ORDER, SOURCE, Whole
 
 NAME = "mixed"
-STEPS = 625
+STEPS = 4500
 READING = 1.0
 CROWDS = 6
 
@@ -54,17 +54,10 @@ def mixed(rng: random.Random) -> Mixed:
 class Mixing(Whole):
     """The whole model, learning from both."""
 
-    def hear(self, ear: Mapping[str, torch.Tensor]) -> None:
-        """With the sound tower of its own stage."""
-        mine = {k.removeprefix("tower."): v for k, v in ear.items() if k.startswith("tower.")}
-        self.thinker.model.audio_tower.load_state_dict(mine)
-
-    def forward(  # type: ignore[override]
-        self, data: Mixed
-    ) -> tuple[torch.Tensor, Mapping[str, float]]:
+    def forward(self, data: Mixed) -> tuple[torch.Tensor, Mapping[str, float]]:
         return self.judged(data.talk, [(data.crowds, data.crowd_labels)])
 
 
 def rate(step: int) -> float:
     """The learning rate: constant behind a warm-up, so that the stage may end anywhere."""
-    return 1.0e-3 * min(1.0, (step + 1) / 50)
+    return 1.0e-3 * min(1.0, (step + 1) / 100)

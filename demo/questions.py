@@ -143,7 +143,7 @@ def _is(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
         name, yes = shape, shape in [t.shape for t in scene.things]
     else:
         name, yes = f"{colour} shape", colour in [t.colour for t in scene.things]
-    names = {"an": with_article(name), "ns": name + "s"}
+    names = {"n": name, "an": with_article(name), "ns": name + "s"}
     question = wordings.sampled("is", rng, unseen=unseen, **names)
     return Turn(question=question, answer=f"{seen(scene)}, so {'yes' if yes else 'no'}.")
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import rotate_half
 
+from demo.attention import attended
 from demo.labels import SIZES, UNSURE
 from demo.patches import Patches
 
@@ -56,7 +57,7 @@ def _attend(
     )
     query = query * cos + rotate_half(query) * sin
     key = key * cos + rotate_half(key) * sin
-    found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    found = attended(query, key, value, bias)
     out: torch.Tensor = layer.proj(found.transpose(1, 2).reshape(num, length, -1))
     return out
 

@@ -18,14 +18,13 @@ import torch
 from demo import (
     checkpoint,
     ear_stage,
-    joint_stage,
     loop,
     mixed_stage,
-    polish_stage,
     settle_stage,
     tower_stage,
 )
 from demo.seeds import SEED
+from demo.whole import Whole
 
 EAR_SEED = 1
 
@@ -36,24 +35,18 @@ def train(folder: Path) -> None:
     torch.manual_seed(SEED)
     tower = tower_stage.Tower()
     loop.train(tower, tower_stage, folder)
-    whole = joint_stage.Whole(tokenizer)
-    whole.start(tower.state_dict())
-    loop.train(whole, joint_stage, folder)
     torch.manual_seed(EAR_SEED)
     ear = ear_stage.Ear(tokenizer)
     loop.train(ear, ear_stage, folder)
     mixing = mixed_stage.Mixing(tokenizer, weight=mixed_stage.READING)
-    mixing.load_state_dict(whole.state_dict())
-    mixing.hear(ear.state_dict())
+    mixing.start(tower.state_dict(), ear.state_dict())
     loop.train(mixing, mixed_stage, folder)
     mixing.weight = settle_stage.READING
     loop.train(mixing, settle_stage, folder)
-    mixing.weight, mixing.verdicts = polish_stage.READING, polish_stage.VERDICTS
-    loop.train(mixing, polish_stage, folder)
     save(folder, mixing, tokenizer)
 
 
-def save(folder: Path, whole: joint_stage.Whole, tokenizer: Any) -> None:
+def save(folder: Path, whole: Whole, tokenizer: Any) -> None:
     """As a checkpoint."""
     processor = checkpoint.build_processor(tokenizer)
     checkpoint.save(folder / "model", whole.thinker, processor)
@@ -64,7 +57,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for states, and for the checkpoint at the end")
     parser.add_argument(
         "--save",
-        choices=("joint", "mixed", "settle", "polish"),
+        choices=("mixed", "settle"),
         help="only write that stage's mean weights",
     )
     parser.add_argument("--threads", type=int, default=1, help="(default 1)")
@@ -73,7 +66,7 @@ def main() -> None:
     if not args.save:
         return train(args.folder)
     tokenizer = checkpoint.build_tokenizer()
-    run = loop.Run(joint_stage.Whole(tokenizer))
+    run = loop.Run(Whole(tokenizer, weight=0.0))
     step = run.restore(args.folder / f"{args.save}.pt")
     mean: Any = run.mean.module
     save(args.folder, mean, tokenizer)

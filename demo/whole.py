@@ -1,5 +1,4 @@
-"""The second stage: pictures, clips, sounds and talk together. The tower goes on saying what it
-shows, at a smaller weight."""
+"""The whole model in training: it answers, and its vision tower goes on saying what it shows."""
 
 from __future__ import annotations
 
@@ -12,15 +11,11 @@ import torch
 
 from demo import architecture, checkpoint, language, sight
 from demo.collate import NO_LABEL, Batch, Collator
-from demo.conversations import conversation
 from demo.patches import Patches
-from demo.seeds import lots
 
-NAME = "joint"
-STEPS = 650
-KINDS = {"picture": 6, "clip": 2, "sound": 2, "two": 2, "both": 1, "text": 1}
+KINDS = {"picture": 6, "clip": 2, "sound": 2, "two": 3, "both": 1, "text": 1}
 ORDER = tuple(kind for kind, num in KINDS.items() for _ in range(num))
-_READING = 0.5
+VERDICTS = 3.0  # how much "yes" and "no" weigh among the words of an answer
 
 
 class Source:
@@ -34,17 +29,6 @@ class Source:
 SOURCE = Source()
 
 
-def batch(step: int) -> Batch:
-    """The data of one step, the same every time."""
-    rng = lots(NAME, step)
-    return SOURCE.collator([conversation(kind, rng) for kind in ORDER], rng)
-
-
-def rate(step: int) -> float:
-    """The learning rate: constant behind a warm-up, so that the stage may end anywhere."""
-    return 1.0e-3 * min(1.0, (step + 1) / 100)
-
-
 @dataclass
 class _Told:
     loss: torch.Tensor
@@ -55,23 +39,18 @@ class _Told:
 class Whole(torch.nn.Module):
     """The model, and what only training needs. `weight`: of what the tower says of its tokens."""
 
-    def __init__(self, tokenizer: Any, *, weight: float = _READING) -> None:
+    def __init__(self, tokenizer: Any, *, weight: float) -> None:
         super().__init__()
         self.weight = weight
-        self.verdicts = 1.0  # how much "yes" and "no" weigh among the words of an answer
         self._verdicts = torch.tensor(tokenizer(" yes no")["input_ids"])
         self.thinker: Any = checkpoint.build_model(tokenizer)
         self.reading = sight.Reading(architecture.HIDDEN)
 
-    def start(self, tower: Mapping[str, torch.Tensor]) -> None:
-        """With the tower and the reading of the first stage."""
-        parts = {"visual.": self.thinker.model.visual, "reading.": self.reading}
-        for prefix, part in parts.items():
-            mine = {k.removeprefix(prefix): v for k, v in tower.items() if k.startswith(prefix)}
-            part.load_state_dict(mine)
-
-    def forward(self, data: Batch) -> tuple[torch.Tensor, Mapping[str, float]]:
-        return self.judged(data, ())
+    def start(self, tower: Mapping[str, torch.Tensor], ear: Mapping[str, torch.Tensor]) -> None:
+        """With both towers, and the reading, of the stages before."""
+        _put(self.thinker.model.visual, tower, "visual.")
+        _put(self.reading, tower, "reading.")
+        _put(self.thinker.model.audio_tower, ear, "tower.")
 
     def judged(
         self, data: Batch, more: Sequence[tuple[Patches, torch.Tensor]]
@@ -92,8 +71,14 @@ class Whole(torch.nn.Module):
     def _answering(self, data: Batch, told: _Told) -> torch.Tensor:
         learnt = data.labels[:, 1:].flatten()
         weighty = torch.isin(learnt[learnt != NO_LABEL], self._verdicts)
-        weight = torch.where(weighty, self.verdicts, 1.0)
+        weight = torch.where(weighty, VERDICTS, 1.0)
         return (told.loss * weight).sum() / weight.sum()
+
+
+def _put(part: torch.nn.Module, state: Mapping[str, torch.Tensor], prefix: str) -> None:
+    part.load_state_dict(
+        {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+    )
 
 
 def _by_kind(told: _Told) -> dict[str, float]:
