@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from typing import Any
 
 import httpx
@@ -21,11 +22,16 @@ class Front:
         self.model = model
 
     def client(self, **options: Any) -> OpenAI:
-        """The stock client. No retries: a test wants to see the first answer."""
+        """The stock client. No retries: a test wants to see the first answer.
+
+        Its connections are closed with it, or when nobody holds it any more.
+        """
         http = DefaultHttpxClient(verify=False)  # it would load certificates first
-        return OpenAI(
+        client = OpenAI(
             base_url=f"{self.url}/v1", api_key="none", max_retries=0, http_client=http, **options
         )
+        weakref.finalize(client, http.close)
+        return client
 
     def post(self, body: Any, **options: Any) -> httpx.Response:
         """A raw chat request."""
