@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from epd.errors import Cancelled, EpdError
 from epd.gateway.batch import submit
 from epd.gateway.completion import Completion, Piece, joined
-from epd.gateway.errors import unexpected
+from epd.gateway.errors import BODY, unexpected
 from epd.gateway.front import Front, Prepared
 from epd.gateway.leaving import while_connected
 from epd.gateway.path_headers import CALL
@@ -98,7 +98,7 @@ class StreamedAnswer(Answer):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             completion = await self._submit(scope)
-            await self._pieces(completion, send)
+            await self._pieces(completion, send, scope[BODY])
             await self._end(send, self._shape.ended(completion), self._shape.closing)
         except EpdError as error:
             if not self._started:
@@ -112,15 +112,16 @@ class StreamedAnswer(Answer):
     async def _failed(self, send: Send, error: EpdError) -> None:
         await self._end(send, self._shape.failed(error), self._shape.broken_off)
 
-    async def _pieces(self, completion: Completion, send: Send) -> None:
+    async def _pieces(self, completion: Completion, send: Send, send_body: Send) -> None:
+        call, written = completion.call, self._shape.written
         async with aclosing(completion.pieces()) as pieces:
             async for piece in pieces:
                 if not self._started:
                     await self._shape.begun(completion)
                     await self._start(send)
-                self._unsent += map(Event.written, self._shape.piece(completion, piece))
-                if not completion.call.more or len(self._unsent) >= MOST_AT_ONCE:
-                    await self._flush(send)
+                self._unsent.append(written(completion, piece))
+                if not call.more or len(self._unsent) >= MOST_AT_ONCE:
+                    await self._flush(send_body)
 
     async def _start(self, send: Send) -> None:
         self._started = True

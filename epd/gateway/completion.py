@@ -147,11 +147,20 @@ class _Choice:
             raise InternalError(
                 f"gateway: token {run.first_index} came where {self.num_tokens} was due"
             )
+        before = self._detokenizer.num_tokens
+        if run.finish_reason is None and not self._reader.may_reason:
+            text = self._detokenizer.add(run.token_ids)
+            if self._reader.is_plain(text) and not self._detokenizer.stopped:  # as nearly always
+                self.num_tokens += len(run.token_ids)
+                return Piece(self._index, text, run.token_ids, logprobs=run.logprobs)
+            return self._piece(run, [self._reader.feed(text)], before)
         shown = run.token_ids
         if run.finish_reason is FinishReason.STOP and shown and shown[-1] in stop_token_ids:
             shown = shown[:-1]  # the token that stops is no text
-        before = self._detokenizer.num_tokens
-        readings = self._read(shown)
+        return self._piece(run, self._read(shown), before)
+
+    def _piece(self, run: TokenRun, readings: list[Reading], before: int) -> Piece:
+        """What is read of a run, before which there were so many tokens, and how it ends."""
         reason, ids = run.finish_reason, run.token_ids
         if reason is not None:
             readings.append(self._reader.feed(self._detokenizer.finish()))

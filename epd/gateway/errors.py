@@ -109,6 +109,10 @@ def install(app: FastAPI) -> None:
     app.add_middleware(Barrier)
 
 
+BODY = "epd.body"
+"""Where a request's scope has the way of a body's parts: past all that only looks at headers."""
+
+
 class Barrier:
     """The outer barrier of one request: no error leaves it but as an answer."""
 
@@ -120,6 +124,7 @@ class Barrier:
             await self._app(scope, receive, send)
             return
         started = False
+        scope[BODY] = send
 
         async def watch(message: Message) -> None:
             nonlocal started

@@ -30,7 +30,7 @@ class Holder(Protocol):
 class LiveCall:
     """`live` has the choices that have not ended for it.
 
-    In `events`, None only says that `live` has changed.
+    In `events`, None only says that `live` has changed. `arrived` is what its one reader waits for.
     """
 
     holder: Holder
@@ -44,7 +44,7 @@ class LiveCall:
     prompt_token_ids: tuple[int, ...] = ()
     prompt_row_spans: tuple[tuple[int, int], ...] = ()
     events: deque[TokenRun | EpdError | None] = field(default_factory=deque)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Future[None] | None = None
     ends: float = math.inf
     timer: asyncio.TimerHandle | None = None
 
@@ -57,8 +57,8 @@ class LiveCall:
         """Tokens as they come, to the last choice's last; raises the error that ends them."""
         while self.live:
             while not self.events:
-                self.arrived.clear()
-                await self.arrived.wait()
+                self.arrived = asyncio.get_running_loop().create_future()
+                await self.arrived
             event = self.events.popleft()
             if isinstance(event, EpdError):
                 raise event
@@ -76,7 +76,8 @@ class LiveCall:
     def put(self, event: TokenRun | EpdError | None) -> None:
         """For whoever reads runs()."""
         self.events.append(event)
-        self.arrived.set()
+        if self.arrived is not None and not self.arrived.done():
+            self.arrived.set_result(None)
 
     def end_choice(self, choice: int) -> None:
         """No more tokens of this choice are wanted; the last one ends the request."""

@@ -26,7 +26,7 @@ class CompletionShape(OpenAIShape):
         shown = [self._choice(one) for one in choices]
         return {**self._answer(completion, shown), "usage": completion.usage()}
 
-    def _chunks(self, completion: Completion, piece: Piece) -> list[Event]:
+    def piece(self, completion: Completion, piece: Piece) -> list[Event]:
         """The same form again, with what is new of one choice."""
         self._begun.add(piece.choice)
         if not piece.text and not piece.token_ids and piece.finish_reason is None:

@@ -31,7 +31,7 @@ class ChatShape(OpenAIShape):
             "usage": completion.usage(),
         }
 
-    def _chunks(self, completion: Completion, piece: Piece) -> list[Event]:
+    def piece(self, completion: Completion, piece: Piece) -> list[Event]:
         """A chat.completion.chunk, unless it would say nothing.
 
         The role comes with the first chunk of a choice, the finish reason with its last, and what

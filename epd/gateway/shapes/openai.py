@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any
 
 from epd.gateway.completion import Completion, Piece
@@ -49,21 +48,19 @@ class OpenAIShape(Shape):
         if self._body.return_token_ids and call.prompt_token_ids:
             self._of_prompt["prompt_token_ids"] = call.prompt_token_ids
 
-    def piece(self, completion: Completion, piece: Piece) -> Iterable[Event]:
-        """A chunk, unless it would say nothing. Nearly all say text and nothing else: what stands
-        around it is written once.
-        """
+    def written(self, completion: Completion, piece: Piece) -> bytes:
+        """Nearly all pieces say text and nothing else: what stands around it is written once."""
         if piece.choice not in self._begun or not self._says_text_alone or not _is_text(piece):
-            return self._chunks(completion, piece)
+            return super().written(completion, piece)
         if piece.choice not in self._around:
-            (chunk,) = self._chunks(completion, piece._replace(text=_TEXT))
-            before, _, after = ascii_json(chunk.data).rpartition(_TEXT_JSON)
+            said = super().written(completion, piece._replace(text=_TEXT))
+            before, _, after = said.rpartition(_TEXT_JSON)
             self._around[piece.choice] = before, after
         before, after = self._around[piece.choice]
-        return [Event(before + ascii_json(piece.text) + after)]
+        return before + ascii_json(piece.text) + after
 
     @abstractmethod
-    def _chunks(self, completion: Completion, piece: Piece) -> list[Event]:
+    def piece(self, completion: Completion, piece: Piece) -> list[Event]:
         """One or none. From a choice's first on, the choice is in `_begun`."""
 
     def _usage_so_far(self, completion: Completion) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class Shape(ABC):
     def piece(self, completion: Completion, piece: Piece) -> Iterable[Event]:
         """What a stream says of one piece; possibly nothing."""
 
+    def written(self, completion: Completion, piece: Piece) -> bytes:
+        """The same, as it is sent."""
+        return b"".join(map(Event.written, self.piece(completion, piece)))
+
     @abstractmethod
     def ended(self, completion: Completion) -> Iterable[Event]:
         """What a stream says after the last piece."""

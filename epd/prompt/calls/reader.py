@@ -44,14 +44,14 @@ class AnswerReader:
 
     def feed(self, text: str) -> Reading:
         """What this text completes."""
-        return Reading(text=text) if self._is_plain(text) else self._take(text, at_end=False)
+        return Reading(text=text) if self.is_plain(text) else self._take(text, at_end=False)
 
     def finish(self) -> Reading:
         """The rest, when no more text comes."""
         return self._take("", at_end=True)
 
-    def _is_plain(self, text: str) -> bool:
-        """Whether it is text and nothing else, as nearly all is: it is not to cost anything."""
+    def is_plain(self, text: str) -> bool:
+        """Whether it is text and nothing else, as nearly all is, and need not be fed."""
         if self._in is not _In.TEXT or self._held or self.done or not self._text.passes:
             return False
         return not self._form.calls or not (OPEN[0] in text or text[-1:].isspace())
