@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import bench.gateway
@@ -27,19 +27,22 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What clients ask for: so many requests of so many tokens each."""
+    """What clients ask for: so many requests of so many tokens each, one every `pace_s` (0: at
+    once)."""
 
     name: str
     stream: bool
     tokens: int
     clients: int
     requests: int
+    pace_s: float = 0.0
 
-    def body(self) -> bytes:
-        """A short chat, greedy."""
+    def body(self, server: str) -> bytes:
+        """A short chat, greedy. Behind the gateway it is the stub that keeps the pace."""
         messages = [{"role": "user", "content": "Say something about the weather."}]
         asked = {"max_tokens": self.tokens, "stream": self.stream, "temperature": 0}
-        return json.dumps({"model": MODEL, "messages": messages, **asked}).encode()
+        pace = {"pace_s": self.pace_s} if server == "bare" else {}
+        return json.dumps({"model": MODEL, "messages": messages, **asked, **pace}).encode()
 
 
 def main() -> int:
@@ -52,10 +55,16 @@ def main() -> int:
             folder = folder_of(args.model, FAMILY)
             servers = {
                 "bare": stack.enter_context(bare()),
-                "gateway": stack.enter_context(gateway(folder, args.step_s)),
+                "gateway": stack.enter_context(gateway(folder, 0.0)),
             }
+            paced = {**servers, "gateway": stack.enter_context(gateway(folder, args.pace_s))}
             found = [
-                {**asdict(case), "rounds": _rounds(case, servers, args.rounds, progress)}
+                {
+                    **asdict(case),
+                    "rounds": _rounds(
+                        case, paced if case.pace_s else servers, args.rounds, progress
+                    ),
+                }
                 for case in cases
             ]
     except NotMeasured as error:
@@ -84,20 +93,22 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--requests", type=int, default=512, help="of one token, per round (512)")
     found.add_argument("--rounds", type=int, default=5, help="that count, after one (5)")
     found.add_argument(
-        "--step-s", type=float, default=0.002, help="between two tokens of the stub (0.002)"
+        "--pace-s", type=float, default=0.002, help="between two tokens of a paced stream (0.002)"
     )
     return found
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
+    streams = Case(
+        name="streams",
+        stream=True,
+        tokens=args.tokens,
+        clients=args.clients,
+        requests=args.streams,
+    )
     return [
-        Case(
-            name="streams",
-            stream=True,
-            tokens=args.tokens,
-            clients=args.clients,
-            requests=args.streams,
-        ),
+        streams,
+        replace(streams, name="paced", pace_s=args.pace_s),
         Case(name="requests", stream=False, tokens=1, clients=args.clients, requests=args.requests),
         Case(name="latency", stream=True, tokens=1, clients=1, requests=args.requests // 4),
     ]
@@ -110,17 +121,17 @@ def _rounds(
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
     for _ in range(num + 1):
         for name, server in servers.items():
-            found[name].append(_round(server, case))
+            found[name].append(_round(server, case, case.body(name)))
         progress.step()
     return {name: rounds[1:] for name, rounds in found.items()}
 
 
-def _round(server: Server, case: Case) -> dict[str, Any]:
+def _round(server: Server, case: Case, body: bytes) -> dict[str, Any]:
     before, began = server.cpu_s(), time.perf_counter()
     answers = asyncio.run(
         ask(
             server.url,
-            case.body(),
+            body,
             stream=case.stream,
             clients=case.clients,
             requests=case.requests,

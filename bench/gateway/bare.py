@@ -6,6 +6,7 @@ as tokens were asked for, or one JSON object. Nothing is validated, templated, t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -48,12 +49,18 @@ async def answer(request: Request) -> Response:
     num = body["max_tokens"]
     if not body.get("stream"):
         return JSONResponse(chunk(" word" * num, "length"))
-    return StreamingResponse(_events(num), media_type="text/event-stream")
+    events = _events(num, body.get("pace_s", 0))
+    return StreamingResponse(events, media_type="text/event-stream")
 
 
-async def _events(num: int) -> AsyncIterator[bytes]:
-    """Each event is made when its turn comes, as it has to be where the text is not known."""
+async def _events(num: int, pace_s: float) -> AsyncIterator[bytes]:
+    """Each event is made when its turn comes, as it has to be where the text is not known. At a
+    pace, those of all streams come together, as from an engine's steps.
+    """
+    loop = asyncio.get_running_loop()
     for index in range(num):
+        if pace_s:
+            await asyncio.sleep(pace_s - loop.time() % pace_s)
         yield event(" word", "length" if index == num - 1 else None)
     yield DONE
 
