@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
+from demo.evaluate import Judge
 from demo.tasks import MAIN, Prompt
 from epd.cli.default_model import CACHES, FOLDER
 from tests.cluster.cases import Client
@@ -30,6 +33,8 @@ KEYS = (
     "talk",
 )
 MOST_TOKENS = 64
+EACH = 8
+"""Prompts of each task."""
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +42,22 @@ def reference() -> Reference:
     return Reference(FOLDER)
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
+@contextmanager
+def served(*settings: str) -> Iterator[Client]:
     small = [
         f"{part}.{key}={value}" for part, keys in CACHES.items() for key, value in keys.items()
     ]
-    cluster = Cluster(FOLDER, "1E1P1D", *small, "media.image.max_pixels=4000000")
+    cluster = Cluster(FOLDER, "1E1P1D", *small, "media.image.max_pixels=4000000", *settings)
     client = Client(cluster)
     yield client
     client.close()
     assert cluster.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with served() as client:
+        yield client
 
 
 def given(kind: str, data: Any) -> Given:
@@ -80,3 +91,17 @@ def test_through_the_cluster_it_says_what_generate_says(
         assert answer.token_ids == expected, task.name
         right.append(answer.text == prompt.answer)
     assert len(right) >= len(KEYS) and any(right)
+
+
+@pytest.mark.slow
+def test_in_bfloat16_it_is_right_as_often_as_generate(reference: Reference) -> None:
+    """Within one answer in a hundred: rounding turns a few, in either direction."""
+    judge = Judge(FOLDER, torch.bfloat16)
+    prompts = [prompt for task in MAIN for prompt in task.prompts(EACH)]
+    alone = sum(judge.answer(prompt) == prompt.answer for prompt in prompts)
+    served_right = 0
+    with served("dtype=bfloat16") as client:
+        for prompt in prompts:
+            sent = request_of(prompt).sent(reference)
+            served_right += client.ask(sent, max_tokens=MOST_TOKENS).text == prompt.answer
+    assert abs(served_right - alone) <= 0.01 * len(prompts)
