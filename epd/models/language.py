@@ -22,7 +22,6 @@ from epd.models.positions import prompt_positions
 from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
-from epd.observe.machine import widens_bfloat16
 from epd.types import Prompt
 
 
@@ -167,7 +166,7 @@ def load_language(
     if shards is not None:
         shards.install(model)
         cache = None  # what is compiled computes whole layers
-    compiled = cache is not None and device == "cpu" and dtype == "bfloat16" and widens_bfloat16()
+    compiled = cache is not None and device == "cpu" and dtype == "bfloat16"
     kernels = load_kernels(cache) if cache is not None and compiled else None
     replace_leaves(model, single_rows=True, kernels=kernels)
     if fused and device != "cpu" and group is None:

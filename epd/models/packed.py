@@ -56,40 +56,41 @@ class PackedLinear(nn.Module):
         bias = None
         if linears[0].bias is not None:
             bias = torch.cat([linear.bias.detach() for linear in linears])
-        self._own: _Packed | Streamed | None = None
-        self._wide: _Packed | None = None
-        if weight.dtype == torch.float32 or not has_bf16_instructions():
-            self._wide = _Packed(weight.float(), None if bias is None else bias.float())
-        if weight.dtype == torch.bfloat16 and (self._wide is None or single_rows):
-            self._own = self._pack_own(weight, bias, kernels)
-
-    def _pack_own(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels | None
-    ) -> _Packed | Streamed | None:
-        if self._wide is not None and kernels is not None and can_stream(weight):
-            return Streamed(weight, bias, kernels)
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return None
-        single = self._wide is not None and weight.shape[0] < weight.shape[1]
-        return _Packed(weight, bias, rows=1 if single else USUAL_ROWS)
+        widens = weight.dtype == torch.float32 or not has_bf16_instructions()
+        computed = torch.float32 if widens else torch.bfloat16
+        self._computed = computed
+        self._many = _Packed(weight.to(computed), None if bias is None else bias.to(computed))
+        self._few: _Packed | Streamed | None = None
+        if weight.dtype == torch.bfloat16 and single_rows:
+            self._few = _for_few_rows(weight, bias, widens, kernels)
 
     @property
     def streamed(self) -> Streamed | None:
         """The weights as compiled kernels read them."""
-        return self._own if isinstance(self._own, Streamed) else None
+        return self._few if isinstance(self._few, Streamed) else None
 
     @property
     def nbytes(self) -> int:
         """Of both copies, biases included."""
-        return sum(packed.nbytes for packed in (self._own, self._wide) if packed is not None)
+        return sum(packed.nbytes for packed in (self._few, self._many) if packed is not None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out]."""
-        own, wide = self._own, self._wide
-        if own is not None and (wide is None or x.numel() <= own.most_rows * x.shape[-1]):
-            return own(x)
-        assert wide is not None
-        return wide(x.float()).to(x.dtype)
+        if self._few is not None and x.numel() <= self._few.most_rows * x.shape[-1]:
+            return self._few(x)
+        return self._many(x.to(self._computed)).to(x.dtype)
+
+
+def _for_few_rows(
+    weight: torch.Tensor, bias: torch.Tensor | None, widens: bool, kernels: Kernels | None
+) -> _Packed | Streamed | None:
+    """What reads bfloat16 weights faster than the copy for many rows does, if anything."""
+    if kernels is not None and can_stream(weight):
+        return Streamed(weight, bias, kernels)
+    if not widens or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    fewer = weight.shape[0] < weight.shape[1]
+    return _Packed(weight, bias, rows=1 if fewer else USUAL_ROWS)
 
 
 class JointLinear(nn.Module):

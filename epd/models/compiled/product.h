@@ -7,7 +7,9 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
+#include "pairs.h"
 #include "vectors.h"
 
 constexpr int VECTORS = 2;
@@ -25,27 +27,21 @@ struct Product {
 
 using Outputs = Floats[GROUP][VECTORS];
 
-// One tile times ROWS rows of x [rows, in], rounded.
+// One tile times ROWS rows of x [rows, in / 2], rounded.
 template <int ROWS>
-inline void multiply(const Product& product, int64_t tile, const float* x, Outputs& out) {
+inline void multiply(const Product& product, int64_t tile, const Pair* x, Outputs& out) {
     const bf16* weight = product.weight + tile * TILE_OUT * product.in;
-    const Words upper = Words{} + 0xffff0000u;
+    const int64_t num = product.in / 2;
     Floats sums[ROWS][VECTORS] = {};
-    for (int64_t i = 0; i < product.in; i += 2) {
-        Floats even[VECTORS], odd[VECTORS];
+    for (int64_t i = 0; i < num; ++i) {
+        Pairs pairs[VECTORS];
         for (int v = 0; v < VECTORS; ++v, weight += 2 * LANES) {
-            const Words pairs = read<Words>(weight);
-            even[v] = Floats(pairs << 16);
-            odd[v] = Floats(pairs & upper);
+            pairs[v] = Pairs(read<Words>(weight));
             __builtin_prefetch(weight + AHEAD);
         }
-        for (int row = 0; row < ROWS; ++row) {
-            const float* at = x + row * product.in + i;
-            for (int v = 0; v < VECTORS; ++v) {
-                sums[row][v] += even[v] * at[0];
-                sums[row][v] += odd[v] * at[1];
-            }
-        }
+        for (int row = 0; row < ROWS; ++row)
+            for (int v = 0; v < VECTORS; ++v)
+                sums[row][v] = pairs[v].times(x[row * num + i], sums[row][v]);
     }
     for (int v = 0; v < VECTORS; ++v) {
         const bf16* bias = product.bias + tile * TILE_OUT + v * LANES;
@@ -54,7 +50,7 @@ inline void multiply(const Product& product, int64_t tile, const float* x, Outpu
     }
 }
 
-inline void multiply(const Product& product, int64_t tile, const float* x, int64_t rows,
+inline void multiply(const Product& product, int64_t tile, const Pair* x, int64_t rows,
                      Outputs& out) {
     static_assert(GROUP == 8);
     switch (rows) {
@@ -73,12 +69,13 @@ inline void multiply(const Product& product, int64_t tile, const float* x, int64
 // outputs at a time. x is [rows, in].
 template <class Store>
 inline void multiply_all(const Product& product, const float* x, int64_t rows, Store store) {
+    const Pair* pairs = paired(x, rows * product.in);
 #pragma omp for schedule(dynamic)
     for (int64_t tile = 0; tile < product.tiles(); ++tile)
         for (int64_t first = 0; first < rows; first += GROUP) {
             const int64_t num = std::min<int64_t>(GROUP, rows - first);
             Outputs out;
-            multiply(product, tile, x + first * product.in, num, out);
+            multiply(product, tile, pairs + first * product.in / 2, num, out);
             for (int64_t row = 0; row < num; ++row)
                 for (int v = 0; v < VECTORS; ++v)
                     store(first + row, tile * TILE_OUT + v * LANES, out[row][v]);
@@ -91,13 +88,15 @@ inline Floats silu(Floats x) { return rounded(x / (exponential(-x) + 1.0f)); }
 template <class Store>
 inline void multiply_gated(const Product& product, const float* x, int64_t rows, Store store) {
     const int64_t tiles = product.tiles() / 2;
+    const Pair* pairs = paired(x, rows * product.in);
 #pragma omp for schedule(dynamic)
     for (int64_t tile = 0; tile < tiles; ++tile)
         for (int64_t first = 0; first < rows; first += GROUP) {
             const int64_t num = std::min<int64_t>(GROUP, rows - first);
             Outputs gate, up;
-            multiply(product, tile, x + first * product.in, num, gate);
-            multiply(product, tiles + tile, x + first * product.in, num, up);
+            const Pair* of_rows = pairs + first * product.in / 2;
+            multiply(product, tile, of_rows, num, gate);
+            multiply(product, tiles + tile, of_rows, num, up);
             for (int64_t row = 0; row < num; ++row)
                 for (int v = 0; v < VECTORS; ++v)
                     store(first + row, tile * TILE_OUT + v * LANES,

@@ -142,7 +142,7 @@ class Search {
 
     void see_tile(int64_t tile, int64_t row, Best& best) const {
         Outputs out;
-        multiply(product, tile, x + row * product.in, 1, out);
+        multiply(product, tile, paired(x + row * product.in, product.in), 1, out);
         for (int v = 0; v < VECTORS; ++v)
             for (int lane = 0; lane < LANES; ++lane)
                 best.see(out[0][v][lane], tile * TILE_OUT + v * LANES + lane);

@@ -1,0 +1,58 @@
+// Two bfloat16 side by side, times two of a row: one instruction where the CPU has it.
+
+#pragma once
+
+#include <vector>
+
+#include "vectors.h"
+
+#ifdef __AVX512BF16__
+
+#include <immintrin.h>
+
+using Pair = uint32_t;  // the first in the lower half
+
+struct Pairs {
+    Words words;
+
+    Pairs() = default;
+    explicit Pairs(Words words) : words(words) {}
+    Floats times(Pair x, Floats sum) const {
+        return Floats(_mm512_dpbf16_ps(__m512(sum), __m512bh(words), __m512bh(Words{} + x)));
+    }
+};
+
+inline Pair pair_of(float first, float second) {
+    return (read<uint32_t>(&first) >> 16) | (read<uint32_t>(&second) & 0xffff0000u);
+}
+
+#else
+
+struct Pair {
+    float first, second;
+};
+
+struct Pairs {
+    Floats first, second;
+
+    Pairs() = default;
+    explicit Pairs(Words words)
+        : first(Floats(words << 16)), second(Floats(words & (Words{} + 0xffff0000u))) {}
+    Floats times(Pair x, Floats sum) const {
+        sum += first * x.first;
+        sum += second * x.second;
+        return sum;
+    }
+};
+
+inline Pair pair_of(float first, float second) { return {first, second}; }
+
+#endif
+
+// `num` values that bfloat16 holds, in pairs, until this thread asks for others.
+inline const Pair* paired(const float* values, int64_t num) {
+    static thread_local std::vector<Pair> kept;
+    kept.resize(num / 2);
+    for (int64_t i = 0; i < num / 2; ++i) kept[i] = pair_of(values[2 * i], values[2 * i + 1]);
+    return kept.data();
+}
