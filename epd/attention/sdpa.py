@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 
+from epd.attention import products
 from epd.attention.base import AttentionBackend, PagedBatch, PagedSequence, Rotary
 
 # Padded tokens that one decode call may gather: bounds its temporary memory.
@@ -191,6 +192,9 @@ def _prefill(
     scaling: float,
 ) -> torch.Tensor:
     """[heads, T, dim] and [kv_heads, L, dim] -> [T, heads, dim]."""
+    if products.takes(query.device, query.dtype):
+        keys, values = (x.repeat_interleave(len(query) // len(x), 0) for x in (key, value))
+        return products.attend(query, keys, values, scaling, bias).transpose(0, 1)
     out = F.scaled_dot_product_attention(
         query[None],
         key[None],
@@ -220,7 +224,9 @@ def _prefill_chunk(sequence: PagedSequence, row: int, batch: PagedBatch) -> Pref
     num, kv_len = sequence.num_new, sequence.kv_len
     rows = slice(row, row + num)
     if num == kv_len:
-        return PrefillChunk(rows, None, None, num, kv_len)
+        dense = products.takes(batch.keys.device, batch.keys.dtype)
+        bias = _lower_right(num, num, batch.keys) if dense else None
+        return PrefillChunk(rows, None, bias, num, kv_len)
     device = batch.keys.device
     slots = _slots(torch.tensor(sequence.blocks), batch.block_size)[:kv_len].to(device)
     return PrefillChunk(rows, slots, _lower_right(num, kv_len, batch.keys), num, kv_len)

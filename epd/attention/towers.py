@@ -12,6 +12,8 @@ from typing import Any, Final, Protocol
 
 import torch
 
+from epd.attention import products
+
 VARLEN: Final = "epd_flash_varlen"
 
 _ENDS: Final = 4  # a tower has one or two lists of ends: of items, and of windows in them
@@ -33,7 +35,10 @@ class Kernel(Protocol):
 
 
 def varlen_kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """torch's own flash attention, where it runs: half precision on a GPU from Ampere on."""
+    """torch's own flash attention, where it runs: half precision on a GPU from Ampere on. On a CPU
+    that multiplies bfloat16, products of matrices."""
+    if products.takes(device, dtype):
+        return products.attend_varlen
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return None
     if torch.cuda.get_device_capability(device) < (8, 0):

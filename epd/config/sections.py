@@ -146,6 +146,9 @@ class LanguageConfig(Section):
     rows_bytes: int = Field(256 * MIB, gt=0, description="embedding rows pulled but not prefilled")
     prefix_cache: bool = Field(True, description="reuse KV of prompts that begin alike")
     overlap: bool = Field(True, description="prefill what has landed while later items are encoded")
+    overlap_tokens: int = Field(
+        64, ge=1, description="text before a missing item that is worth a forward of its own"
+    )
     overlap_handoff: bool = Field(True, description="send KV to decode while prefill still runs")
     host_bytes: int = Field(
         1024 * MIB, ge=0, description="host memory for KV of preempted requests"

@@ -21,11 +21,13 @@ from epd.types import Prompt, PromptItem
 class MultiModalEmbeddingData:
     """Rows of all items of one prompt, held from landing until their tokens have KV.
 
-    `whole`: no token counts as ready before the last row has landed. `merge_seconds`: how long the
-    host worked on putting them into place.
+    `whole`: no token counts as ready before the last row has landed. `least_part`: so many tokens
+    before a row that is due are worth a forward of their own; where rows are here that wait for
+    it, all are. `merge_seconds`: how long the host worked on putting them into place.
     """
 
-    def __init__(self, prompt: Prompt, *, whole: bool = False) -> None:
+    def __init__(self, prompt: Prompt, *, whole: bool = False, least_part: int = 1) -> None:
+        self.least_part = least_part
         self._num_tokens = prompt.num_tokens
         self._whole = whole
         self._closed = False

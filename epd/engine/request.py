@@ -132,7 +132,10 @@ class RequestState:
         """Prompt tokens that could be computed now."""
         rows = self.request.embeddings
         limit = self.num_prompt if rows is None else min(self.num_prompt, rows.ready_tokens)
-        return max(0, self._whole_spans(limit) - self.num_computed)
+        ready = max(0, self._whole_spans(limit) - self.num_computed)
+        if rows is not None and limit < self.num_prompt and ready < rows.least_part:
+            return 0 if not rows.held_bytes else ready
+        return ready
 
     def next_chunk(self, budget: int, *, alone: bool) -> int:
         """Prompt tokens to compute next: at most `budget`, no atomic span in two chunks.

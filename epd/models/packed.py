@@ -15,6 +15,7 @@ from typing import TypeGuard
 import torch
 from torch import nn
 
+from epd.attention.products import has_bf16_instructions
 from epd.models.compiled.kernels import Kernels
 from epd.models.compiled.streamed import Streamed, can_stream
 
@@ -30,12 +31,6 @@ def can_pack(linear: object) -> TypeGuard[nn.Linear]:
         return False
     known = linear.weight.dtype in {torch.float32, torch.bfloat16}
     return known and bool(torch._C._has_mkldnn and torch.cpu._is_avx2_supported())
-
-
-def has_bf16_instructions() -> bool:
-    """Can this CPU multiply bfloat16 without widening it first?"""
-    cpu = torch.cpu
-    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
 class PackedLinear(nn.Module):

@@ -38,6 +38,11 @@ def widens_bfloat16(proc: Path = PROC) -> bool:
     return "avx2" in flags and not flags & {"avx512_bf16", "amx_bf16"}
 
 
+def compiles(proc: Path = PROC) -> bool:
+    """Is this a processor that decode steps are compiled for, see epd.models.compiled.build?"""
+    return "avx512f" in set(re.findall(r"\w+", _text(proc / "cpuinfo") or ""))
+
+
 def _kib(file: Path, field: str) -> tuple[int, ...]:
     """The field's values in bytes."""
     text = _text(file) or ""

@@ -13,7 +13,13 @@ from epd.media.decoders import budget
 from epd.models.sizes import ITEM_BYTES, language_weights, num_weights, text_size, tower_size
 from epd.models.spec import Checkpoint
 from epd.observe.devices import Gpu, Tenant, check_devices
-from epd.observe.machine import available_host, available_shared, held_host, widens_bfloat16
+from epd.observe.machine import (
+    available_host,
+    available_shared,
+    compiles,
+    held_host,
+    widens_bfloat16,
+)
 from epd.observe.memory import Machine, Need, Where, check_fits, table
 from epd.types import Modality
 
@@ -155,6 +161,8 @@ class _Sizes:
         dtype = checkpoint.dtype if config.dtype == "auto" else config.dtype
         self._item_bytes = ITEM_BYTES.get(dtype, 4)
         self._widened = compute is Where.HOST and dtype == "bfloat16" and widens_bfloat16()
+        single = compute is Where.HOST and dtype == "bfloat16" and tp == 1
+        self._compiled = single and config.language.compiled and compiles()
         modalities = config.encode.modalities or checkpoint.spec.modalities
         self._tower_weights, _ = num_weights(checkpoint, modalities)
         self._language_weights = language_weights(checkpoint).of_rank(rank, tp)
@@ -287,16 +295,16 @@ class _Sizes:
 
     def _screen(self) -> list[Need]:
         """Bytes beside the head's weights, see epd.models.compiled.screened."""
-        if not (self._widened and self._config.language.compiled) or self._tp > 1:
+        if not self._compiled:
             return []
         text, vocab = text_size(self._checkpoint), self._checkpoint.vocab_size
         return [self._computing("head screen", vocab * (text.hidden + 8), "language.compiled")]
 
     def _weights(self, name: str, values: int, *, single_rows: bool) -> Need:
         """In every copy that is packed, see epd.models.packed."""
-        item = self._item_bytes
-        if self._widened:
-            item = 4 + (item if single_rows else 0)
+        item = 4 if self._widened else self._item_bytes
+        if single_rows and (self._widened or self._compiled):
+            item += self._item_bytes  # as few rows read them fastest
         return self._computing(name, values * item, "dtype")
 
     def _computing(self, name: str, num_bytes: int, *settings: str) -> Need:

@@ -142,7 +142,7 @@ class PrefillCore(LanguageCore):
         rows = zip(prompt.items, row_sizes(prompt), strict=True)
         total = sum(item.layout.num_rows * size for item, size in rows)
         whole = not self._config.overlap and self._rows.holds(total)
-        return MultiModalEmbeddingData(prompt, whole=whole)
+        return MultiModalEmbeddingData(prompt, whole=whole, least_part=self._config.overlap_tokens)
 
     def _on_rows(self, encoder: str, part: EmbeddingData, frame: memoryview | None) -> None:
         member, since = self._station.members.get(encoder), self._times.now()

@@ -36,7 +36,7 @@ SIZES = {
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not can_pack(nn.Linear(2, 2)) or has_bf16_instructions():
+    if not can_pack(nn.Linear(2, 2)):
         pytest.skip("this CPU decodes with other products")
     folder = tmp_path_factory.mktemp("compiled") / "kept"
     if load_kernels(folder) is None:
@@ -258,7 +258,12 @@ def test_what_has_no_whole_tiles_is_packed_as_before(
 def test_no_more_memory_is_held_but_for_the_heads_bytes(
     ours: LanguageModel, packed: LanguageModel
 ) -> None:
-    assert ours.weight_bytes == packed.weight_bytes + ours.vocab_size * (ours.hidden_size + 8)
+    """Where the CPU multiplies bfloat16, few rows have a copy of the weights of their own."""
+    screen = ours.vocab_size * (ours.hidden_size + 8)
+    modules: list[Any] = [*ours._decoder.modules(), ours._head]
+    copies = sum(m.streamed.nbytes for m in modules if isinstance(m, PackedLinear) and m.streamed)
+    more = copies if has_bf16_instructions() else 0
+    assert ours.weight_bytes == packed.weight_bytes + screen + more
 
 
 def heads() -> dict[str, torch.Tensor]:

@@ -211,7 +211,7 @@ def test_towers_hold_no_copy_for_single_rows(
     monkeypatch.setattr(packed, "has_bf16_instructions", lambda: False)
     towers = load_towers(family, modalities=(Modality.IMAGE,), device="cpu", dtype="bfloat16")
     kept = [module for module in towers._model.modules() if isinstance(module, PackedLinear)]
-    assert kept and all(module._own is None for module in kept)
+    assert kept and all(module._few is None for module in kept)
 
 
 def test_a_packed_head_leaves_the_embedding_it_shared(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from epd.observe.machine import (
     available_host,
     available_shared,
+    compiles,
     held_host,
     widens_bfloat16,
 )
@@ -109,3 +110,10 @@ def test_only_x86_without_the_instructions_widens_bfloat16(
 ) -> None:
     (proc / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
     assert widens_bfloat16(proc) is widens
+
+
+def test_decode_steps_are_compiled_where_avx512_is(proc: Path) -> None:
+    (proc / "cpuinfo").write_text("flags : avx2 avx512f\n")
+    assert compiles(proc)
+    (proc / "cpuinfo").write_text("flags : avx2 fma\n")
+    assert not compiles(proc)
