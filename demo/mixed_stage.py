@@ -20,7 +20,7 @@ from demo.sizes import IMAGE_TOKENS, TOKEN
 from demo.whole import ORDER, SOURCE, Whole
 
 NAME = "mixed"
-STEPS = 4500
+STEPS = 3000
 READING = 1.0
 CROWDS = 6
 

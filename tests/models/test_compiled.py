@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from epd.attention import PagedBatch, PagedSequence, SdpaBackend, SingleTokens, StepAttention
+from epd.attention.products import has_bf16_instructions
 from epd.models.compiled import decoder as compiled
 from epd.models.compiled.decoder import recognised
 from epd.models.compiled.kernels import MOST_ROWS, Kernels, load_kernels
 from epd.models.compiled.screened import Screened, screened
 from epd.models.compiled.streamed import Streamed, can_stream
 from epd.models.language import LanguageModel, load_language
-from epd.models.packed import PackedLinear, can_pack, has_bf16_instructions
+from epd.models.packed import PackedLinear, can_pack
 from epd.models.random_checkpoint import Sizes, build_random_checkpoint
 from epd.models.spec import Checkpoint, read_checkpoint
 
