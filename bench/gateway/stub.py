@@ -72,7 +72,7 @@ class StubCore:
         elif isinstance(message, Cancel):
             self._running.pop(message.request, None)
 
-    def step(self) -> None:
+    def step(self, *, alone: bool = True) -> None:
         runs: dict[str, list[TokenRun]] = {}
         for key, running in list(self._running.items()):
             runs.setdefault(running.gateway, []).append(self._run(key, running))

@@ -69,7 +69,7 @@ class Finished:
         self._encoded.append(ItemEncoded(job.item, self._items[job.item]))
         self.has_work = True
 
-    def step(self) -> list[ItemEncoded]:
+    def step(self, *, alone: bool = True) -> list[ItemEncoded]:
         found, self._encoded, self.has_work = self._encoded, [], False
         return found
 
@@ -128,7 +128,7 @@ class Puller:
     def has_work(self) -> bool:
         return self._prompt is None
 
-    def step(self) -> None:
+    def step(self, *, alone: bool = True) -> None:
         if self._prompt is not None:
             return
         if len(self._done) == len(self._todo):

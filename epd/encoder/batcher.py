@@ -58,15 +58,15 @@ class Batcher(Generic[T]):
         """Queue an item."""
         self._queue.add(item, patches, Queued(item, patches, prepared))
 
-    def take(self) -> Batch[T] | None:
-        """The next batch, which leaves the queue; None when nothing waits."""
+    def take(self, *, single: bool = False) -> Batch[T] | None:
+        """The next batch, or its first item alone, out of the queue; None when nothing waits."""
         if self._again:
             return self._again.popleft()
         chosen: list[Queued[T]] = []
         patches = 0
         while (queued := self._queue.peek()) is not None:
             patches += queued.patches
-            if chosen and (len(chosen) == self._max_items or patches > self._max_patches):
+            if chosen and (single or len(chosen) == self._max_items or patches > self._max_patches):
                 break
             self._queue.take()
             chosen.append(queued)

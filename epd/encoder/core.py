@@ -171,13 +171,15 @@ class Encoder:
         """Whether step() has something to do."""
         return len(self._batcher) > 0 or len(self._arrived) > 0
 
-    def step(self) -> list[ItemEncoded | ItemBroken]:
+    def step(self, *, alone: bool = True) -> list[ItemEncoded | ItemBroken]:
         """One tower forward at most; a batch that fails is tried again in parts by later steps.
+
+        On a CPU where something else waits for it too, not `alone`, a forward has a single item.
 
         Raises torch.AcceleratorError: the device is unusable, and so is this process.
         """
         arrived, self._arrived = self._arrived, []
-        batch = self._batcher.take()
+        batch = self._batcher.take(single=not alone and self._towers.device.type == "cpu")
         return [*arrived, *(self._forward(batch) if batch else ())]
 
     def _forward(self, batch: Batch[PreparedItem]) -> list[ItemEncoded | ItemBroken]:

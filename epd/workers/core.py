@@ -34,8 +34,8 @@ class Core(Protocol):
     def stuck(self) -> bool:
         """A peer takes no bulk now and will not say when it does: step() is to be tried soon."""
 
-    def step(self) -> None:
-        """One unit of work."""
+    def step(self, *, alone: bool = True) -> None:
+        """One unit of work, a small one unless this stage is `alone` in having some."""
 
     def gauges(self) -> dict[str, int]:
         """What the stage holds."""

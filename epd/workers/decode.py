@@ -96,7 +96,7 @@ class DecodeCore(LanguageCore):
         """The GPU may still read what prefill waits for; nothing is sent in bulk."""
         return self._incoming.waits
 
-    def step(self) -> None:
+    def step(self, *, alone: bool = True) -> None:
         """One forward."""
         self._take_arrived()
         self._end_late()

@@ -133,14 +133,14 @@ class EncodeCore:
         """A peer's link takes no bulk now."""
         return self._bulk.refused
 
-    def step(self) -> None:
+    def step(self, *, alone: bool = True) -> None:
         """Send what can be sent, then one tower batch."""
         self._bulk.pump()
         for late in self._encoder.expire(time.monotonic()):
             self._on_broken(late)
         if not self._encoder.has_work:
             return
-        for result in self._encoder.step():
+        for result in self._encoder.step(alone=alone):
             if isinstance(result, ItemEncoded):
                 self._on_encoded(result.item)
             else:

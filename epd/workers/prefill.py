@@ -174,7 +174,7 @@ class PrefillCore(LanguageCore):
         """A peer's link takes no bulk now, or the GPU is not done with something."""
         return self._bulk.refused or self._incoming.waits
 
-    def step(self) -> None:
+    def step(self, *, alone: bool = True) -> None:
         """Send what can be sent, then one forward."""
         self._bulk.pump()
         self._take_arrived()

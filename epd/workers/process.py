@@ -143,10 +143,11 @@ class Worker:
         for entry in self._inbox.take(wait=not busy, timeout=timeout):
             seat, event = cast(tuple[Seat, object], entry)
             seat.station.handle(event)
-        for place in self._turns.due([seat.core.has_work for seat in self.seats]):
+        working = [seat.core.has_work for seat in self.seats]
+        for place in self._turns.due(working):
             seat = self.seats[place]
             began = seat.pulse.step_began = time.monotonic()
-            seat.core.step()
+            seat.core.step(alone=sum(working) < 2)
             seat.pulse.step_began = None
             self._turns.took(place, time.monotonic() - began)
             seat.station.settle()

@@ -120,3 +120,12 @@ def test_cheap_items_may_share_a_forward_before_a_costly_one() -> None:
     for index, cost in enumerate((9, 1, 2, 8)):
         batcher.add(key(index), cost, f"p{index}")
     assert drained(batcher) == [[1, 2], [3], [0]]
+
+
+def test_a_single_item_is_taken_where_others_wait_for_the_processor() -> None:
+    batcher: Batcher[None] = Batcher(max_items=8, max_patches=100)
+    for number in range(3):
+        batcher.add(ItemKey("r", number, 0), 10, None)
+    first, rest = batcher.take(single=True), batcher.take()
+    assert first is not None and [queued.item.index for queued in first.items] == [0]
+    assert rest is not None and [queued.item.index for queued in rest.items] == [1, 2]

@@ -42,9 +42,16 @@ def answer(stage: Stage) -> list[int]:
 
 
 def test_what_has_landed_is_prefilled_and_its_kv_sent_while_the_rest_is_encoded() -> None:
-    with stage() as running:
+    with stage(overlap_tokens=1) as running:
         assert answer(running)[-1] == BEFORE_THE_SECOND
         assert running.kv_bytes_sent and offered(running)[-1] == WHOLE
+
+
+def test_a_little_text_before_a_missing_row_waits_for_it() -> None:
+    """The pictures' own rows do not wait: they would fill the memory of the next one's."""
+    with stage() as running:
+        assert answer(running)[-1] < BEFORE_THE_SECOND
+        assert offered(running)[-1] == WHOLE
 
 
 def test_without_overlap_nothing_is_prefilled_before_the_last_row() -> None:
@@ -54,7 +61,7 @@ def test_without_overlap_nothing_is_prefilled_before_the_last_row() -> None:
 
 def test_rows_that_do_not_fit_in_together_are_used_as_they_land_all_the_same() -> None:
     """Else they would wait for each other."""
-    with stage(overlap=False, rows_bytes=2048) as running:
+    with stage(overlap=False, overlap_tokens=1, rows_bytes=2048) as running:
         assert answer(running)[-1] == BEFORE_THE_SECOND
 
 
