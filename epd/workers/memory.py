@@ -302,10 +302,11 @@ class _Sizes:
 
     def _weights(self, name: str, values: int, *, single_rows: bool) -> Need:
         """In every copy that is packed, see epd.models.packed."""
-        item = 4 if self._widened else self._item_bytes
+        item, settings = 4 if self._widened else self._item_bytes, ["dtype"]
         if single_rows and (self._widened or self._compiled):
             item += self._item_bytes  # as few rows read them fastest
-        return self._computing(name, values * item, "dtype")
+            settings += [] if self._widened else ["language.compiled"]
+        return self._computing(name, values * item, *settings)
 
     def _computing(self, name: str, num_bytes: int, *settings: str) -> Need:
         return Need(name=name, num_bytes=num_bytes, where=self._compute, settings=settings)
