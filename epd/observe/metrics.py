@@ -46,6 +46,16 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.labels = dict(LABELS)
+        self._new_tokens = 0
+        self._count_requests()
+        self._count_work()
+        self._show_what_is_held()
+        self._workers = WorkerGauges()
+        self._links = LinkCounters()
+        self._registry.register(self._workers)
+        self._registry.register(self._links)
+
+    def _count_requests(self) -> None:
         self._requests = self._counter("requests", "requests ended, by HTTP status", "status")
         self._items = self._counter("items", "items that clients sent", "modality")
         self._prompt_tokens = self._counter("prompt_tokens", "tokens of prompts, expanded")
@@ -53,10 +63,13 @@ class Metrics:
             "prompt_tokens_cached", "tokens of prompts whose KV was there already"
         )
         self._tokens = self._counter("tokens", "tokens generated and sent on to clients")
-        self._new_tokens = 0
         self._first_token = self._histogram(
             "first_token_seconds", "from the request's arrival to its first token", _SECONDS
         )
+        self._failures = self._counter("failures", "requests without an answer, by cause", "cause")
+
+    def _count_work(self) -> None:
+        """What workers did for requests."""
         self._queue = self._histogram(
             "request_queue_seconds",
             "from all layouts being known to the prompt's admission",
@@ -86,7 +99,8 @@ class Metrics:
         self._retries = self._counter(
             "retries", "items and requests done again because a worker lost them", "what"
         )
-        self._failures = self._counter("failures", "requests without an answer, by cause", "cause")
+
+    def _show_what_is_held(self) -> None:
         self._live = self._gauge("live_requests", "requests accepted and not ended")
         self._waiting = self._gauge(
             "waiting_requests", "requests, or choices of them, whose layouts wait for admission"
@@ -101,10 +115,6 @@ class Metrics:
             "items_pending", "items of live requests whose rows are not encoded yet", "modality"
         )
         self._media_bytes = self._gauge("media_bytes", "inline media held for live requests")
-        self._workers = WorkerGauges()
-        self._links = LinkCounters()
-        self._registry.register(self._workers)
-        self._registry.register(self._links)
 
     def request(self, status: str) -> None:
         """A request ended with this HTTP status."""
