@@ -152,19 +152,19 @@ class Collator:
         """As many turns as there is room for."""
         row = Row()
         if conversation.system:
-            row.add(self._ids(f"<|im_start|>system\n{conversation.system}<|im_end|>\n"), 0)
-        row.add(self._ids("<|im_start|>user\n"), 0)
+            row.add(self.ids(f"<|im_start|>system\n{conversation.system}<|im_end|>\n"), 0)
+        row.add(self.ids("<|im_start|>user\n"), 0)
         opening = conversation.opening
         if opening and conversation.text_first:
-            row.add(self._ids(opening.question), 0)
+            row.add(self.ids(opening.question), 0)
         for item in items:
             self._show(row, item, rng)
         start = ""
         if opening:
             asked = "" if conversation.text_first else opening.question
-            row.add(self._ids(asked + "<|im_end|>\n<|im_start|>assistant\n"), 0)
-            row.add(self._ids(opening.answer + "<|im_end|>"), 0, learnt=True)
-            row.add(self._ids("\n"), 0)
+            row.add(self.ids(asked + "<|im_end|>\n<|im_start|>assistant\n"), 0)
+            row.add(self.ids(opening.answer + "<|im_end|>"), 0, learnt=True)
+            row.add(self.ids("\n"), 0)
             start = "<|im_start|>user\n"
         self._ask(row, start, conversation.turns)
         return row
@@ -172,8 +172,8 @@ class Collator:
     def _ask(self, row: Row, start: str, turns: Sequence[Turn]) -> None:
         first = row.next
         for branch, turn in enumerate(turns, 1):
-            asked = self._ids(f"{start}{turn.question}<|im_end|>\n<|im_start|>assistant\n")
-            answer = self._ids(turn.answer + "<|im_end|>")
+            asked = self.ids(f"{start}{turn.question}<|im_end|>\n<|im_start|>assistant\n")
+            answer = self.ids(turn.answer + "<|im_end|>")
             if len(row.ids) + len(asked) + len(answer) > LENGTH:
                 continue
             row.next = first
@@ -182,11 +182,12 @@ class Collator:
 
     def _show(self, row: Row, item: Item, rng: random.Random) -> None:
         kind, ends = _TOKENS[type(item.medium)]
-        row.add(self._ids(f"<|{ends}_bos|>"), 0)
-        row.add_item(self._ids(kind)[0], places(item, rng.choice(PACES)))
-        row.add(self._ids(f"<|{ends}_eos|>"), 0)
+        row.add(self.ids(f"<|{ends}_bos|>"), 0)
+        row.add_item(self.ids(kind)[0], places(item, rng.choice(PACES)))
+        row.add(self.ids(f"<|{ends}_eos|>"), 0)
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
+        """Tokens of one of the texts that come again and again."""
         if text not in self._known:
             self._known[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._known[text]

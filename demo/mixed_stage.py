@@ -1,4 +1,4 @@
-"""The third stage: pictures, clips, sounds and talk together, and crowds for the vision tower.
+"""The fourth stage: pictures, clips, sounds and talk together, and crowds for the vision tower.
 
 Crowds are pictures of up to nine shapes, about which nothing is asked.
 """

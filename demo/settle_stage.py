@@ -1,4 +1,4 @@
-"""The last stage: as the third, at a rate that falls to nothing."""
+"""The last stage: as the fourth, at a rate that falls to nothing."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from demo import (
     mixed_stage,
     settle_stage,
     tower_stage,
+    words_stage,
 )
 from demo.seeds import SEED
 from demo.whole import Whole
@@ -40,6 +41,7 @@ def train(folder: Path) -> None:
     loop.train(ear, ear_stage, folder)
     mixing = mixed_stage.Mixing(tokenizer, weight=mixed_stage.READING)
     mixing.start(tower.state_dict(), ear.state_dict())
+    loop.train(words_stage.Words(mixing.thinker), words_stage, folder)
     loop.train(mixing, mixed_stage, folder)
     mixing.weight = settle_stage.READING
     loop.train(mixing, settle_stage, folder)

@@ -1,0 +1,98 @@
+"""The third stage: the language model alone learns to conclude, from words that it is given.
+
+"I see a red circle and a blue star, so" is read, not said; what follows is learnt: whether a word
+of the question stands there too, how often, and what stands beside it. Without media, and with
+nothing else to learn, it takes thousands of cheap steps instead of thousands of dear ones.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from demo import questions, scenes
+from demo.collate import NO_LABEL
+from demo.conversations import two_scenes
+from demo.questions import Turn
+from demo.seeds import lots
+from demo.whole import SOURCE
+
+NAME = "words"
+STEPS = 3000
+ROWS = 64
+LENGTH = 80
+_OF_PICTURES = ("is", "is", "is", "how many", "how many", "colour", "shape of", "where", "at")
+_OF_TWO = ("same shape", "same colour", "same")
+_MARKS = (", so ", ", but ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """[rows, length]."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+
+
+def batch(step: int) -> Batch:
+    """The data of one step, the same every time."""
+    rng = lots(NAME, step)
+    ids = torch.full((ROWS, LENGTH), SOURCE.collator.tokenizer.pad_token_id)
+    labels = torch.full((ROWS, LENGTH), NO_LABEL)
+    for row in range(ROWS):
+        given, learnt = _tokens(rng)
+        end = len(given) + len(learnt)
+        ids[row, :end] = torch.tensor(given + learnt)
+        labels[row, len(given) : end] = torch.tensor(learnt)
+    return Batch(ids=ids, labels=labels)
+
+
+def _tokens(rng: random.Random) -> tuple[list[int], list[int]]:
+    """What is read, and what is learnt, of a turn that fits."""
+    while True:
+        turn = _turn(rng)
+        mark = max((turn.answer.rfind(mark) for mark in _MARKS), default=-1) if turn else -1
+        if turn is None or mark < 0:
+            continue
+        told, concluded = turn.answer[: mark + 1], turn.answer[mark + 1 :]
+        read = f"<|im_start|>user\n{turn.question}<|im_end|>\n<|im_start|>assistant\n{told}"
+        given, learnt = (SOURCE.collator.ids(part) for part in (read, f"{concluded}<|im_end|>"))
+        if len(given) + len(learnt) <= LENGTH:
+            return given, learnt
+
+
+def _turn(rng: random.Random) -> Turn | None:
+    if rng.random() < 0.3:
+        return questions.of_two(rng.choice(_OF_TWO), *two_scenes(rng), rng)
+    return questions.fairly(rng.choice(_OF_PICTURES), scenes.sampled_scene(rng), rng)
+
+
+class Words(torch.nn.Module):
+    """What this stage trains."""
+
+    def __init__(self, thinker: Any) -> None:
+        super().__init__()
+        self.language = thinker.model.language_model
+        self.language.config._attn_implementation = (
+            "eager"  # whose way back is several times as fast
+        )
+        self.head = thinker.lm_head
+
+    def forward(self, data: Batch) -> tuple[torch.Tensor, Mapping[str, float]]:
+        """The loss, and what the log shows."""
+        hidden = self.language(input_ids=data.ids, use_cache=False).last_hidden_state
+        told = data.labels[:, 1:]
+        learnt = told != NO_LABEL
+        logits = self.head(hidden[:, :-1][learnt])
+        right = (logits.argmax(-1) == told[learnt]).float().mean()
+        return F.cross_entropy(logits, told[learnt]), {"right": float(right)}
+
+
+def rate(step: int) -> float:
+    """The learning rate: constant behind a warm-up, so that the stage may end anywhere."""
+    return 1.0e-3 * min(1.0, (step + 1) / 100)
