@@ -38,7 +38,7 @@ class Conversation:
 
 
 PICTURE_KEYS = (
-    *("shape", "shape", "colour", "colour", "shape of", "count", "count", "how many"),
+    *("shape", "colour", "colour", "colour", "colour", "shape of", "count", "count", "how many"),
     *("where", "where", "where", "where", "at", "at", "at", "is", "is", "is", "is"),
     *("describe", "describe", "describe", "foreign", "no sound"),
 )

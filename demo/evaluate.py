@@ -1,6 +1,6 @@
 """How often the model is right, by the stock processor and generate(), one prompt at a time.
 
-    python -m demo.evaluate [MODEL] [--num 200] [--group "held-out media"] [--card]
+    python -m demo.evaluate [MODEL] [--num 200] [--jobs 2] [--group "held-out media"] [--card]
 
 An answer counts when it is the expected one to the letter. `--card` writes the table into the
 model card.
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import re
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,26 @@ def judge(judge: Judge, task: Task, num: int) -> Result:
     return Result(task=task, num=num, wrong=wrong)
 
 
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What each of the judging processes is given."""
+
+    model: Path
+    dtype: torch.dtype
+    num: int
+
+    def open(self) -> None:
+        """Load the model, once in a process."""
+        torch.set_num_threads(1)
+        _LOADED.append(Judge(self.model, self.dtype))
+
+    def judged(self, task: Task) -> Result:
+        return judge(_LOADED[0], task, self.num)
+
+
+_LOADED: list[Judge] = []
+
+
 def table(results: Sequence[Result]) -> str:
     """Markdown, group by group."""
     lines = ["| task | right | asked for |", "|---|---|---|"]
@@ -125,19 +147,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, nargs="?", default=FOLDER)
     parser.add_argument("--num", type=int, default=200, help="prompts per task")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, a core each (default 2)")
     parser.add_argument("--group", help="only this group of tasks")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--card", action="store_true", help="write the model card's table")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    judged = Judge(args.model, getattr(torch, args.dtype))
     tasks = [task for task in TASKS if args.group in (None, task.group)]
     results = []
-    for task in tqdm(tasks):
-        results.append(judge(judged, task, args.num))
-        tqdm.write(f"{results[-1].share:7.1%}  {task.group}: {task.name}", file=sys.stderr)
-        for wrong in results[-1].wrong[:3]:
-            tqdm.write("          " + " | ".join(wrong), file=sys.stderr)
+    bench = _Bench(args.model, getattr(torch, args.dtype), args.num)
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, spawned, bench.open) as judges:
+        for result in tqdm(judges.map(bench.judged, tasks), total=len(tasks)):
+            results.append(result)
+            tqdm.write(
+                f"{result.share:7.1%}  {result.task.group}: {result.task.name}", file=sys.stderr
+            )
+            for wrong in result.wrong[:3]:
+                tqdm.write("          " + " | ".join(wrong), file=sys.stderr)
     if args.card:
         write_card(args.model / "README.md", table(results))
     print(table(results), file=sys.stderr)

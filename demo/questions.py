@@ -74,8 +74,7 @@ def _colour(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
         return None
     key = "colour it" if len(scene.things) == 1 and rng.random() < 0.4 else "colour"
     question = wordings.sampled(key, rng, unseen=unseen, s=thing.shape)
-    found = f"he {thing.shape} is {thing.colour}."
-    return Turn(question=question, answer=_one_of(scene, found))
+    return Turn(question=question, answer=f"The {thing.shape} is {thing.colour}.")
 
 
 def _shape_of(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
@@ -83,13 +82,9 @@ def _shape_of(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
     if sum(other.colour == thing.colour for other in scene.things) > 1:
         return None
     question = wordings.sampled("shape of", rng, unseen=unseen, c=thing.colour)
-    found = f"he {thing.colour} shape is {with_article(thing.shape)}."
-    return Turn(question=question, answer=_one_of(scene, found))
-
-
-def _one_of(scene: Scene, found: str) -> str:
-    """What is found of one thing, behind all that there is where there are several."""
-    return f"T{found}" if len(scene.things) == 1 else f"{seen(scene)}, so t{found}"
+    return Turn(
+        question=question, answer=f"The {thing.colour} shape is {with_article(thing.shape)}."
+    )
 
 
 def _there_are(num: int, word: str) -> str:
@@ -114,12 +109,12 @@ def _where(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
         colour, shape = rng.choice(COLOURS), rng.choice(SHAPES)
         if (colour, shape) not in [other.name for other in scene.things]:
             question = wordings.sampled("where", rng, n=f"{colour} {shape}")
-            return Turn(question=question, answer=f"{described(scene)}, but no {colour} {shape}.")
+            return Turn(question=question, answer=f"{seen(scene)}, but no {colour} {shape}.")
     alone = sum(other.shape == thing.shape for other in scene.things) == 1
     name = thing.shape if alone and rng.random() < 0.35 else f"{thing.colour} {thing.shape}"
     question = wordings.sampled("where", rng, unseen=unseen, n=name)
-    found = f"the {thing.colour} {thing.shape} is {in_cell(thing.cell)}"
-    return Turn(question=question, answer=f"{described(scene)}, so {found}.")
+    answer = f"The {thing.colour} {thing.shape} is {in_cell(thing.cell)}."
+    return Turn(question=question, answer=answer)
 
 
 def _at(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
@@ -128,8 +123,9 @@ def _at(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
         cell = rng.choice(scene.things).cell
     there = [named(thing) for thing in scene.things if thing.cell == cell]
     question = wordings.sampled("at", rng, unseen=unseen, w=in_cell(cell))
-    found = f"{there[0] if there else 'nothing'} is {in_cell(cell)}"
-    return Turn(question=question, answer=f"{described(scene)}, so {found}.")
+    return Turn(
+        question=question, answer=f"{capital(there[0] if there else 'nothing')} is {in_cell(cell)}."
+    )
 
 
 def _is(scene: Scene, rng: random.Random, unseen: bool) -> Turn:

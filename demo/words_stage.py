@@ -1,8 +1,8 @@
 """The third stage: the language model alone learns to conclude, from words that it is given.
 
-"I see a red circle and a blue star, so" is read, not said; what follows is learnt: whether a word
-of the question stands there too, how often, and what stands beside it. Without media, and with
-nothing else to learn, it takes thousands of cheap steps instead of thousands of dear ones.
+"I see a red circle and a blue star, so" is read, not said; what follows is learnt: whether words of
+the question stand there too, and how often. Without media, and with nothing else to learn, that
+takes cheap steps instead of dear ones.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from demo.seeds import lots
 from demo.whole import SOURCE
 
 NAME = "words"
-STEPS = 3000
+STEPS = 2000
 ROWS = 64
 LENGTH = 80
-_OF_PICTURES = ("is", "is", "is", "how many", "how many", "colour", "shape of", "where", "at")
+_OF_PICTURES = ("is", "is", "how many")
 _OF_TWO = ("same shape", "same colour", "same")
-_MARKS = (", so ", ", but ")
+_MARK = ", so "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +56,10 @@ def _tokens(rng: random.Random) -> tuple[list[int], list[int]]:
     """What is read, and what is learnt, of a turn that fits."""
     while True:
         turn = _turn(rng)
-        mark = max((turn.answer.rfind(mark) for mark in _MARKS), default=-1) if turn else -1
-        if turn is None or mark < 0:
+        if turn is None or _MARK not in turn.answer:
             continue
-        told, concluded = turn.answer[: mark + 1], turn.answer[mark + 1 :]
+        end = turn.answer.rindex(_MARK) + 1
+        told, concluded = turn.answer[:end], turn.answer[end:]
         read = f"<|im_start|>user\n{turn.question}<|im_end|>\n<|im_start|>assistant\n{told}"
         given, learnt = (SOURCE.collator.ids(part) for part in (read, f"{concluded}<|im_end|>"))
         if len(given) + len(learnt) <= LENGTH:
