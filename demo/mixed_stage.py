@@ -1,6 +1,7 @@
 """The fourth stage: pictures, clips, sounds and talk together, and crowds for the vision tower.
 
-Crowds are pictures of up to nine shapes, about which nothing is asked.
+Crowds are pictures of up to nine shapes, about which nothing is asked. Rows of the stage before go
+on, or what they taught would be forgotten.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from demo import labels, patches, scenes
+from demo import labels, patches, scenes, words_stage
 from demo.collate import Batch
 from demo.conversations import conversation
 from demo.drawing import render
@@ -23,6 +24,7 @@ NAME = "mixed"
 STEPS = 3000
 READING = 1.0
 CROWDS = 6
+WORDS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class Mixed:
     talk: Batch
     crowds: patches.Patches
     crowd_labels: torch.Tensor
+    words: words_stage.Batch
 
 
 def batch(step: int) -> Mixed:
@@ -48,6 +51,7 @@ def mixed(rng: random.Random) -> Mixed:
         talk=talk,
         crowds=patches.picture_patches(pictures, IMAGE_TOKENS[1]),
         crowd_labels=labels.picture_labels(crowds, grids, IMAGE_TOKENS[1]),
+        words=words_stage.sampled(WORDS, rng),
     )
 
 
@@ -55,7 +59,11 @@ class Mixing(Whole):
     """The whole model, learning from both."""
 
     def forward(self, data: Mixed) -> tuple[torch.Tensor, Mapping[str, float]]:
-        return self.judged(data.talk, [(data.crowds, data.crowd_labels)])
+        loss, figures = self.judged(data.talk, [(data.crowds, data.crowd_labels)])
+        concluding, right = words_stage.concluded(
+            self.thinker.model.language_model, self.thinker.lm_head, data.words
+        )
+        return loss + concluding, {**figures, "words": right}
 
 
 def rate(step: int) -> float:

@@ -41,10 +41,14 @@ class Batch:
 
 def batch(step: int) -> Batch:
     """The data of one step, the same every time."""
-    rng = lots(NAME, step)
-    ids = torch.full((ROWS, LENGTH), SOURCE.collator.tokenizer.pad_token_id)
-    labels = torch.full((ROWS, LENGTH), NO_LABEL)
-    for row in range(ROWS):
+    return sampled(ROWS, lots(NAME, step))
+
+
+def sampled(num: int, rng: random.Random) -> Batch:
+    """So many rows."""
+    ids = torch.full((num, LENGTH), SOURCE.collator.tokenizer.pad_token_id)
+    labels = torch.full((num, LENGTH), NO_LABEL)
+    for row in range(num):
         given, learnt = _tokens(rng)
         end = len(given) + len(learnt)
         ids[row, :end] = torch.tensor(given + learnt)
@@ -85,12 +89,18 @@ class Words(torch.nn.Module):
 
     def forward(self, data: Batch) -> tuple[torch.Tensor, Mapping[str, float]]:
         """The loss, and what the log shows."""
-        hidden = self.language(input_ids=data.ids, use_cache=False).last_hidden_state
-        told = data.labels[:, 1:]
-        learnt = told != NO_LABEL
-        logits = self.head(hidden[:, :-1][learnt])
-        right = (logits.argmax(-1) == told[learnt]).float().mean()
-        return F.cross_entropy(logits, told[learnt]), {"right": float(right)}
+        loss, right = concluded(self.language, self.head, data)
+        return loss, {"right": right}
+
+
+def concluded(language: Any, head: Any, data: Batch) -> tuple[torch.Tensor, float]:
+    """The loss of what follows, and how much of it is right."""
+    hidden = language(input_ids=data.ids, use_cache=False).last_hidden_state
+    told = data.labels[:, 1:]
+    learnt = told != NO_LABEL
+    logits = head(hidden[:, :-1][learnt])
+    right = (logits.argmax(-1) == told[learnt]).float().mean()
+    return F.cross_entropy(logits, told[learnt]), float(right)
 
 
 def rate(step: int) -> float:
