@@ -53,7 +53,7 @@ def test_it_answers_each_kind_of_question_in_its_words_and_most_of_them_rightly(
     """Two prompts of each kind; the whole evaluation is the slow test."""
     results = [judge(shipped, task, 2) for task in MAIN]
     wrong = [row for result in results for row in result.wrong]
-    assert len(wrong) <= 0.5 * 2 * len(MAIN), wrong
+    assert len(wrong) <= 0.25 * 2 * len(MAIN), wrong
     assert all(said.endswith((".", "!")) for _, _, said in wrong)
 
 

@@ -28,8 +28,9 @@ __all__ = ["Decoders"]
 log = logging.getLogger(__name__)
 
 _NO_START = "decoder: its process does not start"
-_MOST_STARTS = 3
-"""In a row, for one item: what ended the first need not be there for the second."""
+_MOST_STARTS = 8
+"""In a row, for one item: what ended the first need not be there for the second, and whoever ends
+processes for want of memory may choose those that start."""
 
 Choose = Callable[[VideoInfo], Sequence[int]]
 
