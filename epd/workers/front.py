@@ -119,7 +119,7 @@ async def _serve(
     stop_on_signals(server)
     try:
         async with asyncio.TaskGroup() as tasks:
-            lasting = [tasks.create_task(node.beat()), tasks.create_task(_follow(node))]
+            lasting = [tasks.create_task(node.roster.beat()), tasks.create_task(_follow(node))]
             tasks.create_task(_say_ready(serving, http, node, ready_fd))
             await server.serve(sockets=[http])
             for task in lasting:
