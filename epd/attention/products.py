@@ -13,6 +13,10 @@ import torch
 MOST_SCORES = 1 << 22
 """Of one product: bounds its temporary memory."""
 
+CAUSAL_ROWS = 64
+"""At once, where a row sees no token behind its own: the keys that none of them sees are left out.
+More rows leave out less, fewer are slower products."""
+
 
 def has_bf16_instructions() -> bool:
     """Can this CPU multiply bfloat16 without widening it first?"""
@@ -32,15 +36,28 @@ def attend(
     scaling: float,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """[N, T, dim], [N, L, dim] twice, and [T, L] to add, of their dtype -> [N, T, dim]."""
-    at_once = max(1, MOST_SCORES // (len(key) * key.shape[1]))
+    """[heads, T, dim], and [kv_heads, L, dim] twice -> [heads, T, dim].
+
+    `bias` [T, L] of their dtype is added to scores: the T rows are the last of L tokens, and none
+    sees a token behind its own. Without one all see all. The query heads of one KV head are rows
+    of one product.
+    """
+    heads, num, dim = query.shape
+    kv_heads, length = key.shape[:2]
+    at_once = max(1, MOST_SCORES // (heads * length))
+    if bias is not None:
+        at_once = min(at_once, CAUSAL_ROWS)
+    grouped = query.reshape(kv_heads, heads // kv_heads, num, dim)
     outs = []
-    for first in range(0, query.shape[1], at_once):
+    for first in range(0, num, at_once):
         rows = slice(first, first + at_once)
-        scores = (query[:, rows] * scaling) @ key.transpose(1, 2)
+        asked = grouped[:, :, rows] * scaling
+        seen = length if bias is None else min(length, length - num + rows.stop)
+        scores = asked.flatten(1, 2) @ key[:, :seen].transpose(1, 2)
         if bias is not None:
-            scores += bias[rows]
-        outs.append(scores.softmax(-1) @ value)
+            scores.view(*asked.shape[:3], seen).add_(bias[rows, :seen])
+        out = scores.softmax(-1) @ value[:, :seen]
+        outs.append(out.view(heads, -1, dim))
     return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
 
 

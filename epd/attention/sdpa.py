@@ -193,8 +193,7 @@ def _prefill(
 ) -> torch.Tensor:
     """[heads, T, dim] and [kv_heads, L, dim] -> [T, heads, dim]."""
     if products.takes(query.device, query.dtype):
-        keys, values = (x.repeat_interleave(len(query) // len(x), 0) for x in (key, value))
-        return products.attend(query, keys, values, scaling, bias).transpose(0, 1)
+        return products.attend(query, key, value, scaling, bias).transpose(0, 1)
     out = F.scaled_dot_product_attention(
         query[None],
         key[None],

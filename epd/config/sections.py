@@ -158,7 +158,7 @@ class LanguageConfig(Section):
     )
     fused: bool = Field(True, description="join weights and fuse small operations on a CUDA device")
     compiled: bool = Field(
-        True, description="compile decode steps of known bfloat16 models for this CPU"
+        True, description="compile steps of bfloat16 models, and parts of towers, for this CPU"
     )
     cuda_graphs: bool = Field(
         True,

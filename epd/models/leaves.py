@@ -4,7 +4,7 @@ transformers' classes around them stay as they are, and so does what they comput
 
 * Linear modules get packed weights. Siblings that are given the same input (q, k and v; gate and
   up) become one product.
-* RMSNorm makes fewer passes.
+* RMSNorm and the activation of a gated product make fewer passes.
 
 Original weights are freed, except an embedding table that a packed head shared.
 """
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
-from epd.models.compiled.kernels import Kernels
+from epd.models.compiled.kernels import LANES, Kernels
 from epd.models.fused import SIBLINGS
+from epd.models.gated import GatedMlp, is_gated
 from epd.models.packed import JointLinear, JointProduct, PackedLinear, can_pack
 from epd.models.rms_norm import RmsNorm, is_rms_norm
 
@@ -29,6 +31,8 @@ def replace_leaves(model: nn.Module, *, single_rows: bool, kernels: Kernels | No
     """
     if any(weight.device.type != "cpu" for weight in model.parameters()):
         return
+    if kernels is not None:
+        _gate(model, single_rows, kernels)
     parents: list[Any] = list(model.modules())
     for parent in parents:
         for names in SIBLINGS:
@@ -38,7 +42,9 @@ def replace_leaves(model: nn.Module, *, single_rows: bool, kernels: Kernels | No
                 packed = PackedLinear([child], single_rows=single_rows, kernels=kernels)
                 setattr(parent, name, packed)
             elif is_rms_norm(child):
-                setattr(parent, name, RmsNorm(child.weight, child.variance_epsilon))
+                setattr(
+                    parent, name, RmsNorm(child.weight, child.variance_epsilon, kernels=kernels)
+                )
     # What is left may be a view of the mapped file: a copy lets go of all the rest of it.
     for weight in model.parameters():
         weight.data = weight.data.clone()
@@ -48,6 +54,29 @@ def weight_bytes(model: nn.Module) -> int:
     """Memory of all weights under `model`, in every copy that is held."""
     plain = sum(weight.nbytes for weight in model.parameters())
     return plain + sum(m.nbytes for m in model.modules() if isinstance(m, PackedLinear))
+
+
+def _gate(model: nn.Module, single_rows: bool, kernels: Kernels) -> None:
+    """One module in place of each gated product that the kernel takes."""
+    parents: list[Any] = list(model.modules())
+    for parent in parents:
+        for name, mlp in list(parent.named_children()):
+            if not is_gated(mlp) or not _can_gate(mlp.gate_proj, mlp.up_proj):
+                continue
+            both = [mlp.gate_proj, mlp.up_proj]
+            packed = PackedLinear(both, single_rows=single_rows, kernels=kernels)
+            setattr(parent, name, GatedMlp(packed, mlp.down_proj, kernels.silu_mul))
+
+
+def _can_gate(gate: Any, up: Any) -> bool:
+    return (
+        can_pack(gate)
+        and can_pack(up)
+        and _kind(gate) == _kind(up)
+        and gate.weight.dtype is torch.bfloat16
+        and gate.out_features == up.out_features
+        and not gate.out_features % LANES
+    )
 
 
 def _join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from epd.attention.towers import VARLEN, Kernel, register_varlen, takes_ends, va
 from epd.errors import ConfigError, InternalError
 from epd.media.decoded import Media, Tensors, VideoInfo
 from epd.models.adapter import Adapter, Asked, Prepared
+from epd.models.compiled.kernels import load_kernels
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.spec import Checkpoint
@@ -118,10 +120,12 @@ def load_towers(
     device: str,
     dtype: str,
     pictures_on: str | None = None,
+    cache: Path | None = None,
 ) -> Towers:
     """Read the towers of these modalities and nothing else. `device` and `dtype` are resolved.
 
     `pictures_on`: the device that pictures are processed on with torchvision; with PIL unless set.
+    `cache`: where compiled kernels are kept; without it there are none.
     """
     known = checkpoint.spec.modalities
     if missing := [modality.value for modality in modalities if modality not in known]:
@@ -140,7 +144,8 @@ def load_towers(
     model = load_part(checkpoint, parts, device=device, dtype=dtype, attn_implementation="sdpa")
     if dtype == "bfloat16":
         # In float32 many rows gain little, and stay equal to Hugging Face's bit for bit.
-        replace_leaves(model, single_rows=False)
+        kernels = load_kernels(cache) if cache is not None and device == "cpu" else None
+        replace_leaves(model, single_rows=False, kernels=kernels)
     kernel = varlen_kernel(torch.device(device), getattr(torch, dtype))
     if kernel is not None:
         attend_varlen(model, kernel)

@@ -315,7 +315,7 @@ def _grammars(checkpoint: Checkpoint) -> Grammars:
 
 
 def _cache(config: Config) -> Path | None:
-    """Where compiled decoder layers are kept; None where there should be none."""
+    """Where what is compiled is kept; None where there should be nothing."""
     compiled = config.language.compiled and config.cache_dir
     return Path(config.cache_dir) / "compiled" if compiled else None
 
@@ -331,6 +331,7 @@ def _encode(
         device=build.device,
         dtype=build.dtype,
         pictures_on=build.device if config.encode.preprocess_on == "device" else None,
+        cache=_cache(config),
     )
     encoder = Encoder(
         towers, config.encode, config.media, _pool(build), sink.put_local, outgoing.keep

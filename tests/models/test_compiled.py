@@ -22,6 +22,7 @@ from epd.models.compiled.streamed import Streamed, can_stream
 from epd.models.language import LanguageModel, load_language
 from epd.models.packed import PackedLinear, can_pack
 from epd.models.random_checkpoint import Sizes, build_random_checkpoint
+from epd.models.rms_norm import RmsNorm
 from epd.models.spec import Checkpoint, read_checkpoint
 
 BLOCK, BLOCKS = 16, 90
@@ -229,6 +230,39 @@ def test_products(rows: int, shape: tuple[int, int], bias: bool, kernels: Kernel
     if bias:
         other = Streamed(weight, None, kernels)(x)
         assert not torch.allclose(other.double(), expected, atol=2**-8, rtol=2**-8)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_a_gated_activation_in_one_pass(rows: int, kernels: Kernels) -> None:
+    """As rounded as by torch, but where its exponential and ours round differently."""
+    torch.manual_seed(rows)
+    joined = (4 * torch.randn(2, rows, 96)).bfloat16()
+    gate, up = joined.chunk(2, -1)
+    expected = nn.functional.silu(gate) * up
+    found = kernels.silu_mul(joined)
+    assert found.shape == (2, rows, 48)
+    torch.testing.assert_close(found, expected, atol=0.0, rtol=2**-7)
+    assert (found == expected).float().mean() > 0.95
+    assert not torch.allclose(found, gate * up, rtol=2**-7)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_a_norm_in_one_pass(rows: int, kernels: Kernels) -> None:
+    torch.manual_seed(rows)
+    hidden, weight = torch.randn(2, rows, 48).bfloat16(), nn.Parameter(torch.randn(48).bfloat16())
+    slow, fast = RmsNorm(weight, 1e-5), RmsNorm(weight, 1e-5, kernels=kernels)
+    torch.testing.assert_close(fast(hidden), slow(hidden), atol=0.0, rtol=2**-7)
+    assert (fast(hidden) == slow(hidden)).float().mean() > 0.95
+    turned = hidden.transpose(0, 1)
+    torch.testing.assert_close(fast(turned), slow(turned), atol=0.0, rtol=2**-7)
+
+
+def test_rows_of_nan_stay_nan_and_reach_no_other(kernels: Kernels) -> None:
+    joined = torch.ones(3, 64, dtype=torch.bfloat16)
+    joined[1, 5] = torch.nan
+    assert kernels.silu_mul(joined).isnan().nonzero().tolist() == [[1, 5]]
+    normed = kernels.rms_norm(joined, torch.ones(64, dtype=torch.bfloat16), 1e-5)
+    assert normed.isnan().all(1).tolist() == [False, True, False]
 
 
 def test_infinities_and_what_is_no_number_stay_so(kernels: Kernels) -> None:

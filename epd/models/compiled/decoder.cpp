@@ -16,6 +16,7 @@
 
 #include "attention.h"
 #include "product.h"
+#include "rowwise.h"
 #include "screen.h"
 
 struct Layer {
@@ -171,6 +172,22 @@ extern "C" void epd_multiply(const Product* product, const bf16* x, bf16* out, i
     };
 #pragma omp parallel num_threads(threads)
     multiply_all(*product, wide.data(), rows, store);
+}
+
+// [rows, 2 * size] -> [rows, size].
+extern "C" void epd_silu_mul(const bf16* joined, bf16* out, int64_t rows, int64_t size,
+                             int64_t threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows; ++row)
+        silu_mul(joined + row * 2 * size, size, out + row * size);
+}
+
+// [rows, size] -> the same.
+extern "C" void epd_rms_norm(const bf16* x, const bf16* weight, bf16* out, int64_t rows,
+                             int64_t size, float eps, int64_t threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows; ++row)
+        rms_norm(x + row * size, weight, size, eps, out + row * size);
 }
 
 // Only advice: a system without large pages ignores it.

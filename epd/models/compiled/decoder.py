@@ -21,10 +21,9 @@ _LEAVES = {
     **{f"self_attn.{name}_proj": "JointLinear" for name in "qkv"},
     "self_attn.q_proj.linear": "PackedLinear",
     "self_attn.o_proj": "PackedLinear",
-    **{f"mlp.{name}_proj": "JointLinear" for name in ("gate", "up")},
-    "mlp.gate_proj.linear": "PackedLinear",
+    "mlp": "GatedMlp",
+    "mlp.gate_up": "PackedLinear",
     "mlp.down_proj": "PackedLinear",
-    "mlp.act_fn": "SiLUActivation",
     "input_layernorm": "RmsNorm",
     "post_attention_layernorm": "RmsNorm",
 }
@@ -35,13 +34,11 @@ LAYERS: Mapping[str, Mapping[str, str]] = {
     "Qwen2_5_VLTextModel": {
         "": "Qwen2_5_VLDecoderLayer",
         "self_attn": "Qwen2_5_VLAttention",
-        "mlp": "Qwen2MLP",
         **_LEAVES,
     },
     "Qwen3VLTextModel": {
         "": "Qwen3VLTextDecoderLayer",
         "self_attn": "Qwen3VLTextAttention",
-        "mlp": "Qwen3VLTextMLP",
         **_LEAVES,
         **_HEAD_NORMS,
     },
@@ -185,7 +182,7 @@ def _shaped(layer: Any, config: Any) -> bool:
 
 def _linears(layer: Any) -> tuple[Any, Any, Any, Any]:
     attention, mlp = layer.self_attn, layer.mlp
-    return attention.q_proj.linear, attention.o_proj, mlp.gate_proj.linear, mlp.down_proj
+    return attention.q_proj.linear, attention.o_proj, mlp.gate_up, mlp.down_proj
 
 
 def _layer(layer: Any) -> Layer:

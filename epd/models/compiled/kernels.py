@@ -17,6 +17,9 @@ from epd.models.compiled.build import load_library
 # every row more.
 MOST_ROWS = 32
 
+LANES = 16
+"""Numbers in one vector."""
+
 
 class Product(Structure):
     """A weight matrix in tiles, with its bias or none."""
@@ -114,6 +117,15 @@ class Kernels:
             *(c_void_p, c_void_p, c_int64, c_int64),
         )
         self._likeliest.restype = None
+        self._silu_mul = library.epd_silu_mul
+        self._silu_mul.argtypes = (c_void_p, c_void_p, c_int64, c_int64, c_int64)
+        self._silu_mul.restype = None
+        self._rms_norm = library.epd_rms_norm
+        self._rms_norm.argtypes = (
+            *(c_void_p, c_void_p, c_void_p),
+            *(c_int64, c_int64, c_float, c_int64),
+        )
+        self._rms_norm.restype = None
         self._settle = library.epd_prefer_large_pages
         self._settle.argtypes = (c_void_p, c_int64)
         self._settle.restype = None
@@ -137,6 +149,27 @@ class Kernels:
         self._likeliest(
             byref(product), byref(screen), x.data_ptr(), ids.data_ptr(), len(x), threads
         )
+
+    def silu_mul(self, joined: torch.Tensor) -> torch.Tensor:
+        """[..., 2 * n] contiguous bfloat16 -> silu(first half) * second half, [..., n].
+
+        n is a multiple of LANES.
+        """
+        size = joined.shape[-1] // 2
+        out = joined.new_empty(*joined.shape[:-1], size)
+        rows, threads = out.numel() // size, torch.get_num_threads()
+        self._silu_mul(joined.data_ptr(), out.data_ptr(), rows, size, threads)
+        return out
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """[..., n] contiguous bfloat16 -> the same. n is a multiple of LANES."""
+        size = x.shape[-1]
+        out = torch.empty_like(x)
+        rows, threads = x.numel() // size, torch.get_num_threads()
+        self._rms_norm(
+            *(x.data_ptr(), weight.data_ptr(), out.data_ptr()), *(rows, size, eps, threads)
+        )
+        return out
 
     def decode(self, decoder: Decoder, step: Step) -> None:
         """Write the last hidden states to `step.out`, and new keys and values to the pages."""

@@ -1,0 +1,38 @@
+"""The gated product that most models end a layer with, its activation in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+_CHILDREN = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+_SILU = ("SiLU", "SiLUActivation")
+
+
+class GatedMlp(nn.Module):
+    """down(silu(gate(x)) * up(x)). `gate_up` makes both products side by side."""
+
+    def __init__(
+        self,
+        gate_up: nn.Module,
+        down_proj: nn.Module,
+        silu_mul: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        super().__init__()
+        self.gate_up = gate_up
+        self.down_proj = down_proj
+        self._silu_mul = silu_mul
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., hidden]."""
+        out: torch.Tensor = self.down_proj(self._silu_mul(self.gate_up(x)))
+        return out
+
+
+def is_gated(module: Any) -> bool:
+    """Made of exactly these children, with this activation."""
+    named = dict(module.named_children())
+    return set(named) == _CHILDREN and type(named["act_fn"]).__name__ in _SILU
