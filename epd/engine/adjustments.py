@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
-from epd.engine.tables import IdLists, Seats, fit, put
+from epd.attention.staging import put
+from epd.engine.tables import IdLists, Seats, fit
 from epd.types import SamplingParams
 
 LAST_SCORE = -1e30

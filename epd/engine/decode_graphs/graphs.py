@@ -17,13 +17,13 @@ import torch
 from tqdm import tqdm
 
 from epd.attention import AttentionBackend, SingleTokens
+from epd.attention.staging import Staging
 from epd.config.sections import LanguageConfig
 from epd.engine.decode_graphs.buckets import Buckets, sizes
 from epd.engine.decode_graphs.capture import Capture, CudaCapture, Recorded
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
 from epd.engine.ranks.leading import LedModel
-from epd.engine.staging import Staging
 from epd.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -83,16 +83,16 @@ class DecodeGraphs:
         tables = [[*blocks, *([0] * (width - len(blocks)))] for blocks in rows.blocks]
         parts = [
             torch.tensor(rows.token_ids),
-            torch.tensor(rows.positions, dtype=torch.float64).view(torch.int64),
-            torch.tensor(rows.lengths + [0] * (size - num)),
-            torch.tensor(tables, dtype=torch.int64).flatten(),
+            torch.tensor(rows.positions, dtype=torch.float64),
+            torch.tensor(rows.lengths + [0] * (size - num), dtype=torch.int32),
+            torch.tensor(tables, dtype=torch.int32),
             torch.tensor(rows.sources, dtype=torch.int64),
         ]
         ids, positions, lengths, table, sources = self._staging.send(parts)
         self._ids[:num].copy_(ids if rows.ahead is None else rows.ahead(ids, sources))
-        self._positions[:num].copy_(positions.view(torch.float64))
+        self._positions[:num].copy_(positions)
         self._lengths[:size].copy_(lengths)
-        self._tables[:num, :width].copy_(table.view(num, width))
+        self._tables[:num, :width].copy_(table)
         return self._recorded[size].replay()[:num]
 
     def _forward(self, size: int) -> torch.Tensor:

@@ -11,10 +11,10 @@ import mmap
 
 import torch
 
+from epd.attention.staging import put
 from epd.config.sections import LanguageConfig
 from epd.engine.chunk import Move, MoveKind
 from epd.engine.language import LanguageModel
-from epd.engine.tables import put
 from epd.errors import ConfigError, InternalError
 
 
