@@ -25,7 +25,7 @@ from epd.attention.base import (
 )
 from epd.attention.kernels import dense
 from epd.attention.kernels.write import write
-from epd.attention.staging import send
+from epd.attention.staging import staging_for
 
 PAGE_TOKENS = 256
 """Version 2 takes multiples of it as a page."""
@@ -85,7 +85,7 @@ class FlashBackend(AttentionBackend[FlashPlan]):
         tables, lengths = tables_and_lengths(batch)
         singles = leading_singles(batch)
         if singles == len(batch.sequences):
-            tables, lengths = send((tables, lengths), device)
+            tables, lengths = staging_for(device).send((tables, lengths))
             return FlashPlan(batch.keys, batch.values, size, tables, lengths)
         rest = batch.sequences[singles:]
         host = (
@@ -95,7 +95,7 @@ class FlashBackend(AttentionBackend[FlashPlan]):
             _starts([sequence.num_new for sequence in rest]),
             _starts([sequence.kv_len for sequence in rest]),
         )
-        tables, lengths, slots, starts_q, starts_k = send(host, device)
+        tables, lengths, slots, starts_q, starts_k = staging_for(device).send(host)
         chunks = Chunks(
             row=singles,
             tables=tables[singles:],

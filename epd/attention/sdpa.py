@@ -18,6 +18,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from epd.attention import products
 from epd.attention.base import AttentionBackend, PagedBatch, PagedSequence, Rotary
+from epd.attention.staging import put
 
 # Padded tokens that one decode call may gather: bounds its temporary memory.
 MAX_GATHERED = 1 << 16
@@ -46,8 +47,8 @@ class DecodeGroup:
         device = self.slots_BL.device
         ends = torch.tensor(self.lengths)[:, None]
         at = (ends - window).clamp(0) + torch.arange(window)
-        slots = self.slots_BL.gather(1, at.clamp(max=ends.max() - 1).to(device))
-        seen = (at < ends).to(device)
+        slots = self.slots_BL.gather(1, put(at.clamp(max=ends.max() - 1), device))
+        seen = put(at < ends, device)
         return replace(self, slots_BL=slots, bias=_bias(seen, self.dtype)[:, None, None])
 
 
@@ -123,7 +124,7 @@ class SdpaBackend(AttentionBackend[SdpaPlan]):
         return SdpaPlan(
             keys=batch.keys,
             values=batch.values,
-            new_slots=torch.tensor(new_slots, dtype=torch.int64).to(batch.keys.device),
+            new_slots=put(torch.tensor(new_slots, dtype=torch.int64), batch.keys.device),
             parts=(*decodes, *chunks),
         )
 
@@ -227,8 +228,10 @@ def _prefill_chunk(sequence: PagedSequence, row: int, batch: PagedBatch) -> Pref
         bias = _lower_right(num, num, batch.keys) if dense else None
         return PrefillChunk(rows, None, bias, num, kv_len)
     device = batch.keys.device
-    slots = _slots(torch.tensor(sequence.blocks), batch.block_size)[:kv_len].to(device)
-    return PrefillChunk(rows, slots, _lower_right(num, kv_len, batch.keys), num, kv_len)
+    slots = _slots(torch.tensor(sequence.blocks), batch.block_size)[:kv_len]
+    return PrefillChunk(
+        rows, put(slots, device), _lower_right(num, kv_len, batch.keys), num, kv_len
+    )
 
 
 def _lower_right(num: int, kv_len: int, pages: torch.Tensor) -> torch.Tensor:
@@ -267,11 +270,11 @@ def _decode_group(rows: Sequence[tuple[int, PagedSequence]], batch: PagedBatch) 
     for _, sequence in rows:
         own = list(sequence.blocks[:num_blocks])
         tables.append(own + [own[0]] * (num_blocks - len(own)))
-    slots = _slots(torch.tensor(tables), batch.block_size)[:, :longest].to(device)
+    slots = put(_slots(torch.tensor(tables), batch.block_size)[:, :longest], device)
     where = _where([row for row, _ in rows], device)
     if min(lengths) == longest:
         return DecodeGroup(where, slots, None, tuple(lengths), batch.keys.dtype)
-    seen = torch.arange(longest, device=device) < torch.tensor(lengths).to(device)[:, None]
+    seen = torch.arange(longest, device=device) < put(torch.tensor(lengths)[:, None], device)
     bias = _bias(seen, batch.keys.dtype)[:, None, None]
     slots = torch.where(seen, slots, slots[:, :1])
     return DecodeGroup(where, slots, bias, tuple(lengths), batch.keys.dtype)
@@ -281,7 +284,7 @@ def _where(rows: list[int], device: torch.device) -> slice | torch.Tensor:
     """Neighbouring rows as a slice, which is a view."""
     if rows[-1] - rows[0] == len(rows) - 1:
         return slice(rows[0], rows[-1] + 1)
-    return torch.tensor(rows).to(device)
+    return put(torch.tensor(rows), device)
 
 
 def _bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from epd.attention import products
+from epd.attention.staging import put
 
 VARLEN: Final = "epd_flash_varlen"
 
@@ -97,10 +98,7 @@ class _Varlen:
         for known, sent in self._sent:
             if known is ends:
                 return sent
-        narrow = ends.to(torch.int32)
-        if device.type == "cuda" and not narrow.is_cuda:
-            narrow = narrow.pin_memory()
-        self._sent.append((ends, narrow.to(device, non_blocking=True)))
+        self._sent.append((ends, put(ends.to(torch.int32), device)))
         return self._sent[-1][1]
 
 

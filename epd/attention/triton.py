@@ -21,7 +21,7 @@ from epd.attention.kernels import dense
 from epd.attention.kernels.decode import decode, num_splits
 from epd.attention.kernels.prefill import prefill, tile_queries
 from epd.attention.kernels.write import write
-from epd.attention.staging import send
+from epd.attention.staging import staging_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class TritonBackend(AttentionBackend[TritonPlan]):
         tables, lengths = tables_and_lengths(batch)
         singles = leading_singles(batch)
         if singles == len(batch.sequences):
-            tables, lengths = send((tables, lengths), device)
+            tables, lengths = staging_for(device).send((tables, lengths))
             return self.decode_plan(
                 SingleTokens(batch.keys, batch.values, batch.block_size, tables, lengths)
             )
@@ -65,7 +65,7 @@ class TritonBackend(AttentionBackend[TritonPlan]):
         tile = tile_queries(longest, batch.keys.shape[-1], batch.keys.dtype)
         tiles = _tiles(batch.sequences, singles, tile)
         host = (tables, lengths[:singles], new_slots(batch), tiles)
-        tables, lengths, slots, tiles = send(host, device)
+        tables, lengths, slots, tiles = staging_for(device).send(host)
         splits = _splits(batch, tables[:singles])
         return TritonPlan(
             batch.keys, batch.values, batch.block_size, tables, lengths, splits, slots, tiles, tile

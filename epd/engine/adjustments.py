@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
-from epd.engine.tables import IdLists, Seats, fit, put
+from epd.attention.staging import put
+from epd.engine.tables import IdLists, Seats, fit
 from epd.types import SamplingParams
 
 LAST_SCORE = -1e30
@@ -147,7 +148,9 @@ class CountPenalties(Adjustment):
         self._generated.set(row, list(generated))
         self._counts = fit(self._counts, row + 1, 0)
         chosen = put(torch.tensor(generated, dtype=torch.int64), self._device)
-        self._counts[row] = torch.bincount(chosen, minlength=self._counts.shape[1])
+        # Not bincount, which waits for its largest id.
+        self._counts[row] = 0
+        self._counts[row].index_add_(0, chosen, torch.ones_like(chosen, dtype=torch.int32))
         penalties = torch.tensor([sampling.presence_penalty, sampling.frequency_penalty])
         self._penalties = fit(self._penalties, row + 1, 2)
         self._penalties[row] = put(penalties, self._device)

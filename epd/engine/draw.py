@@ -14,9 +14,10 @@ from enum import IntEnum
 
 import torch
 
+from epd.attention.staging import put
 from epd.engine.largest import topk
 from epd.engine.randomness import signed, uniforms
-from epd.engine.tables import fit, put
+from epd.engine.tables import fit
 from epd.types import SamplingParams
 
 _MOST_NARROW = 128  # the largest top_k for which only the largest scores are looked at

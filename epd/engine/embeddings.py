@@ -13,7 +13,7 @@ from time import perf_counter
 
 import torch
 
-from epd.engine.tables import put
+from epd.attention.staging import put
 from epd.errors import InternalError
 from epd.types import Prompt, PromptItem
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from epd.attention import AttentionBackend
+from epd.attention.staging import staging_for
 from epd.config.sections import LanguageConfig
 from epd.engine.backend import backend_for
 from epd.engine.chunk import Chunk
@@ -29,7 +30,6 @@ from epd.engine.request import Choice, EngineRequest, RequestState, Role, StepRe
 from epd.engine.runner import Runner
 from epd.engine.sampler import BROKEN, Sampler
 from epd.engine.scheduler import Scheduler, Step
-from epd.engine.staging import staging_for
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded
 from epd.grammar import Grammars
 from epd.types import Prefix, RequestKey, TokenLogprobs, TokenRun

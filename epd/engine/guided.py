@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
+from epd.attention.staging import put
 from epd.engine.adjustments import Adjustment
-from epd.engine.tables import put
 from epd.errors import EpdError
 from epd.grammar import Grammars, Guide
 from epd.types import SamplingParams

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from epd.attention.staging import Fetched
 from epd.engine.chunk import Chunk
 from epd.engine.request import Choice
 from epd.engine.sampler import Sampled
-from epd.engine.staging import Fetched
 from epd.types import RequestKey, TokenLogprobs
 
 

@@ -12,10 +12,11 @@ from typing import Final
 
 import torch
 
+from epd.attention.staging import put
 from epd.engine.adjustments import LAST_SCORE
 from epd.engine.draw import Draws
 from epd.engine.guided import Guided
-from epd.engine.tables import Seats, fit, put
+from epd.engine.tables import Seats, fit
 from epd.errors import EpdError
 from epd.grammar import Grammars
 from epd.types import SamplingParams

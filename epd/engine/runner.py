@@ -16,6 +16,7 @@ import torch
 
 from epd.attention import AttentionBackend, PagedBatch, PagedSequence, row_writes
 from epd.attention.row_writes import Deepstack
+from epd.attention.staging import Staging, put
 from epd.engine.chunk import Chunk
 from epd.engine.decode_graphs import DecodeGraphs, DecodeRows
 from epd.engine.kv.blocks import BlockPool
@@ -26,8 +27,6 @@ from epd.engine.logprobs import prompt_logprobs
 from epd.engine.phases import Phases
 from epd.engine.request import Choice
 from epd.engine.sampler import Sampler
-from epd.engine.staging import Staging
-from epd.engine.tables import put
 from epd.types import RequestKey, TokenLogprobs
 
 # Logits that exist at once for log-probabilities of a prompt: bounds their memory.
@@ -162,19 +161,18 @@ class Runner:
             if chunk.samples:
                 copies += [len(lasts)] * len(chunk.samples)
                 lasts.append(len(ids) - 1)
-        positions = rotary_positions([chunk for chunk, _ in chunks])
         parts = [
             torch.tensor(ids),
-            positions.flatten().view(torch.int64),  # its bits: all travel as one tensor
+            rotary_positions([chunk for chunk, _ in chunks]),
             torch.cat(places) if places else torch.tensor([], dtype=torch.int64),
             torch.tensor(lasts, dtype=torch.int64),
             torch.tensor(copies, dtype=torch.int64),
             torch.tensor(_sources([chunk for chunk, _ in chunks], before), dtype=torch.int64),
         ]
-        sent, bits, *others, sources = self._staging.send(parts)
+        sent, *others, sources = self._staging.send(parts)
         if before is not None:
             sent = _with_ahead(before, sent, sources)
-        return _Packed(sent, bits.view(torch.float64).view(positions.shape), *others)
+        return _Packed(sent, *others)
 
     def _embeds(
         self, packed: _Packed, rows: Sequence[ChunkRows]

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from epd.attention.staging import put
 from epd.engine.choosing import choosing_for
 from epd.engine.logprobs import measure, read
-from epd.engine.tables import Seats, fit, put
+from epd.engine.tables import Seats, fit
 from epd.errors import EpdError
 from epd.grammar import Grammars, no_grammars
 from epd.types import SamplingParams, TokenLogprobs

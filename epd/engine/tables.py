@@ -6,14 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from epd.attention.staging import put
+
 _LEAST = 8
-
-
-def put(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Tensor of the host or of another device -> device, without waiting for it."""
-    if device.type == "cuda" and not values.is_cuda:
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device, non_blocking=True)
 
 
 def fit(values: torch.Tensor, rows: int, width: int) -> torch.Tensor:

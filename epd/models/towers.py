@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from epd.attention.staging import put
 from epd.attention.towers import VARLEN, Kernel, register_varlen, takes_ends, varlen_kernel
 from epd.errors import ConfigError, InternalError
 from epd.media.decoded import Media, Tensors, VideoInfo
@@ -88,7 +89,7 @@ class Towers:
                     rows[i] = encoded
         for i, item in enumerate(batch):
             if item.rows is not None:
-                rows[i] = item.rows.to(self.device)
+                rows[i] = put(item.rows, self.device)
         return [_checked(encoded, item) for encoded, item in zip(rows, batch, strict=True)]
 
     def _forward(

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from epd.attention.staging import put
+
 _cuda: Any = torch.cuda  # much of it is untyped
 
 
@@ -35,9 +37,7 @@ class Uploads:
         sent = {}
         with self.beside():
             for name, tensor in inputs.items():
-                if tensor.is_floating_point() and not tensor.is_cuda:
-                    tensor = tensor.pin_memory().to(self._device, non_blocking=True)
-                sent[name] = tensor
+                sent[name] = put(tensor, self._device) if tensor.is_floating_point() else tensor
         self._stream.synchronize()
         return sent
 

@@ -112,6 +112,10 @@ class CudaRuntime:
         weakref.finalize(shown, gone).atexit = False
         return torch.as_tensor(shown, device=torch.device("cuda", self._indices[memory.device]))
 
+    def empty(self, num_bytes: int) -> torch.Tensor:
+        """See DeviceRuntime."""
+        return torch.empty(num_bytes, dtype=torch.uint8, device=torch.device("cuda", self._index))
+
     def offset(self, memory: Memory, tensor: torch.Tensor) -> int:
         """See DeviceRuntime."""
         return tensor.data_ptr() - memory.address
@@ -121,7 +125,8 @@ class CudaRuntime:
         return not tensor.is_cuda
 
     def copy(self, to: torch.Tensor, source: torch.Tensor) -> None:
-        """See DeviceRuntime."""
+        """See DeviceRuntime. From another GPU torch copies in a stream of that one, which waits for
+        ours, and ours for it."""
         to.copy_(source, non_blocking=True)
 
     def sign(self, memory: Memory) -> None:

@@ -2,8 +2,10 @@
 
 The owner's copies and the reader's work are in streams, so bytes are there, and read, later than
 either is asked for. A reader's stream waits for the owner's event; the reader says that it is done
-when an event of its own is, and only then the owner uses the bytes anew. One that is taken for dead
-may still read: what it has is not used before the file that its process holds locked is free.
+when an event of its own is, and only then the owner uses the bytes anew. Work on a tensor is in a
+stream of the tensor's GPU, so a reader on another one has a copy on its own made in its stream. One
+that is taken for dead may still read: what it has is not used before the file that its process
+holds locked is free.
 """
 
 from __future__ import annotations
@@ -150,11 +152,14 @@ class DeviceReader:
         self._unused: deque[tuple[Memory, Callable[[], None]]] = deque()  # no tensor shows it
         self._marked: deque[tuple[Mark, Memory, Callable[[], None]]] = deque()
 
-    def take(self, member: Member, payload: Payload, unread: Callable[[], None]) -> torch.Tensor:
-        """The payload's bytes where they are, uint8; whoever uses them does so in our stream.
+    def take(
+        self, member: Member, payload: Payload, unread: Callable[[], None]
+    ) -> tuple[torch.Tensor, bool]:
+        """The payload's bytes, uint8, on our GPU, and whether they are a copy of ours.
 
-        `unread` is called by settle() when our stream is done with them. ProtocolError if the
-        member lends no such memory; `unread` is not called then.
+        Whoever uses them does so in our stream. `unread` is called by settle() when our stream is
+        done with them. ProtocolError if the member lends no such memory; `unread` is not called
+        then.
         """
         memory = self._open(member)
         start, end = payload.offset, payload.offset + payload.nbytes
@@ -163,7 +168,12 @@ class DeviceReader:
         self._runtime.await_signed(memory)
         self._shown[memory.address] = self._shown.get(memory.address, 0) + 1
         gone = partial(self._unused.append, (memory, unread))
-        return self._runtime.view(memory, start, payload.nbytes, gone)
+        shown = self._runtime.view(memory, start, payload.nbytes, gone)
+        if memory.device == self._runtime.device:
+            return shown, False
+        copy = self._runtime.empty(payload.nbytes)
+        self._runtime.copy(copy, shown)
+        return copy, True
 
     @property
     def waits(self) -> bool:

@@ -37,22 +37,26 @@ def nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A tensor for reading only, on the CPU, or where a GPU's memory is read on that GPU.
+    """A tensor for reading only, on the CPU, or on our GPU where a GPU's memory is read.
 
     `check()` before its bytes are used, and after; of a GPU's memory it never finds anything.
+    `own`: its memory is nobody else's already.
 
     check() raises Unavailable if its sender took the memory back, ProtocolError if it broke it.
     """
 
     tensor: torch.Tensor
     check: Callable[[], None] = nothing
+    own: bool = False
 
     def copied(self) -> Landed:
         """In memory of its own. Raises what check() does."""
+        if self.own:
+            return self
         self.check()
         copy = self.tensor.clone()
         self.check()
-        return Landed(copy)
+        return Landed(copy, own=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class Incoming:
             self._pulls.remove(pull)
             dtype = dtype_of(payload.dtype)
             _check_size(payload, dtype)
-            return Landed(self._reader.take(pull).view(dtype).view(payload.shape))
+            return Landed(self._reader.take(pull).view(dtype).view(payload.shape), own=True)
         finally:
             unread()
 
@@ -205,11 +209,11 @@ class Incoming:
             _check_size(payload, dtype)
             if self._device is None or frame is not None or not payload.lent:
                 raise ProtocolError("payload", "memory of a GPU that was not agreed on")
-            flat = self._device.take(member, payload, unread)
+            flat, own = self._device.take(member, payload, unread)
         except ProtocolError:
             unread()
             raise
-        return Landed(flat.view(dtype).view(payload.shape))
+        return Landed(flat.view(dtype).view(payload.shape), own=own)
 
     def _read(self, member: Member, payload: Payload, keeper: _Keeper) -> Callable[[], None]:
         source = self._attach(member)

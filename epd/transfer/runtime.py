@@ -61,7 +61,13 @@ class DeviceRuntime(Protocol):
     def view(
         self, memory: Memory, offset: int, num_bytes: int, gone: Callable[[], None]
     ) -> torch.Tensor:
-        """Bytes of it as uint8. `gone` is called, by any thread, once no tensor shows them."""
+        """Bytes of it as uint8. `gone` is called, by any thread, once no tensor shows them.
+
+        Of another GPU's memory it is a tensor of that GPU: only copy() uses it in our stream.
+        """
+
+    def empty(self, num_bytes: int) -> torch.Tensor:
+        """Memory of our GPU that nobody else sees, uint8; for work in our stream."""
 
     def offset(self, memory: Memory, tensor: torch.Tensor) -> int:
         """Where a tensor begins, from the beginning of the memory; may lie outside."""

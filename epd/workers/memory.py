@@ -234,10 +234,19 @@ class _Sizes:
         if role != "decode":
             rows = language.rows_bytes
             needs.append(Need(name="rows", num_bytes=rows, settings=("language.rows_bytes",)))
+            needs += self._rows_on_device(role)
             needs.append(
                 self._computing("prompt logprobs", self._ranking(), "language.max_step_tokens")
             )
         return needs
+
+    def _rows_on_device(self, role: str) -> list[Need]:
+        """Rows of another process's GPU that are copied; each row is on one side alone, but which
+        way a peer's rows come is not known before it is there."""
+        if role == "engine" or self._compute is Where.HOST or not self._config.wire.device_bytes:
+            return []
+        rows = self._config.language.rows_bytes
+        return [self._computing("rows on the GPU", rows, "language.rows_bytes")]
 
     def following(self, role: str) -> list[Need]:
         """Of a rank that does what rank 0 orders."""

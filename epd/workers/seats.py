@@ -272,8 +272,10 @@ def _core(
     """How to make the core once its station exists, and what its Member says of it."""
     if role == "encode":
         return _encode(build, sink, ends.outgoing)
-    model = _language(build)
-    engine = Engine(model, build.config.language, _grammars(build.checkpoint))
+    model, language = _language(build), build.config.language
+    if role == "prefill":  # no answer goes on here: nothing to preempt, no steps to record
+        language = language.model_copy(update={"host_bytes": 0, "cuda_graphs": False})
+    engine = Engine(model, language, _grammars(build.checkpoint))
     facts = {
         "kv_tokens": engine.num_tokens_capacity,
         "max_context": build.checkpoint.max_context,
@@ -283,9 +285,8 @@ def _core(
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
         kv = KvReceiver(model.num_layers, window)
         return lambda station: DecodeCore(station, engine, kv, ends.incoming), facts
-    rows = RowReceiver(build.config.language.rows_bytes, PULL_BYTES)
+    rows = RowReceiver(language.rows_bytes, PULL_BYTES)
     chunk = build.config.wire.chunk_bytes
-    language = build.config.language
     return lambda s: PrefillCore(
         s, model, engine, rows, ends.outgoing, chunk, language, ends.incoming
     ), facts

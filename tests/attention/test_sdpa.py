@@ -11,6 +11,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from epd.attention import SdpaBackend, attend, sdpa
 from tests.attention.pages import RAGGED, RandomPages
+from tests.sends import Sends
 
 SCALING = 8**-0.5
 
@@ -72,6 +73,14 @@ def test_the_mask_that_cuda_kernels_know_by_name_is_the_same(
         warnings.simplefilter("ignore")  # that the CPU has none of these kernels
         out = pages.attend()
     torch.testing.assert_close(out, pages.expected(), atol=2e-6, rtol=1e-5)
+
+
+def test_nothing_waits_for_what_is_sent_of_a_plan() -> None:
+    """Decodes of different lengths, apart from each other, and a chunk behind what was there."""
+    pages = Pages([(20, 1), (30, 4), (25, 1)], unwritten=0.0)
+    with Sends() as sends:
+        SdpaBackend().plan(pages.batch).within(10)
+    assert len(sends.not_waiting) > 4 and not sends.waiting
 
 
 def test_new_keys_and_values_reach_their_pages_only() -> None:

@@ -59,15 +59,21 @@ class FixedSdpa(SdpaBackend):
 
 
 class Replays:
-    """A Capture: runs again what it recorded, into the same memory. `replays` has the sizes."""
+    """A Capture: runs again what it recorded, into the same memory. `replays` has the sizes.
 
-    def __init__(self, *, forgetful: bool = False) -> None:
+    It has no memory for more than `most` rows.
+    """
+
+    def __init__(self, *, forgetful: bool = False, most: int = 1 << 10) -> None:
         self.recorded: list[int] = []
         self.replays: list[int] = []
         self._forgetful = forgetful
+        self._most = most
 
     def record(self, run: Callable[[], torch.Tensor]) -> Recorded:
         out = run().clone()
+        if len(out) > self._most:
+            raise RuntimeError("out of memory")
         self.recorded.append(len(out))
         return _Replay(self, run, out, self._forgetful)
 

@@ -254,6 +254,21 @@ def test_steps_of_decodes_are_replayed_and_all_others_are_not() -> None:
     assert sorted(book.replays, reverse=True) == book.replays
 
 
+def test_what_cannot_be_recorded_runs_without_and_the_log_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once for all batch sizes with the same reason."""
+    book = Replays(most=1)
+    engine = make("off", capture=book, max_running=4, max_step_tokens=256)
+    (told,) = [r.message for r in caplog.records if "not recorded" in r.message]
+    assert told == "decode steps of batch size 2, 4 are not recorded: out of memory"
+    start(engine, make_request("r0", CASES[0], greedy(4)))
+    start(engine, make_request("r1", CASES[1], greedy(8)))
+    found = finish(engine)
+    assert found == {"r0": generate(CASES[0], 4), "r1": generate(CASES[1], 8)}
+    assert set(book.replays) == {1}
+
+
 def test_a_sequence_that_is_longer_than_what_was_recorded_runs_without() -> None:
     book = Replays()
     engine = make("off", capture=book, max_context=16)

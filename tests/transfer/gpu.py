@@ -1,8 +1,9 @@
-"""A GPU that several processes share, as they see it: nothing happens before run() lets it.
+"""GPUs that several processes share, as they see them: nothing happens before run() lets it.
 
-Each process has two streams, its own and one for copies to the host. What is asked for waits there;
-run() takes the next thing of one stream, unless that waits for an event. So a test chooses every
-order that a real GPU might choose, and bytes that were used anew too early are seen as wrong.
+Each process has a stream on every GPU that it reaches, and one for copies to the host. What is
+asked for waits there; run() takes the next thing of one stream, unless that waits for an event. So
+a test chooses every order that a real GPU might choose, and bytes that were used anew too early are
+seen as wrong.
 """
 
 from __future__ import annotations
@@ -64,25 +65,35 @@ class Stream:
 
 
 class World:
-    """One GPU and all who use it."""
+    """All GPUs and all who use them."""
 
     def __init__(self) -> None:
         self.streams: list[Stream] = []
         self.memories: dict[bytes, np.ndarray] = {}
+        self.devices: dict[bytes, str] = {}
         self.signed: dict[bytes, Event] = {}
 
     def run_all(self) -> None:
         while any([stream.run() for stream in self.streams]):
             pass
 
+    def device_of(self, tensor: torch.Tensor) -> str | None:
+        """None where it is in the memory of no GPU."""
+        at = tensor.data_ptr()
+        for name, room in self.memories.items():
+            if 0 <= at - room.ctypes.data < room.nbytes:
+                return self.devices[name]
+        return None
+
 
 class FakeGpu:
-    """A DeviceRuntime of one process."""
+    """A DeviceRuntime of one process. "Our stream" is `stream`, the one on `device`."""
 
     def __init__(self, world: World, device: str = "GPU-0", reaches: tuple[str, ...] = ()) -> None:
         self.device = device
         self.reaches = reaches or (device,)
-        self.stream = Stream(world)
+        self.streams = {each: Stream(world) for each in self.reaches}
+        self.stream = self.streams[device]
         self.copies = Stream(world)
         self.closed: list[Memory] = []
         self._world = world
@@ -93,11 +104,25 @@ class FakeGpu:
         made = self.view(memory, 0, values.nbytes, lambda: None)
         return made.view(values.dtype).view(values.shape).copy_(values)
 
+    def clone(self, tensor: torch.Tensor) -> torch.Tensor:
+        """As torch does it: on the tensor's GPU, in our stream there."""
+        device = self._world.device_of(tensor)
+        assert device is not None
+        memory = self._allocate(device, tensor.nbytes)
+        made = self.view(memory, 0, tensor.nbytes, lambda: None)
+        made = made.view(tensor.dtype).view(tensor.shape)
+        self._copy(self.streams[device], made, tensor)
+        return made
+
     def allocate(self, num_bytes: int) -> Memory:
+        return self._allocate(self.device, num_bytes)
+
+    def _allocate(self, device: str, num_bytes: int) -> Memory:
         name = f"memory {len(self._world.memories)}".encode().ljust(HANDLE_BYTES)
         room = np.zeros(num_bytes, np.uint8)
         self._world.memories[name] = room
-        return Memory(self.device, num_bytes, room.ctypes.data, name)
+        self._world.devices[name] = device
+        return Memory(device, num_bytes, room.ctypes.data, name)
 
     def export(self, memory: Memory) -> tuple[bytes, bytes]:
         return memory.event, memory.event
@@ -117,18 +142,22 @@ class FakeGpu:
         weakref.finalize(shown, gone)
         return torch.from_numpy(np.asarray(shown))
 
+    def empty(self, num_bytes: int) -> torch.Tensor:
+        return self.view(self.allocate(num_bytes), 0, num_bytes, lambda: None)
+
     def offset(self, memory: Memory, tensor: torch.Tensor) -> int:
         return tensor.data_ptr() - memory.address
 
     def on_host(self, tensor: torch.Tensor) -> bool:
-        at = tensor.data_ptr()
-        rooms = self._world.memories.values()
-        return not any(0 <= at - room.ctypes.data < room.nbytes for room in rooms)
+        return self._world.device_of(tensor) is None
 
     def copy(self, to: torch.Tensor, source: torch.Tensor) -> None:
+        self._copy(self.stream, to, source)
+
+    def _copy(self, stream: Stream, to: torch.Tensor, source: torch.Tensor) -> None:
         """Both are looked at by address: a view that has died meanwhile is no excuse."""
         target, origin = _raw(to), _raw(source)
-        self.stream.todo.append(lambda: target.__setitem__(slice(None), origin))
+        stream.todo.append(lambda: target.__setitem__(slice(None), origin))
 
     def sign(self, memory: Memory) -> None:
         self._world.signed[memory.event] = self.stream.record(self._world)
@@ -151,14 +180,13 @@ class FakeGpu:
 
     def download(self, source: torch.Tensor, to: torch.Tensor) -> Event:
         self.copies.todo.append(self.mark())
-        target, origin = _raw(to), _raw(source)
-        self.copies.todo.append(lambda: target.__setitem__(slice(None), origin))
+        self._copy(self.copies, to, source)
         return self.copies.record(self._world)
 
     def die(self) -> None:
         """Nothing that it asked for happens any more."""
-        self.stream.todo.clear()
-        self.copies.todo.clear()
+        for stream in (*self.streams.values(), self.copies):
+            stream.todo.clear()
 
 
 class _Shown:

@@ -1,10 +1,11 @@
-"""Memory of a GPU that processes share: whatever order the GPU works in, no byte is used anew
-before its reader is done."""
+"""Memory of a GPU that processes share, on that GPU and on another one: whatever order they work
+in, no byte is read before it is there, or used anew before its reader is done."""
 
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
@@ -17,6 +18,7 @@ from epd.transfer.cuda_ipc import DeviceArena, DeviceReader
 from epd.transfer.handles import DeviceHandle, unpacked
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
+from epd.transfer.runtime import Memory
 from epd.transfer.ways import FRAMES, SHARED, Route, Way, route
 from epd.types import Gpu, Member
 from epd.wire.messages import Payload
@@ -47,13 +49,22 @@ class Reader:
         return f"{self.name} {self.epoch}"
 
 
-class House:
-    """A sender and its readers. Values count up, so every tensor is another one."""
+class Blind(FakeGpu):
+    """Takes every GPU's memory for that of its own."""
 
-    def __init__(self, *, careful: bool = True) -> None:
+    def open(self, device: str, num_bytes: int, memory: bytes, event: bytes) -> Memory:
+        return replace(super().open(device, num_bytes, memory, event), device=self.device)
+
+
+class House:
+    """A sender and its readers: p on the same GPU, q on another. Values count up, so every tensor
+    is another one."""
+
+    def __init__(self, *, careful: bool = True, elsewhere: type[FakeGpu] = FakeGpu) -> None:
         self.world = World()
         self.gpu = FakeGpu(self.world)
-        self.readers = {name: Reader(name, FakeGpu(self.world)) for name in NAMES}
+        far = elsewhere(self.world, "GPU-1", reaches=("GPU-1", "GPU-0"))
+        self.readers = {"p": Reader("p", FakeGpu(self.world)), "q": Reader("q", far)}
         self.dead: set[str] = set()
         held = self.dead.isdisjoint if careful else None
         self.arena = DeviceArena(
@@ -74,7 +85,7 @@ class House:
             self.kept.pop(0)
 
     def send(self, reader: Reader, *, kept: bool) -> None:
-        """Staged, taken and copied: all of it later."""
+        """Staged, taken and used, as rows are: all of it later."""
         if kept and self.kept:
             source, value = self.kept[-1]
         else:
@@ -84,10 +95,8 @@ class House:
         if payload is None:
             return
         slot, acks = payload.slot, reader.acks
-        seen = reader.reader.take(self.member, payload, lambda: acks.append(slot))
-        own = reader.gpu.tensor(torch.zeros(ROW, dtype=torch.uint8))
-        reader.gpu.copy(own, seen)
-        reader.got.append((own, value))
+        seen, _ = reader.reader.take(self.member, payload, lambda: acks.append(slot))
+        reader.got.append((reader.gpu.clone(seen), value))
 
     def acknowledge(self, reader: Reader) -> None:
         reader.reader.settle()
@@ -181,6 +190,64 @@ def test_without_a_lease_it_would_not() -> None:
     """The control: the same, but a doubt is enough."""
     with pytest.raises(AssertionError, match="bytes of another tensor"):
         fill_and_doubt(House(careful=False))
+
+
+def read_early(house: House) -> None:
+    """A reader elsewhere works as far as it can before the sender does anything."""
+    reader = house.readers["q"]
+    house.send(reader, kept=False)
+    while any([stream.run() for stream in reader.gpu.streams.values()]):
+        pass
+    house.check()
+
+
+def give_back_early(house: House) -> None:
+    """The stream of a reader elsewhere is done before its work on the sender's GPU has begun."""
+    reader = house.readers["q"]
+    house.send(reader, kept=False)
+    while any([stream.run() for stream in (house.gpu.stream, reader.gpu.stream)]):
+        pass
+    for _ in range(2):
+        house.acknowledge(reader)
+        while reader.gpu.stream.run():
+            pass
+    for _ in range(4):
+        house.send(house.readers["p"], kept=False)
+    while house.gpu.stream.run():
+        pass
+    house.check()
+
+
+EARLY = pytest.mark.parametrize("early", [read_early, give_back_early])
+
+
+@EARLY
+def test_a_reader_on_another_gpu_reads_what_it_was_sent(early: Callable[[House], None]) -> None:
+    early(House())
+
+
+@EARLY
+def test_in_the_stream_of_the_senders_gpu_it_would_not(early: Callable[[House], None]) -> None:
+    """The control: a tensor of the sender's GPU is used there, where the reader's stream is not."""
+    with pytest.raises(AssertionError, match="bytes of another tensor"):
+        early(House(elsewhere=Blind))
+
+
+def test_what_was_copied_from_another_gpu_is_not_copied_again() -> None:
+    """It is lent no more, while what is read where it is has to be copied to be kept."""
+    world = World()
+    gpu = FakeGpu(world)
+    outgoing = Outgoing(arena_bytes=0, runtime=gpu, device_bytes=1 << 12)
+    near, far = Incoming(FakeGpu(world)), Incoming(FakeGpu(world, "GPU-1", ("GPU-1", "GPU-0")))
+    for incoming, copies in ((near, True), (far, False)):
+        sent = staged(outgoing.stage(gpu.tensor(torch.ones(8)), to="p", route=IPC))
+        landed = incoming.take(gpu_member(outgoing.handle), sent.payload, None)
+        world.run_all()
+        assert (landed.copied().tensor.data_ptr() != landed.tensor.data_ptr()) is copies
+        assert torch.equal(landed.copied().tensor, torch.ones(8))
+        del landed
+        incoming.close()
+    outgoing.close()
 
 
 def test_an_end_is_told_when_the_gpu_is_done_and_not_when_the_tensor_dies() -> None:

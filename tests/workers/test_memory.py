@@ -81,6 +81,22 @@ def test_on_a_gpu_what_the_model_computes_with_is_there_and_the_rest_is_not(
     assert not on_device & {"preempted KV", "interpreter", "rows", "files"}
 
 
+def test_rows_that_a_gpu_reads_of_another_process_are_copied_there(checkpoint: Checkpoint) -> None:
+    """They are counted on both sides, unless no GPU memory is lent or rows come from no process."""
+    for role in ("prefill", "fused"):
+        found = named(role, checkpoint, "language.rows_bytes=5000", device="cuda")
+        assert found["rows"].where is Where.HOST and found["rows"].num_bytes == 5000
+        there = found["rows on the GPU"]
+        assert there.where is Where.DEVICE and there.num_bytes == 5000
+    for role, device, setting in (
+        ("engine", "cuda", "wire.device_bytes=1"),
+        ("decode", "cuda", "wire.device_bytes=1"),
+        ("prefill", "cpu", "wire.device_bytes=1"),
+        ("prefill", "cuda", "wire.device_bytes=0"),
+    ):
+        assert "rows on the GPU" not in named(role, checkpoint, setting, device=device)
+
+
 def test_every_setting_that_is_named_exists_and_lowers_its_need(checkpoint: Checkpoint) -> None:
     """Except dtype, of which a checkpoint's own may be the smallest."""
     for role in ("gateway", "encode", "prefill", "decode", "engine"):

@@ -8,6 +8,7 @@ not looked at.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +18,13 @@ import torch
 from tqdm import tqdm
 
 from epd.attention import AttentionBackend, SingleTokens
+from epd.attention.staging import Staging
 from epd.config.sections import LanguageConfig
 from epd.engine.decode_graphs.buckets import Buckets, sizes
 from epd.engine.decode_graphs.capture import Capture, CudaCapture, Recorded
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
 from epd.engine.ranks.leading import LedModel
-from epd.engine.staging import Staging
-from epd.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +67,26 @@ class DecodeGraphs:
         self._lengths = torch.zeros(most, dtype=torch.int32, device=device)
         self._tables = torch.zeros(most, buckets.most_blocks, dtype=torch.int32, device=device)
         self._recorded: dict[int, Recorded] = {}
+        self._record(capture)
+
+    def _record(self, capture: Capture) -> None:
+        """What cannot be recorded runs without, and the log says once why."""
+        failed: dict[str, list[int]] = defaultdict(list)
         # The largest first: the others find room in its memory.
-        shown = tqdm(buckets.sizes[::-1], desc="recording decode steps", unit="size", disable=None)
-        for size in shown:
-            self._recorded[size] = capture.record(partial(self._forward, size))
+        sizes = self._buckets.sizes[::-1]
+        for size in tqdm(sizes, desc="recording decode steps", unit="size", disable=None):
+            try:
+                self._recorded[size] = capture.record(partial(self._forward, size))
+            except RuntimeError as error:
+                failed[str(error)].append(size)
+        for reason, without in failed.items():
+            names = ", ".join(map(str, sorted(without)))
+            log.warning("decode steps of batch size %s are not recorded: %s", names, reason)
 
     def size_for(self, blocks: Sequence[Sequence[int]]) -> int | None:
         """Which batch these sequences would run in; None where they have to run without."""
-        return self._buckets.size_for([len(each) for each in blocks])
+        size = self._buckets.size_for([len(each) for each in blocks])
+        return size if size in self._recorded else None
 
     def run(self, size: int, rows: DecodeRows) -> torch.Tensor:
         """Logits [n, vocab]; they stay until the next run()."""
@@ -83,16 +95,16 @@ class DecodeGraphs:
         tables = [[*blocks, *([0] * (width - len(blocks)))] for blocks in rows.blocks]
         parts = [
             torch.tensor(rows.token_ids),
-            torch.tensor(rows.positions, dtype=torch.float64).view(torch.int64),
-            torch.tensor(rows.lengths + [0] * (size - num)),
-            torch.tensor(tables, dtype=torch.int64).flatten(),
+            torch.tensor(rows.positions, dtype=torch.float64),
+            torch.tensor(rows.lengths + [0] * (size - num), dtype=torch.int32),
+            torch.tensor(tables, dtype=torch.int32),
             torch.tensor(rows.sources, dtype=torch.int64),
         ]
         ids, positions, lengths, table, sources = self._staging.send(parts)
         self._ids[:num].copy_(ids if rows.ahead is None else rows.ahead(ids, sources))
-        self._positions[:num].copy_(positions.view(torch.float64))
+        self._positions[:num].copy_(positions)
         self._lengths[:size].copy_(lengths)
-        self._tables[:num, :width].copy_(table.view(num, width))
+        self._tables[:num, :width].copy_(table)
         return self._recorded[size].replay()[:num]
 
     def _forward(self, size: int) -> torch.Tensor:
@@ -133,9 +145,4 @@ def graphs_for(
     if config.max_context is not None:
         most_tokens = min(most_tokens, config.max_context)
     buckets = Buckets(sizes(config.max_running), -(-most_tokens // cache.block_size))
-    try:
-        return DecodeGraphs(model, cache, backend, staging, capture, buckets)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"decode steps cannot be recorded: {error}; set language.cuda_graphs to false"
-        ) from error
+    return DecodeGraphs(model, cache, backend, staging, capture, buckets)

@@ -11,10 +11,10 @@ import mmap
 
 import torch
 
+from epd.attention.staging import put
 from epd.config.sections import LanguageConfig
 from epd.engine.chunk import Move, MoveKind
 from epd.engine.language import LanguageModel
-from epd.engine.tables import put
 from epd.errors import ConfigError, InternalError
 
 
@@ -37,8 +37,8 @@ def num_host_blocks(model: LanguageModel, config: LanguageConfig) -> int:
 class KvCache:
     """Pages of all layers: `keys` and `values` are [layers, slots, kv_heads, head_dim].
 
-    Beside them host memory for `num_host_blocks` pages of preempted requests, taken when the first
-    one moves.
+    Beside them host memory for `num_host_blocks` pages of preempted requests: [host blocks, 2,
+    layers, block_size, kv_heads, head_dim], pinned for a CUDA device.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class KvCache:
         shape = (2, model.num_layers, slots, model.kv_heads, model.head_dim)
         self._pages = _zeros(shape, model.dtype, model.device)
         self.keys, self.values = self._pages[0], self._pages[1]
-        self._num_host_blocks = num_host_blocks
-        self._host: torch.Tensor | None = None
+        block = (2, model.num_layers, block_size, model.kv_heads, model.head_dim)
+        self._host = _host_pages((num_host_blocks, *block), model.dtype, model.device)
 
     def move(self, move: Move) -> None:
         """Copy whole pages. On a CUDA device nothing waits: all copies are in stream order."""
@@ -60,12 +60,11 @@ class KvCache:
             pairs = put(torch.tensor(move.pairs), blocks.device)
             blocks.index_copy_(2, pairs[:, 1], blocks.index_select(2, pairs[:, 0]))
             return
-        host = self._host_pages()
         for source, target in move.pairs:
             if move.kind is MoveKind.SAVE:
-                host[target].copy_(self._block(source), non_blocking=True)
+                self._host[target].copy_(self._block(source), non_blocking=True)
             else:
-                self._block(target).copy_(host[source], non_blocking=True)
+                self._block(target).copy_(self._host[source], non_blocking=True)
 
     def read(self, blocks: list[int], tokens: range, layers: range) -> torch.Tensor:
         """An owned, contiguous copy of a token range x layer range."""
@@ -106,17 +105,6 @@ class KvCache:
         """[2, layers, block_size, kv_heads, head_dim], not a copy."""
         return self._pages[:, :, number * self.block_size : (number + 1) * self.block_size]
 
-    def _host_pages(self) -> torch.Tensor:
-        """[host blocks, 2, layers, block_size, kv_heads, head_dim]; pinned for a CUDA device."""
-        if self._host is None:
-            block = self._block(0)
-            shape = (self._num_host_blocks, *block.shape)
-            if block.is_cuda:
-                self._host = torch.empty(shape, dtype=block.dtype, pin_memory=True)
-            else:
-                self._host = _zeros(shape, block.dtype, torch.device("cpu"))
-        return self._host
-
     def _check_layers(self, layers: range) -> None:
         if not 0 <= layers.start < layers.stop <= self._pages.shape[1]:
             raise InternalError(f"layers {layers.start} to {layers.stop} do not exist")
@@ -137,7 +125,14 @@ def _token_bytes(model: LanguageModel) -> int:
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Zeros; on the CPU from fresh pages, which cost nothing before they are written."""
-    if device.type != "cpu":
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or not num_bytes:
         return torch.zeros(shape, dtype=dtype, device=device)
-    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
-    return torch.frombuffer(pages, dtype=dtype).view(shape)
+    return torch.frombuffer(mmap.mmap(-1, num_bytes), dtype=dtype).view(shape)
+
+
+def _host_pages(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Pinned for a CUDA device, which takes long: no step that preempts should have to wait."""
+    if device.type == "cuda":
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    return _zeros(shape, dtype, torch.device("cpu"))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from epd.attention.row_writes import Deepstack
+from epd.attention.staging import put
 from epd.engine.chunk import Move
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
@@ -118,7 +119,7 @@ class LedCache(KvCache):
         num_layers, num_tokens = kv.shape[1:3]
         self._check_layers(range(first_layer, first_layer + num_layers))
         self._send(Write(first_token, num_tokens, first_layer, num_layers, tuple(blocks)))
-        parts = kv.to(self.keys.device).chunk(self._group.size, 3)
+        parts = put(kv, self.keys.device).chunk(self._group.size, 3)
         part = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
         self._group.scatter(parts, part)
         return self._put(blocks, first_token, first_layer, part)

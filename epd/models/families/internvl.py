@@ -94,8 +94,10 @@ class InternVL(LlavaStyle):
     ) -> list[torch.Tensor]:
         import torch
 
+        from epd.attention.staging import put
+
         pixels = [item.inputs["pixel_values"] for item in batch]
-        found = model.model.get_image_features(torch.cat(pixels).to(device)).pooler_output
+        found = model.model.get_image_features(put(torch.cat(pixels), device)).pooler_output
         parts = found.split([len(one) for one in pixels])
         return [part.flatten(0, 1) for part in parts]
 

@@ -49,8 +49,10 @@ class Llava(LlavaStyle):
     ) -> list[torch.Tensor]:
         import torch
 
+        from epd.attention.staging import put
+
         pixels = torch.cat([item.inputs["pixel_values"] for item in batch])
-        return list(model.model.get_image_features(pixels.to(device)).pooler_output)
+        return list(model.model.get_image_features(put(pixels, device)).pooler_output)
 
 
 FAMILY = FamilySpec(

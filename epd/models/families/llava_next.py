@@ -41,9 +41,11 @@ class LlavaNext(AnyResolution):
     def encode(
         self, model: Any, modality: Modality, batch: Sequence[Prepared], device: torch.device
     ) -> list[torch.Tensor]:
+        from epd.attention.staging import put
+
         # Sizes stay on the CPU, where the packing reads them without waiting for the device.
         pixels, sizes = tiles([item.inputs for item in batch])
-        return list(model.model.get_image_features(pixels.to(device), sizes).pooler_output)
+        return list(model.model.get_image_features(put(pixels, device), sizes).pooler_output)
 
 
 FAMILY = FamilySpec(

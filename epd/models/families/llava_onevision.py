@@ -85,6 +85,8 @@ class LlavaOnevision(AnyResolution):
     def encode(
         self, model: Any, modality: Modality, batch: Sequence[Prepared], device: torch.device
     ) -> list[torch.Tensor]:
+        from epd.attention.staging import put
+
         if modality is Modality.VIDEO:
             return self._encode_videos(model.model, batch, device)
         rows: dict[int, torch.Tensor] = {}
@@ -94,7 +96,7 @@ class LlavaOnevision(AnyResolution):
             if group:
                 pixels, sizes = tiles([batch[i].inputs for i in group])
                 found = model.model.get_image_features(
-                    pixels.to(device), sizes, batch_num_images=num_images
+                    put(pixels, device), sizes, batch_num_images=num_images
                 )
                 rows |= dict(zip(group, found.pooler_output, strict=True))
         return [rows[i] for i in range(len(batch))]
@@ -105,8 +107,10 @@ class LlavaOnevision(AnyResolution):
         """All of them as one long video, cut again; nothing of a frame depends on others."""
         import torch
 
+        from epd.attention.staging import put
+
         pixels = [item.inputs["pixel_values"] for item in batch]
-        (found,) = model.get_video_features(torch.cat(pixels)[None].to(device)).pooler_output
+        (found,) = model.get_video_features(put(torch.cat(pixels)[None], device)).pooler_output
         frames, line_end = found[:-1], found[-1:]
         parts = frames.split([len(one) * self.rows_per_frame for one in pixels])
         return [torch.cat([part, line_end]) for part in parts]

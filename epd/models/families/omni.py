@@ -250,13 +250,15 @@ class Omni(QwenVL):
     ) -> list[torch.Tensor]:
         import torch
 
+        from epd.attention.staging import put
+
         if modality is Modality.AUDIO:
             return self._sound_rows(model, batch, device)
         rows = super().encode(model, modality, batch, device)
         loud = [i for i, item in enumerate(batch) if "order" in item.inputs]
         sounds = self._sound_rows(model, [batch[i] for i in loud], device)
         for i, heard in zip(loud, sounds, strict=True):
-            order = batch[i].inputs["order"].to(device)
+            order = put(batch[i].inputs["order"], device)
             rows[i] = torch.cat([rows[i], heard]).index_select(0, order)
         return rows
 

@@ -49,15 +49,17 @@ class Qwen25Omni(Omni, Qwen25VL):
             get_valid_indices,
         )
 
+        from epd.attention.staging import put
+
         lengths = torch.tensor([sound.shape[1] for sound in sounds])
         padded, chunks = chunk_and_pad_features(torch.cat(list(sounds), 1), lengths, tower.n_window)
         # Ends of sequences stay on the CPU, where the tower reads them layer by layer.
         found: torch.Tensor = tower(
             feature_lens=lengths,
-            padded_feature=padded.to(device),
-            chunk_lengths=chunks.to(device),
-            valid_indices=get_valid_indices(chunks).to(device),
-            pool_indices=get_pool_indices(lengths).to(device),
+            padded_feature=put(padded, device),
+            chunk_lengths=put(chunks, device),
+            valid_indices=put(get_valid_indices(chunks), device),
+            pool_indices=put(get_pool_indices(lengths), device),
             cu_seqlens=get_audio_cu_seqlens(chunks),
         ).last_hidden_state
         return found

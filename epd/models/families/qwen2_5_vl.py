@@ -27,13 +27,15 @@ class Qwen25VL(QwenVL):
     def tower_inputs(self, visual: Any, grid: torch.Tensor, device: torch.device) -> dict[str, Any]:
         from transformers.vision_utils import get_vision_window_index
 
+        from epd.attention.staging import put
+
         index, window_ends = get_vision_window_index(
             grid,
             spatial_merge_size=visual.spatial_merge_size,
             window_size=visual.window_size,
             patch_size=visual.patch_size,
         )
-        return {"window_index": index.to(device), "cu_window_seqlens": window_ends}
+        return {"window_index": put(index, device), "cu_window_seqlens": window_ends}
 
     def rows(self, features: Any) -> list[torch.Tensor]:
         return list(features.pooler_output)

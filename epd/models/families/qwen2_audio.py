@@ -117,6 +117,8 @@ class Qwen2Audio(Adapter):
         import torch
         from transformers.masking_utils import create_bidirectional_mask
 
+        from epd.attention.staging import put
+
         tower, projector = model.model.audio_tower, model.model.multi_modal_projector
         features = torch.cat([item.inputs["input_features"] for item in batch])
         num_frames = torch.cat([item.inputs["num_frames"] for item in batch])
@@ -128,8 +130,8 @@ class Qwen2Audio(Adapter):
             inputs_embeds=torch.zeros(len(batch), length, 1, dtype=features.dtype),
             attention_mask=(torch.arange(length) < num_heard[:, None]).long(),
         )
-        on_device = None if mask is None else mask.to(device)
-        found = tower(features.to(device), attention_mask=on_device).last_hidden_state
+        on_device = None if mask is None else put(mask, device)
+        found = tower(put(features, device), attention_mask=on_device).last_hidden_state
         rows = projector(found)
         return [one[: item.layout.num_rows] for one, item in zip(rows, batch, strict=True)]
 

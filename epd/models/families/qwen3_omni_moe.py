@@ -62,6 +62,8 @@ class Qwen3OmniMoe(Omni, Qwen3VL):
             get_valid_indices,
         )
 
+        from epd.attention.staging import put
+
         window = tower.n_window
         lengths = torch.tensor([sound.shape[1] for sound in sounds])
         padded, chunks = chunk_and_pad_features(torch.cat(list(sounds), 1), lengths, window)
@@ -69,9 +71,9 @@ class Qwen3OmniMoe(Omni, Qwen3VL):
         # Ends of sequences stay on the CPU, where the tower reads them layer by layer.
         found: torch.Tensor = tower(
             feature_lens=lengths,
-            padded_feature=padded.to(device),
+            padded_feature=put(padded, device),
             chunk_lengths=chunks,
-            valid_indices=get_valid_indices(chunks, window).to(device),
+            valid_indices=put(get_valid_indices(chunks, window), device),
             cu_seqlens=ends,
         ).last_hidden_state
         return found

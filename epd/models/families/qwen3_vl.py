@@ -54,6 +54,8 @@ class Qwen3VL(QwenVL):
     def tower_inputs(self, visual: Any, grid: torch.Tensor, device: torch.device) -> dict[str, Any]:
         from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
+        from epd.attention.staging import put
+
         indices, weights = get_vision_interpolation_indices_and_weights(
             grid,
             num_grid_per_side=visual.num_grid_per_side,
@@ -61,7 +63,7 @@ class Qwen3VL(QwenVL):
             align_corners=visual.interpolation_align_corners,
             spatial_merge_size=visual.spatial_merge_size,
         )
-        return {"interp_indices": indices.to(device), "interp_weights": weights.to(device)}
+        return {"interp_indices": put(indices, device), "interp_weights": put(weights, device)}
 
     def rows(self, features: Any) -> list[torch.Tensor]:
         import torch

@@ -266,14 +266,19 @@ class QwenVL(Adapter):
         import torch
         from transformers.vision_utils import get_vision_position_ids
 
+        from epd.attention.staging import put
+
         visual, name = model.model.visual, modality.value
         pixels = torch.cat([item.inputs[PIXELS[modality]] for item in batch])
         # The grid stays on the CPU, where the tower reads sequence lengths from it layer by layer
         # without waiting for the device; what indexes activations is computed here and moved once.
         grid = torch.cat([item.inputs[GRID[modality]] for item in batch])
-        positions = get_vision_position_ids(grid, visual.spatial_merge_size).to(device)
-        computed = {"position_ids": positions, **self.tower_inputs(visual, grid, device)}
+        positions = get_vision_position_ids(grid, visual.spatial_merge_size)
+        computed = {
+            "position_ids": put(positions, device),
+            **self.tower_inputs(visual, grid, device),
+        }
         features = getattr(model.model, f"get_{name}_features")(
-            pixels.to(device), grid, **{f"{name}_{key}": value for key, value in computed.items()}
+            put(pixels, device), grid, **{f"{name}_{key}": value for key, value in computed.items()}
         )
         return self.rows(features)
