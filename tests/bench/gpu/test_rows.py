@@ -29,10 +29,17 @@ def test_a_target_is_met_from_its_own_side(row: Row, verdict: str) -> None:
 
 def test_a_table_has_targets_beside_numbers_and_what_failed_below() -> None:
     rows = [replace(ROW, target=DECODE), replace(ROW, floor=None, share=None)]
-    lines = table(rows, [Fault(section="stages", model="m", reason="broke")]).splitlines()
+    faults = [
+        Fault(section="stages", model="m", reason="line 3\nValueError: broke"),
+        Fault(section="clusters", model="m", reason="out of time after 9 s, in ttft", late=True),
+    ]
+    lines = table(rows, faults).splitlines()
     assert lines[1].split()[-6:] == ["4", "ms", "0.8", ">=", "0.8", "met"]
     assert lines[2].split()[-3:] == ["ms", "-", "-"]
-    assert lines[3] == "stages m: broke"
+    assert lines[3:] == [
+        "stages m: failed: ValueError: broke",
+        "clusters m: not measured: out of time after 9 s, in ttft",
+    ]
 
 
 def test_hand_off_is_the_slowest_items_rows_and_what_is_left_of_the_kv() -> None:
