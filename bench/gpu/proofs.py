@@ -16,8 +16,11 @@ SAID = re.compile(r"^(tests/\S.*) (PASSED|FAILED|ERROR|SKIPPED)\b")
 MARKED = "gpu and not slow"
 
 EQUALITY = ("tests/models/test_cuda.py", "tests/cluster/test_equality.py")
-KERNELS = tuple(f"tests/{room}" for room in ("attention", "engine", "encoder", "transfer"))
-"""Rooms whose tests run in one process."""
+KERNELS = (
+    *(f"tests/{room}" for room in ("attention", "engine", "encoder", "transfer")),
+    "tests/models/test_fused.py",
+)
+"""What runs in one process."""
 
 NOTHING_CHOSEN = 5
 
