@@ -17,6 +17,7 @@ MARKED = "gpu and not slow"
 
 EQUALITY = (
     "tests/models/test_every_family.py",
+    "tests/models/test_varlen.py",
     "tests/models/test_cuda.py",
     "tests/cluster/test_equality.py",
 )

@@ -48,16 +48,16 @@ def test_a_dry_run_has_a_number_for_every_stage_and_for_a_cluster(tmp_path: Path
         *["card"] * 2,
         "prefill",
         *["decode"] * 2,
-        *["encode", "ttft EPD", "burst EPD"],
+        *["encode", "preprocess", "preprocess", "ttft EPD", "burst EPD"],
     ]
-    assert all(row["share"] for row in found["rows"][2:])
+    assert all(row["share"] or row["section"] == "preprocess" for row in found["rows"][2:])
 
 
 @pytest.mark.slow
 def test_a_dry_run_of_all_models_and_topologies_has_the_same_for_each(tmp_path: Path) -> None:
     found = dry_run(tmp_path, "--sections", "card", "stages", "clusters")
     each = [
-        ["prefill", "decode", "decode", "encode"],
+        ["prefill", "decode", "decode", "encode", "preprocess", "preprocess"],
         ["hand-off 1E1P1D", "ttft 1E1P1D", "burst 1E1P1D"],
         ["ttft EPD", "burst EPD"],
         ["hand-off 1E1P1D"],
