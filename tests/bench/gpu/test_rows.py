@@ -44,10 +44,15 @@ def test_a_table_has_targets_beside_numbers_and_what_failed_below() -> None:
 
 def test_hand_off_is_the_slowest_items_rows_and_what_is_left_of_the_kv() -> None:
     path = {
-        "items": [{"ms": {"transfer": 3.0}}, {"ms": {"transfer": 5.0}}, {"ms": {}}],
+        "items": [
+            {"ms": {"encode": 9.0, "transfer": 30.0}, "began_ms": {"encode": 1.0, "transfer": 2.0}},
+            {"ms": {"encode": 9.0, "transfer": 5.0}, "began_ms": {"encode": 41.0, "transfer": 50}},
+            {"ms": {}, "began_ms": {}},
+        ],
         "decode": {"ms": {"transfer": 40.0, "handoff": 2.0}},
     }
-    assert handoff_ms(path) == {"rows": 5.0, "kv": 2.0}
+    assert handoff_ms(path) == {"rows": 22.0, "kv": 2.0}
+    assert handoff_ms({**path, "items": path["items"][1:]}) == {"rows": 5.0, "kv": 2.0}
 
 
 def test_ways_are_those_that_workers_tell() -> None:
