@@ -13,7 +13,7 @@ from epd.models.language import load_language
 from epd.models.spec import read_checkpoint
 from epd.types import RequestKey, SamplingParams
 from tests.checkpoints import BUILDERS, FAMILIES, build
-from tests.engine.test_ranks import answer, asked, request_of
+from tests.engine.test_ranks import asked, request_of, run
 from tests.engine.tiny import finish, greedy, make_case, make_request, start
 from tests.waits import waits
 
@@ -49,10 +49,14 @@ def start_all(engine: Engine) -> None:
 def test_every_family_says_what_it_says_on_the_cpu(family: str, tmp_path: Path) -> None:
     """With rows, in chunks, token for token in float32."""
     checkpoint = read_checkpoint(build(family, tmp_path / "tiny"))
-    said = [
-        answer(load_language(checkpoint, device=device, dtype="float32"))
-        for device in ("cpu", "cuda")
-    ]
+    said = []
+    for device in ("cpu", "cuda"):
+        model = load_language(checkpoint, device=device, dtype="float32")
+        config = LanguageConfig(kv_tokens=512, max_step_tokens=32, max_running=2)
+        engine, request = Engine(model, config), request_of(model)
+        assert engine.reserve(request.key, 80) == 0
+        engine.start(request)
+        said.append(run(engine, request))
     assert said[0] == said[1]
 
 

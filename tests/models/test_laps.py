@@ -28,7 +28,7 @@ def test_a_device_tells_when_it_is_through_and_how_long_that_took() -> None:
     for name, seconds in (("a", 3.0), ("b", 2.0)):
         lap = laps.begin()
         device.work(seconds)
-        laps.end(lap, lambda *said, name=name: told.update({name: said}))  # type: ignore[misc]
+        laps.end(lap, lambda *said, name=name: told.update({name: said}))
         device.work(0.5)  # no lap's
     laps.then(lambda: told.update(then=(0.0, 0.0)))
     device.run(2.9)

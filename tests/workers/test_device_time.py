@@ -118,16 +118,16 @@ def test_prefill_is_told_by_the_device_before_its_token_goes(stage: Stage, devic
 
 
 def test_decoding_has_begun_when_the_device_has_the_kv_in_its_pages(
-    stage: Stage, device: Device
+    stage: Stage, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = stage.cores["decode"]
-    write, key = stage.engines["decode"].write_kv, None
+    write = Engine.write_kv
 
     def copied(*args: Any) -> None:
         write(*args)
         device.work(0.5)
 
-    stage.engines["decode"].write_kv = copied  # type: ignore[method-assign]
+    monkeypatch.setattr(Engine, "write_kv", copied)
     key = stage.ask(CASE, greedy(3))
     stage.run(until=lambda: decode.has_work)
     assert len(stage.answers(RequestSpans)) == 1, "what prefill took"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_a_table_has_targets_beside_numbers_and_what_failed_below() -> None:
 
 
 def test_hand_off_is_the_slowest_items_rows_and_what_is_left_of_the_kv() -> None:
-    path = {
+    path: dict[str, Any] = {
         "items": [
             {"ms": {"encode": 9.0, "transfer": 30.0}, "began_ms": {"encode": 1.0, "transfer": 2.0}},
             {"ms": {"encode": 9.0, "transfer": 5.0}, "began_ms": {"encode": 41.0, "transfer": 50}},
