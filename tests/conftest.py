@@ -12,6 +12,14 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where kernels run: in Triton's interpreter, or compiled, in tests for a GPU alone."""
+    if request.param == "cpu" and "TRITON_INTERPRET" not in os.environ:
+        pytest.skip("kernels are compiled here")
+    return torch.device(request.param)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests for a GPU are skipped, not failed, where there is none."""
     for_gpu = [item for item in items if item.get_closest_marker("gpu")]

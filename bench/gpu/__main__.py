@@ -26,7 +26,10 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """1 when a test failed or a part has no number; a target that is missed is only reported."""
+    """The exit status: 0, or 1 when a test or a part failed or tests did not come to their end.
+
+    A target that is missed, and what there was no time to measure, are only reported.
+    """
     args = _parser().parse_args(argv)
     began = time.monotonic()
     folder = args.out or (None if args.dry_run else RESULTS)
@@ -48,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = _result(args, machine, found, time.monotonic() - began)
     if folder is not None:
         _say(f"written: {_write(folder, result)}")
+    failed = [fault for fault in found.faults if not fault.late]
+    for fault in failed:
+        _say(f"{fault.section} {fault.model} failed: {fault.reason}")
     if args.dry_run:
         _say("a dry run on the CPU: what follows says that everything runs, and nothing else")
-    _say(table(found.rows, found.faults))
-    print(json.dumps(result))
-    return int(bool(found.faults))
+    print(table(found.rows, found.faults))
+    return int(bool(failed))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--work", type=Path, help="folder for checkpoints, without weights; the system's unless set"
     )
-    add("--out", type=Path, help="folder for the JSON file; bench/results unless set")
+    add(
+        "--out",
+        type=Path,
+        help="folder for the JSON file; bench/results unless set, none in a dry run",
+    )
     return found
 
 
@@ -89,7 +98,8 @@ def _result(
         "facts": found.facts,
         "rows": [row.shown() for row in found.rows],
         "faults": [
-            {"section": f.section, "model": f.model, "reason": f.reason} for f in found.faults
+            {"section": f.section, "model": f.model, "reason": f.reason, "late": f.late}
+            for f in found.faults
         ],
     }
 

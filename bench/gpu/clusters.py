@@ -237,10 +237,20 @@ class ClusterBench:
 def handoff_ms(path: dict[str, Any]) -> dict[str, float]:
     """What a request waited for on its way between stages: rows of its slowest item, then KV.
 
-    KV travels while prefill runs; only what is left of it after the last chunk counts.
+    Rows, from the end of their tower to where prefill can read them, whatever was done for them
+    early. KV travels while prefill runs; only what is left of it after the last chunk counts.
     """
-    rows_ms = [item["ms"].get("transfer", 0.0) for item in path["items"]]
-    return {"rows": max(rows_ms, default=0.0), "kv": path["decode"]["ms"].get("handoff", 0.0)}
+    rows_ms = [_ended(item, "transfer") - _ended(item, "encode") for item in _moved(path)]
+    return {"rows": max([0.0, *rows_ms]), "kv": path["decode"]["ms"].get("handoff", 0.0)}
+
+
+def _moved(path: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item for item in path["items"] if {"transfer", "encode"} <= item["ms"].keys()]
+
+
+def _ended(item: dict[str, Any], activity: str) -> float:
+    """Milliseconds from the request's arrival on."""
+    return float(item["began_ms"][activity] + item["ms"][activity])
 
 
 def chosen_ways(cluster: dict[str, Any]) -> list[str]:

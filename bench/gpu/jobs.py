@@ -1,7 +1,9 @@
 """Runs a part of the check in a process of its own, within its time.
 
-What a job found before it failed or ran out of time is kept. Processes are forked from one that
-has loaded torch and has never touched a GPU.
+The limit of all jobs together is shared out by their budgets. A job may take its own share and what
+those before it left of theirs, never any of those behind it. What a job found before it failed or
+ran out of time is kept. Processes are forked from one that has loaded torch and has never touched a
+GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from bench.gpu.rows import Fault, Row
 
@@ -30,6 +32,13 @@ Facts = Mapping[str, float]
 """What earlier jobs measured and later ones need, by name."""
 
 TRACE_LINES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A part of a job."""
+
+    section: str
 
 
 class Report:
@@ -52,6 +61,7 @@ class Report:
 
     def part(self, section: str, model: str, run: Callable[[], None]) -> bool:
         """Run a part of the job; if it fails, the other parts still run. Did it work?"""
+        self._pipe.send(Began(section))
         try:
             run()
             return True
@@ -63,13 +73,17 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`module` has a function `measure(report, facts, **arguments)`; only the job imports it."""
+    """`module` has a function `measure(report, facts, **arguments)`; only the job imports it.
+
+    `proves`: not to have come to its end is a failure, as it is of no job that only measures.
+    """
 
     name: str
     model: str
     budget_s: float
     module: str
     arguments: Mapping[str, Any]
+    proves: bool = False
 
 
 @dataclass(slots=True)
@@ -89,58 +103,75 @@ def run_jobs(
     log: Callable[[str], None],
     keep: Callable[[Found], None],
 ) -> Found:
-    """One after the other, each within its own budget and what is left of `limit_s`.
+    """One after the other, all of them within `limit_s`.
 
     `keep` gets all that was found so far after every job, for whatever may end this process.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     found = Found()
-    end = time.monotonic() + limit_s
+    end = time.monotonic()
+    share = max(0.0, limit_s - GRACE_S) / (sum(job.budget_s for job in jobs) or 1.0)
     for job in jobs:
         began = time.monotonic()
-        budget = min(job.budget_s, end - began - GRACE_S)
-        log(f"{job.name} {job.model}: at most {max(budget, 0):.0f} s")
-        if budget <= 0:
-            _fault(found, job, f"ran out of time: nothing left of {limit_s:.0f} s")
+        end += share * job.budget_s
+        log(f"{job.name} {job.model}: at most {max(end - began, 0):.0f} s")
+        if end <= began:
+            _late(found, job, f"out of time: nothing left of {limit_s:.0f} s")
             continue
-        _run(context, job, budget, found)
+        _run(context, job, end, found)
         found.seconds[f"{job.name} {job.model}".strip()] = time.monotonic() - began
         keep(found)
     return found
 
 
-def _run(context: Any, job: Job, budget_s: float, found: Found) -> None:
+def _run(context: Any, job: Job, end: float, found: Found) -> None:
+    began = time.monotonic()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_main, args=(theirs, job, dict(found.facts)))
     process.start()
     theirs.close()
-    ended = False
+    heard, ended = Heard(found), False
     try:
-        ended = _listen(ours, time.monotonic() + budget_s, found)
+        ended = heard.until(ours, end)
     finally:
         _end(process, patience_s=GRACE_S if ended else 0.0)
     if not ended:
-        _listen(ours, 0.0, found)  # what it said on its way out
-        _fault(found, job, f"ran out of time after {budget_s:.0f} s")
+        at = heard.began
+        heard.until(ours, 0.0)  # what it said on its way out
+        _late(found, job, f"out of time after {end - began:.0f} s, in {at}")
     elif process.exitcode:
-        _fault(found, job, f"its process ended with status {process.exitcode}")
+        reason = f"its process ended with status {process.exitcode}"
+        found.faults.append(Fault(section=job.name, model=job.model, reason=reason))
 
 
-def _listen(pipe: Connection, end: float, found: Found) -> bool:
-    """False: the time was over before the job was."""
-    while pipe.poll(max(0.0, end - time.monotonic())):
-        try:
-            said = pipe.recv()
-        except EOFError:
-            return True
+@dataclass(slots=True)
+class Heard:
+    """What a job says. `began`: the part that it is at."""
+
+    found: Found
+    began: str = "its start"
+
+    def until(self, pipe: Connection, end: float) -> bool:
+        """False: the time was over before the job was."""
+        while pipe.poll(max(0.0, end - time.monotonic())):
+            try:
+                self._take(pipe.recv())
+            except EOFError:
+                return True
+        return False
+
+    def _take(self, said: object) -> None:
+        found = self.found
         if isinstance(said, Row):
             found.rows.append(said)
         elif isinstance(said, Fault):
             found.faults.append(said)
+        elif isinstance(said, Began):
+            self.began = said.section
         else:
-            found.facts.update([said])
-    return False
+            name, value = cast(tuple[str, float], said)
+            found.facts[name] = value
 
 
 def _end(process: Any, *, patience_s: float) -> None:
@@ -154,8 +185,10 @@ def _end(process: Any, *, patience_s: float) -> None:
     process.join()
 
 
-def _fault(found: Found, job: Job, reason: str) -> None:
-    found.faults.append(Fault(section=job.name, model=job.model, reason=reason))
+def _late(found: Found, job: Job, reason: str) -> None:
+    found.faults.append(
+        Fault(section=job.name, model=job.model, reason=reason, late=not job.proves)
+    )
 
 
 def _main(pipe: Connection, job: Job, facts: Facts) -> None:

@@ -15,8 +15,17 @@ SECTIONS = ("card", "kernels", "equality", "stages", "clusters")
 TOPOLOGIES = ("1E1P1D", "EPD", "1E1P1D over TCP")
 OVER_TCP = " over TCP"
 
-# Seconds.
-CARD, KERNELS, EQUALITY, STAGES, CLUSTER = 30, 60, 110, 130, 100
+BUDGETS: dict[str, tuple[float, ...]] = {
+    "card": (35,),  # with the imports that all others are forked with
+    "kernels": (70,),
+    "equality": (95,),
+    "stages": (60, 50),
+    "clusters 1E1P1D": (60, 45),
+    "clusters EPD": (45, 35),
+    "clusters 1E1P1D over TCP": (30, 30),
+}
+"""Seconds, of the first model and of the second. What a job does not need goes to those behind it,
+so those in front have what they need and a little more, and those at the end less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +40,12 @@ class Choice:
 
 
 def plan_jobs(choice: Choice) -> list[Job]:
-    """The card, tests, then all of one model before the next, whose clusters may find no time."""
+    """What is worth most comes first: the card, tests, stages, then one cluster after the other."""
     jobs = [
         Job(
             name="card",
             model="",
-            budget_s=CARD,
+            budget_s=BUDGETS["card"][0],
             module="bench.gpu.card",
             arguments={
                 "device": _device(choice),
@@ -44,11 +53,12 @@ def plan_jobs(choice: Choice) -> list[Job]:
                 "plan": workloads.DRY_CARD if choice.dry else workloads.CardPlan(),
             },
         ),
-        _proof("kernels", proofs.KERNELS, KERNELS),
-        _proof("equality", proofs.EQUALITY, EQUALITY),
+        _proof("kernels", proofs.KERNELS),
+        _proof("equality", proofs.EQUALITY),
     ]
-    for name in choice.models or (TINY if choice.dry else REAL):
-        jobs += _of_model(choice, read_shape(name))
+    models = choice.models or (TINY if choice.dry else REAL)
+    each = [_of_model(choice, read_shape(name), place) for place, name in enumerate(models)]
+    jobs += [job for same in zip(*each, strict=True) for job in same]
     return [job for job in jobs if job.name.split()[0] in choice.sections]
 
 
@@ -56,17 +66,19 @@ def _device(choice: Choice) -> str:
     return "cpu" if choice.dry else "cuda"
 
 
-def _proof(section: str, paths: tuple[str, ...], budget_s: float) -> Job:
+def _proof(section: str, paths: tuple[str, ...]) -> Job:
     return Job(
         name=section,
         model="tiny",
-        budget_s=budget_s,
+        budget_s=BUDGETS[section][0],
         module="bench.gpu.proofs",
         arguments={"section": section, "paths": paths},
+        proves=True,
     )
 
 
-def _of_model(choice: Choice, shape: Shape) -> list[Job]:
+def _of_model(choice: Choice, shape: Shape, place: int) -> list[Job]:
+    """`place` of the model among those that are measured."""
     of_shape = {
         "shape": shape,
         "folder": choice.work / shape.name,
@@ -75,7 +87,7 @@ def _of_model(choice: Choice, shape: Shape) -> list[Job]:
     stages = Job(
         name="stages",
         model=shape.name,
-        budget_s=STAGES,
+        budget_s=_budget("stages", place),
         module="bench.gpu.stages",
         arguments={
             **of_shape,
@@ -86,7 +98,7 @@ def _of_model(choice: Choice, shape: Shape) -> list[Job]:
         Job(
             name=f"clusters {topology}",
             model=shape.name,
-            budget_s=CLUSTER,
+            budget_s=_budget(f"clusters {topology}", place),
             module="bench.gpu.clusters",
             arguments={
                 **of_shape,
@@ -98,3 +110,8 @@ def _of_model(choice: Choice, shape: Shape) -> list[Job]:
         for topology in choice.topologies
     ]
     return [stages, *clusters]
+
+
+def _budget(name: str, place: int) -> float:
+    budgets = BUDGETS[name]
+    return budgets[min(place, len(budgets) - 1)]

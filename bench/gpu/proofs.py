@@ -15,9 +15,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SAID = re.compile(r"^(tests/\S.*) (PASSED|FAILED|ERROR|SKIPPED)\b")
 MARKED = "gpu and not slow"
 
-EQUALITY = ("tests/models/test_cuda.py", "tests/cluster/test_equality.py")
-KERNELS = tuple(f"tests/{room}" for room in ("attention", "engine", "encoder", "transfer"))
-"""Rooms whose tests run in one process."""
+EQUALITY = (
+    "tests/models/test_every_family.py",
+    "tests/models/test_varlen.py",
+    "tests/models/test_cuda.py",
+    "tests/cluster/test_equality.py",
+)
+KERNELS = (
+    *(f"tests/{room}" for room in ("attention", "engine", "encoder", "transfer")),
+    "tests/models/test_fused.py",
+)
+"""What runs in one process."""
 
 NOTHING_CHOSEN = 5
 

@@ -65,15 +65,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What kept a part of a job from its numbers."""
+    """What kept a part of a job from its numbers. `late`: there was no time for it, no more."""
 
     section: str
     model: str
     reason: str
+    late: bool = False
+
+    @property
+    def said(self) -> str:
+        """In one line."""
+        return f"not measured: {self.reason}" if self.late else f"failed: {_last_line(self.reason)}"
 
 
 def table(rows: Sequence[Row], faults: Sequence[Fault]) -> str:
-    """For people: aligned columns, then what failed."""
+    """For people: aligned columns, then a line for each part that has no number."""
     cells = [["section", "model", "what", "measured", "floor", "share", "target", ""]]
     for row in rows:
         cells.append(
@@ -93,8 +99,12 @@ def table(rows: Sequence[Row], faults: Sequence[Fault]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     ]
-    lines += [f"{fault.section} {fault.model}: {fault.reason}" for fault in faults]
+    lines += [f"{fault.section} {fault.model}: {fault.said}" for fault in faults]
     return "\n".join(lines)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def _quantity(value: float | None, unit: str) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from bench.gpu import checkpoint, floors, rows
+from bench.gpu import checkpoint, floors, pictures, rows
 from bench.gpu.card import rates, repeat
 from bench.gpu.jobs import Facts, Report
 from bench.gpu.rows import Row
@@ -23,8 +22,7 @@ from bench.gpu.shape import Shape
 from bench.gpu.workloads import StagePlan
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, StepResult
-from epd.media.decoded import Picture
-from epd.models.adapter import Asked, Prepared
+from epd.models.adapter import Prepared
 from epd.models.language import load_language
 from epd.models.spec import read_checkpoint
 from epd.models.towers import Towers, load_towers
@@ -185,9 +183,16 @@ class StageBench:
         for num in self._plan.pictures:
             part = partial(self._encode, towers, grid, num)
             self._report.part(f"encode {num}", self._shape.name, part)
+        part = partial(
+            pictures.compare, self._report, self._shape, self._checkpoint, towers, self._plan
+        )
+        self._report.part("preprocess", self._shape.name, part)
 
     def _encode(self, towers: Towers, grid: tuple[int, int], num: int) -> None:
-        items = [prepare(towers, self._plan.picture, seed) for seed in range(num)]
+        items = [
+            pictures.prepare(towers, pictures.noise(self._plan.picture, seed))
+            for seed in range(num)
+        ]
         self._check_grid(items, grid)
         times = repeat(lambda: towers.encode(items), self._device, self._plan.seconds)
         seconds = statistics.median(times)
@@ -245,13 +250,6 @@ def step(engine: Engine) -> StepResult:
     for _, error in result.failed:
         raise error
     return result
-
-
-def prepare(towers: Towers, size: tuple[int, int], seed: int) -> Prepared:
-    """A picture of this width and height after its processor."""
-    pixels = random.Random(seed).randbytes(size[0] * size[1] * 3)
-    asked = Asked(modality=Modality.IMAGE, content_key=b"", text_before="", dtype=towers.dtype_name)
-    return towers.prepare(Picture(image=Image.frombytes("RGB", size, pixels)), asked)
 
 
 def _timed_step(engine: Engine) -> float:

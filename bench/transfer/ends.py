@@ -23,6 +23,7 @@ from epd.encoder import ItemBroken, ItemEncoded
 from epd.encoder.times import ItemTimes
 from epd.engine import MultiModalEmbeddingData
 from epd.handoff import Instruction, RowReceiver, Send
+from epd.models.laps import Laps
 from epd.transfer.incoming import Incoming, nothing
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.segments import host_id
@@ -72,6 +73,10 @@ class Finished:
     def step(self, *, alone: bool = True) -> list[ItemEncoded]:
         found, self._encoded, self.has_work = self._encoded, [], False
         return found
+
+    def timed(self) -> list[ItemKey]:
+        """Nothing was timed."""
+        return []
 
     def rows(self, item: ItemKey) -> torch.Tensor | None:
         return self._rows[: self._items[item]] if item in self._items else None
@@ -278,7 +283,7 @@ def main() -> None:
         core = Puller(
             station, peer.name, todo, int(at_once), baseline, lambda done: _say(worker, done)
         )
-    _run(worker, sink, Seat(links, pulse, station, core), peer, core)
+    _run(worker, sink, Seat(links, pulse, station, core, Laps()), peer, core)
 
 
 def _serve_plain(address: str, most: int, wire: WireConfig, beside: str) -> int:

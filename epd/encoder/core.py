@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 
@@ -30,6 +31,7 @@ from epd.encoder.ledger import Known, Ledger, Work
 from epd.encoder.reading import Reader, Reading, whose
 from epd.errors import BadRequest, EpdError, InternalError, Overloaded, TooLate
 from epd.media.decoders import Decoders
+from epd.models.laps import Laps
 from epd.types import ItemKey, ItemLayout
 from epd.wire.messages import EncodeItem
 
@@ -46,7 +48,7 @@ class Encoder:
 
     `settings` names everything about model and processor that shapes rows; it goes into content
     keys. `on_event` takes ItemPrepared and ItemBroken from any thread. `keep` copies rows to where
-    they are to stay, on the step thread.
+    they are to stay, on the step thread. `laps` are of the towers' device.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Encoder:
         settings: str,
         on_event: Callable[[object], None],
         keep: Callable[[torch.Tensor], torch.Tensor] = copied,
+        laps: Laps | None = None,
     ) -> None:
         self._towers = towers
         self._keep = keep
@@ -65,6 +68,8 @@ class Encoder:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._closed = False
+        self._laps = Laps() if laps is None else laps
+        self._timed: list[ItemKey] = []  # rows are there, and how long that took is known
         self._tower_s = 0.0
         self._num_encoded = 0
         self._ledger: Ledger[PreparedItem, torch.Tensor, Reading] = Ledger(
@@ -179,6 +184,7 @@ class Encoder:
         Raises torch.AcceleratorError: the device is unusable, and so is this process.
         """
         arrived, self._arrived = self._arrived, []
+        self._timed += [known.item for known in arrived]
         batch = self._batcher.take(single=not alone and self._towers.device.type == "cpu")
         return [*arrived, *(self._forward(batch) if batch else ())]
 
@@ -186,7 +192,7 @@ class Encoder:
         rows: list[torch.Tensor] | None
         try:
             with self._turn:
-                began = time.perf_counter()
+                lap = self._laps.begin()
                 rows = self._encode(batch)
         except torch.AcceleratorError:
             raise
@@ -196,17 +202,29 @@ class Encoder:
             return self._failed(batch, error)
         if rows is None:
             return self._out_of_memory(batch)
-        self._tower_s += time.perf_counter() - began
         self._num_encoded += len(rows)
         encoded: list[ItemEncoded | ItemBroken] = []
+        gave: dict[ItemKey, list[ItemKey]] = {}
         with self._lock:
             for queued, tensor in zip(batch.items, rows, strict=True):
                 known = Known(queued.prepared.layout, tensor, tensor.nbytes)
-                landed = self._ledger.land(queued.item, known)
-                self.times.encoded(queued.item, landed, began, len(rows))
+                landed = gave[queued.item] = list(self._ledger.land(queued.item, known))
                 encoded += [ItemEncoded(item, len(tensor)) for item in landed]
             self._room.notify_all()
+        self._laps.end(lap, partial(self._took, gave))
         return encoded
+
+    def _took(self, landed: Mapping[ItemKey, list[ItemKey]], seconds: float, ended: float) -> None:
+        """The towers are through with a batch: its leaders, and who got the rows of each."""
+        self._tower_s += seconds
+        for leader, items in landed.items():
+            self.times.encoded(leader, items, seconds=seconds, ended=ended, batch_items=len(landed))
+            self._timed += items
+
+    def timed(self) -> list[ItemKey]:
+        """Encoded items of which `times` has all there is to say, each once."""
+        found, self._timed = self._timed, []
+        return found
 
     def rows(self, item: ItemKey) -> torch.Tensor | None:
         """[num_rows, width] on the towers' device; None when not, or no longer, here."""

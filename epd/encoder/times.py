@@ -68,11 +68,18 @@ class ItemTimes:
                 self._items[item].origin = Origin.CACHE
 
     def encoded(
-        self, leader: ItemKey, items: Iterable[ItemKey], began: float, batch_items: int
+        self,
+        leader: ItemKey,
+        items: Iterable[ItemKey],
+        *,
+        seconds: float,
+        ended: float,
+        batch_items: int,
     ) -> None:
-        """A tower forward that began then gave rows to its leader and to all who followed it."""
-        self._add(leader, Activity.ENCODE, began)
+        """A tower forward that ended then gave rows to its leader and to all who followed it."""
         with self._lock:
+            if leader in self._items:
+                self._items[leader].spans[Activity.ENCODE] = ended - seconds, seconds
             for item in items:
                 if (times := self._items.get(item)) is not None:
                     times.origin = Origin.TOWER if item == leader else Origin.SHARED

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 
 from epd.engine import Engine, EngineRequest, Role, StepResult
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import KvReceiver, StartDecode
+from epd.models.laps import Laps
 from epd.prefix import PREFIX_TOKENS
 from epd.transfer.incoming import Incoming
+from epd.types import RequestKey
 from epd.wire.messages import (
     HandOff,
     KvChunk,
@@ -32,8 +35,9 @@ class DecodeCore(LanguageCore):
         engine: Engine,
         kv: KvReceiver,
         incoming: Incoming | None = None,
+        laps: Laps | None = None,
     ) -> None:
-        super().__init__(station, engine, kv, incoming)
+        super().__init__(station, engine, kv, incoming, laps)
         self._kv = kv
         self._handlers |= {
             Reserve: lambda peer, m, _: self._on_reserve(peer, m),
@@ -105,6 +109,7 @@ class DecodeCore(LanguageCore):
             self._complete(self._engine.step())
 
     def _complete(self, result: StepResult) -> None:
+        self._laps.settle()  # who ends here is told to have started
         for key in result.ended:
             self._tell(self._times.ended(key))
         self._send_tokens(result.tokens)
@@ -130,4 +135,8 @@ class DecodeCore(LanguageCore):
         except EpdError as error:
             self._do(self._kv.failed(state.request, error))
         else:
-            self._tell(self._times.started(state.request))
+            # KV may still be on its way into its pages: then decoding waits for it on the device.
+            self._laps.end(self._laps.begin(), partial(self._started, state.request))
+
+    def _started(self, request: RequestKey, _: float, ended: float) -> None:
+        self._tell(self._times.started(request, ended))

@@ -138,9 +138,10 @@ class EncodeCore:
         self._bulk.pump()
         for late in self._encoder.expire(time.monotonic()):
             self._on_broken(late)
-        if not self._encoder.has_work:
-            return
-        for result in self._encoder.step(alone=alone):
+        results = self._encoder.step(alone=alone) if self._encoder.has_work else []
+        for item in self._encoder.timed():
+            self._tell(self._owners.get(item), self._encoder.times.end(item))
+        for result in results:
             if isinstance(result, ItemEncoded):
                 self._on_encoded(result.item)
             else:
@@ -154,7 +155,6 @@ class EncodeCore:
 
     def _on_encoded(self, item: ItemKey) -> None:
         owner = self._owners.get(item)
-        self._tell(owner, self._encoder.times.end(item))
         rows = self._encoder.rows(item)
         if rows is None:
             self._evicted(item)

@@ -17,6 +17,7 @@ from epd.deadlines import Deadlines
 from epd.engine import Engine
 from epd.errors import TooLate
 from epd.handoff import EndChoice, Free, Instruction, KvReceiver, KvSender, Send
+from epd.models.laps import Laps
 from epd.transfer.incoming import Incoming, nothing
 from epd.types import Prefix, RequestKey, TokenRun
 from epd.wire.links import Delivery
@@ -116,11 +117,13 @@ class LanguageCore:
         engine: Engine,
         kv: KvSender | KvReceiver,
         incoming: Incoming | None = None,
+        laps: Laps | None = None,
     ) -> None:
         self._station = station
         self._engine = engine
         self._held = kv
         self._incoming = Incoming() if incoming is None else incoming
+        self._laps = Laps() if laps is None else laps
         self._unread: deque[tuple[str, Any]] = deque()  # who is to hear it, and how
         self._arriving: list[Delivery] = []
         self._admission = Admission(engine, station)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from epd.engine.ranks.leading import LedModel
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
 from epd.models.language import LanguageModel
+from epd.models.laps import Lap, Laps
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.types import Prompt, RequestKey, TokenRun
@@ -51,9 +52,10 @@ class PrefillCore(LanguageCore):
         chunk_bytes: int,
         config: LanguageConfig,
         incoming: Incoming | None = None,
+        laps: Laps | None = None,
     ) -> None:
         self._kv = KvSender()
-        super().__init__(station, engine, self._kv, incoming)
+        super().__init__(station, engine, self._kv, incoming, laps)
         self._model = model
         self._rows = rows
         self._outgoing = outgoing
@@ -113,7 +115,7 @@ class PrefillCore(LanguageCore):
         if request.embeddings is not None:
             self._merged[key] = request.embeddings
             needed = first_rows(admit.prompt, cached)
-            self._times.ready(key, request.embeddings.ready_tokens)
+            self._times.ready(key, request.embeddings.ready_tokens, self._times.now())
             self._do(
                 self._rows.admitted(gateway, key, admit.prompt, row_sizes(admit.prompt), needed)
             )
@@ -153,6 +155,7 @@ class PrefillCore(LanguageCore):
             return
         try:
             rows = self._incoming.take(member, part.payload, frame, unread)
+            lap = self._laps.begin()  # behind what the encoder's device is still at
             if part.payload.lent and not part.payload.kept:
                 rows = rows.copied()  # others wait for the slot
             merged = self._merged[part.request]
@@ -163,9 +166,17 @@ class PrefillCore(LanguageCore):
             blamed = InternalError(f"{encoder} sent bad rows for item {part.item.index}: {error}")
             self._do(self._kv.failed(part.request, blamed))
         else:
-            self._times.landed(part, since)
-            self._times.ready(part.request, self._merged[part.request].ready_tokens)
+            landed = partial(self._landed, part, merged.ready_tokens)
+            if part.payload.device:
+                self._laps.end(lap, landed)
+            else:
+                now = self._times.now()
+                self._laps.then(partial(landed, now - since, now))
             self._do(self._rows.settled(part))
+
+    def _landed(self, part: EmbeddingData, ready: int, seconds: float, ended: float) -> None:
+        self._times.landed(part, seconds=seconds, ended=ended)
+        self._times.ready(part.request, ready, ended)
 
     # ---- work
 
@@ -181,14 +192,15 @@ class PrefillCore(LanguageCore):
         self._end_late()
         self._give_back()
         if self._engine.has_work:
-            began = self._times.now()
-            self._complete(self._engine.step(), began)
+            lap = self._laps.begin()
+            self._complete(self._engine.step(), lap)
             self._give_back()
             self._bulk.pump()
 
-    def _complete(self, result: StepResult, began: float) -> None:
+    def _complete(self, result: StepResult, lap: Lap) -> None:
+        if result.computed:
+            self._time(result.computed, lap)
         for key, num_tokens in result.computed:
-            self._computed(key, num_tokens, began)
             self._offer(key, num_tokens)
             if key in self._merged:
                 done = self._admits[key].prompt.rows_before(num_tokens)
@@ -206,14 +218,29 @@ class PrefillCore(LanguageCore):
             self._do(self._kv.failed(key, error))
         self._admission.stepped()
 
-    def _computed(self, key: RequestKey, num_tokens: int, began: float) -> None:
-        """What it takes is told before its first token goes."""
-        self._times.computed(key, num_tokens, began)
-        rows = self._merged.get(key)
-        if num_tokens == self._admits[key].prompt.num_tokens:
+    def _time(self, computed: list[tuple[RequestKey, int]], lap: Lap) -> None:
+        """What a prompt took is told before its first token goes, which has been read."""
+        whole = [key for key, num in computed if num == self._admits[key].prompt.num_tokens]
+        going_on = {key for key, _ in computed if key in self._merged}.difference(whole)
+        ready = {key: self._merged[key].ready_tokens for key in going_on}
+        self._laps.end(lap, partial(self._computed, computed, ready))
+        if whole:
+            self._laps.finish()
+        for key in whole:
+            rows = self._merged.get(key)
             self._tell(self._times.prefilled(key, None if rows is None else rows.merge_seconds))
-        elif rows is not None:
-            self._times.ready(key, rows.ready_tokens)
+
+    def _computed(
+        self,
+        computed: list[tuple[RequestKey, int]],
+        ready: Mapping[RequestKey, int],
+        seconds: float,
+        ended: float,
+    ) -> None:
+        for key, num_tokens in computed:
+            self._times.computed(key, num_tokens, seconds=seconds, ended=ended)
+            if key in ready:
+                self._times.ready(key, ready[key], ended)
 
     def _send_prompt_logprobs(self, result: StepResult) -> None:
         for key, first_token, logprobs in result.prompt_logprobs:

@@ -137,22 +137,38 @@ class Worker:
         return min((ms / 1000 for ms in asked if ms is not None), default=None)
 
     def _turn(self) -> None:
-        busy = any(seat.core.has_work for seat in self.seats)
-        stuck = any(seat.core.stuck for seat in self.seats)
-        timeout = RETRY_S if stuck else TICK_S
+        working = self._working()
+        busy = any(working[place] for place in self._turns.due(working))
+        soon = any(seat.core.stuck or seat.laps.pending for seat in self.seats)
+        timeout = RETRY_S if soon else TICK_S
         for entry in self._inbox.take(wait=not busy, timeout=timeout):
             seat, event = cast(tuple[Seat, object], entry)
             seat.station.handle(event)
-        working = [seat.core.has_work for seat in self.seats]
+        for seat in self.seats:
+            seat.laps.settle()
+        working = self._working()
         for place in self._turns.due(working):
             seat = self.seats[place]
-            began = seat.pulse.step_began = time.monotonic()
-            seat.core.step(alone=sum(working) < 2)
+            seat.pulse.step_began = time.monotonic()
+            if working[place] and len(self.seats) > 1:
+                self._timed_step(place, alone=sum(working) < 2)
+            else:
+                seat.core.step(alone=sum(working) < 2)
             seat.pulse.step_began = None
-            self._turns.took(place, time.monotonic() - began)
             seat.station.settle()
             seat.pulse.gauges = {**seat.core.gauges(), **seat.counters()}
         self._tick()
+
+    def _working(self) -> list[bool]:
+        return [seat.core.has_work for seat in self.seats]
+
+    def _timed_step(self, place: int, *, alone: bool) -> None:
+        """A step whose time is told to those who take turns, once the device is through with it."""
+        seat = self.seats[place]
+        lap = seat.laps.begin()
+        self._turns.began(place)
+        seat.core.step(alone=alone)
+        seat.laps.end(lap, lambda seconds, _: self._turns.took(place, seconds))
 
     def _tick(self) -> None:
         now = time.monotonic()

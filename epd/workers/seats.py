@@ -20,6 +20,7 @@ from epd.errors import ConfigError
 from epd.grammar import Grammars
 from epd.handoff import KvReceiver, RowReceiver
 from epd.models.language import LanguageModel, load_language
+from epd.models.laps import Laps, laps_for
 from epd.models.placement import resolve_device, resolve_dtype
 from epd.models.sizes import refuse_division
 from epd.models.spec import Checkpoint, read_checkpoint
@@ -75,6 +76,7 @@ class Seat:
     pulse: Pulse
     station: Station
     core: Core
+    laps: Laps
 
     def counters(self) -> dict[str, int]:
         """What the links counted, for the gauges of a heartbeat."""
@@ -109,6 +111,7 @@ class _Build:
     device: str
     dtype: str
     followers: Followers | None
+    laps: Laps
     hub: Hub = field(default_factory=Hub)
     roles: dict[str, str] = field(default_factory=dict)
     local: dict[str, InprocLinks] = field(default_factory=dict)
@@ -140,6 +143,7 @@ def build_seats(
         device=device,
         dtype=dtype,
         followers=followers,
+        laps=laps_for(torch.device(device)),
         roles=roles,
     )
     return [_seat(build, seat_name, seat_role) for seat_name, seat_role in roles.items()]
@@ -195,7 +199,7 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
     )
     core = make(station)
     station.attach(core)
-    sink.seat = Seat(links, pulse, station, core)
+    sink.seat = Seat(links, pulse, station, core, build.laps)
     return sink.seat
 
 
@@ -284,11 +288,11 @@ def _core(
     if role == "decode":
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
         kv = KvReceiver(model.num_layers, window)
-        return lambda station: DecodeCore(station, engine, kv, ends.incoming), facts
+        return lambda station: DecodeCore(station, engine, kv, ends.incoming, build.laps), facts
     rows = RowReceiver(language.rows_bytes, PULL_BYTES)
     chunk = build.config.wire.chunk_bytes
     return lambda s: PrefillCore(
-        s, model, engine, rows, ends.outgoing, chunk, language, ends.incoming
+        s, model, engine, rows, ends.outgoing, chunk, language, ends.incoming, build.laps
     ), facts
 
 
@@ -335,7 +339,7 @@ def _encode(
         cache=_cache(config),
     )
     encoder = Encoder(
-        towers, config.encode, config.media, _pool(build), sink.put_local, outgoing.keep
+        towers, config.encode, config.media, _pool(build), sink.put_local, outgoing.keep, build.laps
     )
     chunk = config.wire.chunk_bytes
     return lambda s: EncodeCore(s, encoder, outgoing, chunk), {"modalities": modalities}

@@ -1,6 +1,7 @@
 """Where the time of requests goes on one language worker. Step thread only.
 
-Reads the clock once or twice per prompt chunk and per transfer, never for a decode step.
+Moments are those of the device's work, where it is asked to work and the host goes on, see
+epd.models.laps. Decode steps are not timed.
 """
 
 from __future__ import annotations
@@ -73,42 +74,41 @@ class RequestTimes:
     # ---- prefill
 
     def now(self) -> float:
-        """For `landed` and `computed`, which say since when."""
+        """For what says since or until when."""
         return self._clock()
 
-    def landed(self, part: EmbeddingData, since: float) -> None:
-        """A part of an item is in its place."""
+    def landed(self, part: EmbeddingData, *, seconds: float, ended: float) -> None:
+        """A part of an item has been in its place since then."""
         times = self._requests.get(part.request)
         if times is not None:
-            now = self._clock()
-            rows = times.rows.setdefault(part.item.index, _Rows(since, now))
-            rows.ended = now
+            rows = times.rows.setdefault(part.item.index, _Rows(ended - seconds, ended))
+            rows.ended = ended
             rows.num_rows += part.num_rows
             rows.num_bytes += part.payload.nbytes
 
-    def computed(self, key: RequestKey, num_tokens: int, since: float) -> None:
-        """A step that began then gave KV to the prompt's first `num_tokens` tokens."""
+    def computed(self, key: RequestKey, num_tokens: int, *, seconds: float, ended: float) -> None:
+        """A step that ended then gave KV to the prompt's first `num_tokens` tokens."""
         times = self._requests.get(key)
         if times is not None:
             if len(times.chunks) < MOST_CHUNKS:
-                times.chunks.append(_Chunk(since))
-            chunk, seconds = times.chunks[-1], self._clock() - since
+                times.chunks.append(_Chunk(ended - seconds))
+            chunk = times.chunks[-1]
             chunk.num_tokens += num_tokens - times.computed
             chunk.seconds += seconds
             times.computed = num_tokens
             times.prefill_s += seconds
 
-    def ready(self, key: RequestKey, ready_tokens: int) -> None:
-        """Rows are there for so many tokens: does the request wait for more?"""
+    def ready(self, key: RequestKey, ready_tokens: int, at: float) -> None:
+        """Since then rows are there for so many tokens: does the request wait for more?"""
         times = self._requests.get(key)
         if times is None:
             return
         waits = ready_tokens <= times.computed
         if waits and times.waiting_since is None:
-            times.waiting_since = self._clock()
+            times.waiting_since = at
             times.waited_first = times.waited_first or times.waiting_since
         elif not waits and times.waiting_since is not None:
-            times.wait_s += self._clock() - times.waiting_since
+            times.wait_s += at - times.waiting_since
             times.waiting_since = None
 
     def prefilled(self, key: RequestKey, merge_s: float | None) -> RequestSpans | None:
@@ -155,16 +155,16 @@ class RequestTimes:
         if times is not None:
             times.state_at = self._clock()
 
-    def started(self, key: RequestKey) -> RequestSpans | None:
-        """All of it is here, and decoding begins."""
+    def started(self, key: RequestKey, at: float) -> RequestSpans | None:
+        """All of it is here since then, and decoding begins."""
         times = self._requests.get(key)
         if times is None:
             return None
-        now = times.decoding_since = self._clock()
-        kv, state = times.kv_since or now, times.state_at or now
+        now, times.decoding_since = self._clock(), at
+        kv, state = times.kv_since or at, times.state_at or at
         spans = (
-            _span(Activity.TRANSFER, kv, now - kv, now),
-            _span(Activity.HANDOFF, state, now - state, now),
+            _span(Activity.TRANSFER, kv, at - kv, now),
+            _span(Activity.HANDOFF, state, at - state, now),
         )
         return RequestSpans(request=key, stage=Stage.DECODE, spans=spans, num_bytes=times.kv_bytes)
 

@@ -3,11 +3,18 @@
 One forward of the towers may take as long as dozens of steps of running streams. So a seat waits
 while it has had more of the time than one behind it that has work: towers get half of a busy
 process, and all of one where nothing is generated. The last seat never waits.
+
+A device may still be at a step that the thread has left. What that takes is not known yet, so the
+seat waits until it is, and where nothing else has work, it is one step ahead of the device at most.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+
+MOST_OPEN = 2
+"""Steps of a seat that a device may have before it, the one that it is at among them."""
 
 
 class Turns:
@@ -15,6 +22,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._spent: dict[int, float] = {}
+        self._open: Counter[int] = Counter()
         self._shared = False
 
     def due(self, busy: Sequence[bool]) -> list[int]:
@@ -24,14 +32,24 @@ class Turns:
             self._spent.clear()
         return [place for place in range(len(busy)) if not self._waits(place, busy)]
 
+    def began(self, place: int) -> None:
+        """That seat's step is asked for; took() follows when it is over."""
+        self._open[place] += 1
+
     def took(self, place: int, seconds: float) -> None:
-        """A step of that seat, which counts if another one had work."""
+        """A step of that seat, which counts if another one has work."""
+        self._open[place] -= 1
         if self._shared:
             self._spent[place] = self._of(place) + seconds
 
     def _waits(self, place: int, busy: Sequence[bool]) -> bool:
         behind = range(place + 1, len(busy))
-        return any(busy[other] and self._of(place) > self._of(other) for other in behind)
+        if self._open[place] >= MOST_OPEN:
+            return bool(behind)
+        return any(
+            busy[other] and (self._open[place] or self._of(place) > self._of(other))
+            for other in behind
+        )
 
     def _of(self, place: int) -> float:
         return self._spent.get(place, 0.0)

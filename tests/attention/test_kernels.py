@@ -1,4 +1,4 @@
-"""Our small kernels compute what the passes do that they stand for."""
+"""Our small kernels compute what the passes do that they stand for, in double precision."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from epd.attention import kernels
 from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
 from epd.attention.kernels.rows import add_rows, put_rows
 from epd.attention.kernels.silu_mul import silu_mul
 
-DEVICE = "cpu" if kernels.interpreted() else "cuda"
 ALL = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 NEAR = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 EPS = 1e-6
-
-
-@pytest.fixture(autouse=True)
-def runs() -> None:
-    if DEVICE == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
 
 
 def near(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -34,27 +26,27 @@ def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 @ALL
 @pytest.mark.parametrize("shape", [(1, 5, 80), (3, 5000)])
-def test_rms_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_rms_norm(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
     torch.manual_seed(0)
-    x = (torch.randn(shape, device=DEVICE) * 3).to(dtype)
-    weight = torch.rand(shape[-1], device=DEVICE).to(dtype)
+    x = (torch.randn(shape, device=device) * 3).to(dtype)
+    weight = torch.rand(shape[-1], device=device).to(dtype)
     near(rms_norm(x, weight, EPS), norm(x, weight))
     assert (rms_norm(x, weight, 1.0).double() - norm(x, weight)).abs().max() > 0.02  # control
 
 
-def test_rms_norm_of_heads_in_a_wider_product() -> None:
+def test_rms_norm_of_heads_in_a_wider_product(device: torch.device) -> None:
     """Queries as a joint product leaves them: the heads of a row are dense, rows are not."""
-    product = torch.randn(1, 7, 96, device=DEVICE)
+    product = torch.randn(1, 7, 96, device=device)
     heads = product[..., 16:64].view(1, 7, 3, 16)
-    weight = torch.rand(16, device=DEVICE)
+    weight = torch.rand(16, device=device)
     assert not heads.is_contiguous()
     near(rms_norm(heads, weight, EPS), norm(heads, weight))
 
 
 @ALL
-def test_rms_norm_behind_a_sum(dtype: torch.dtype) -> None:
-    x, residual = torch.randn(2, 1, 5, 96, device=DEVICE).to(dtype)
-    weight = torch.rand(96, device=DEVICE).to(dtype)
+def test_rms_norm_behind_a_sum(dtype: torch.dtype, device: torch.device) -> None:
+    x, residual = torch.randn(2, 1, 5, 96, device=device).to(dtype)
+    weight = torch.rand(96, device=device).to(dtype)
     total = (x + residual).double()
     normed, summed = add_rms_norm(x, residual, weight, EPS)
     near(normed, norm(total, weight))
@@ -63,20 +55,20 @@ def test_rms_norm_behind_a_sum(dtype: torch.dtype) -> None:
 
 
 @ALL
-def test_silu_mul(dtype: torch.dtype) -> None:
-    both = torch.randn(1, 3, 2 * 1100, device=DEVICE).to(dtype)
+def test_silu_mul(dtype: torch.dtype, device: torch.device) -> None:
+    both = torch.randn(1, 3, 2 * 1100, device=device).to(dtype)
     gate, up = both.double().chunk(2, -1)
     near(silu_mul(both), F.silu(gate) * up)
     assert (silu_mul(both).double() - F.silu(up) * gate).abs().max() > 0.1  # negative control
 
 
 @ALL
-def test_rows_are_put_and_added_where_they_belong(dtype: torch.dtype) -> None:
+def test_rows_are_put_and_added_where_they_belong(dtype: torch.dtype, device: torch.device) -> None:
     """Rows are slices of wider ones."""
-    wide = torch.randn(3, 2 * 1100, device=DEVICE).to(dtype)
+    wide = torch.randn(3, 2 * 1100, device=device).to(dtype)
     first, second = wide.chunk(2, 1)
-    batch = torch.randn(6, 1100, device=DEVICE).to(dtype)
-    places = torch.tensor([4, 0, 5], device=DEVICE)
+    batch = torch.randn(6, 1100, device=device).to(dtype)
+    places = torch.tensor([4, 0, 5], device=device)
     expected = batch.double()
     expected[places] = first.double() + second.double()
     put_rows(batch, places, first)

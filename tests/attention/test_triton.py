@@ -92,8 +92,8 @@ def test_pages_of_other_sizes() -> None:
     check(RandomPages([(70, 1), (50, 11)], heads=2, block=48, blocks=6))
 
 
-def test_rotation_in_the_pass_that_writes_keys() -> None:
-    pages = RandomPages(SHORT, heads=4)
+def test_rotation_in_the_pass_that_writes_keys(device: torch.device) -> None:
+    pages = RandomPages(SHORT, heads=4, device=device.type)
     unturned, rotary = pages.unturned()
     found = unturned.attended(TritonBackend(), rotary=rotary)
     torch.testing.assert_close(found, pages.expected(), atol=5e-6, rtol=1e-5)

@@ -13,6 +13,7 @@ from PIL import Image
 from epd.config import EncodeConfig, MediaConfig
 from epd.encoder import Encoder, ItemBroken, ItemEncoded, ItemPrepared
 from epd.errors import EpdError
+from epd.models.laps import Laps
 from epd.types import ItemKey, MediaOptions, Modality
 from epd.wire.messages import EncodeItem
 from tests.encoder.towers import PlainTowers
@@ -26,6 +27,7 @@ class Bench:
         *,
         media: MediaConfig | None = None,
         towers: PlainTowers | None = None,
+        laps: Laps | None = None,
         **config: object,
     ) -> None:
         self.towers = towers or PlainTowers()
@@ -36,6 +38,7 @@ class Bench:
             media or MediaConfig(),
             "settings",
             self.inbox.put,
+            laps=laps,
         )
 
     def event(self) -> object:

@@ -41,8 +41,8 @@ def test_what_is_no_activity_was_spent_in_queues() -> None:
     assert ms(told) == {"queue": 1000, "fetch": 2000, "decode": 3000}
     assert told is not None and (told.origin, told.num_bytes) == (None, 99)
     clock.now += 4
-    began, clock.now = clock.now, clock.now + 5
-    times.encoded(A, [A], began, 3)
+    clock.now += 5
+    times.encoded(A, [A], seconds=5, ended=clock.now, batch_items=3)
     told = times.end(A)
     assert ms(told) == {"queue": 5000, "fetch": 2000, "decode": 3000, "encode": 5000}
     assert told is not None and (told.origin, told.batch_items) == (Origin.TOWER, 3)
@@ -67,7 +67,7 @@ def test_who_follows_another_has_no_tower_time_of_its_own() -> None:
     times.came(A)
     times.came(B)
     clock.now += 2
-    times.encoded(A, [A, B], 0.0, 1)
+    times.encoded(A, [A, B], seconds=clock.now, ended=clock.now, batch_items=1)
     told = times.end(B)
     assert ms(told) == {"queue": 2000}
     assert told is not None and (told.origin, told.batch_items) == (Origin.SHARED, 0)
@@ -85,7 +85,7 @@ def test_items_that_are_gone_are_nobodys_business_and_do_not_pile_up() -> None:
     clock = Clock()
     times = ItemTimes(clock)
     work(times, clock, A, Activity.DECODE, 1)
-    times.encoded(A, [A], 0.0, 1)
+    times.encoded(A, [A], seconds=clock.now, ended=clock.now, batch_items=1)
     times.known(A)
     times.sized(A, 1)
     assert times.so_far(A) is None and times.end(A) is None and len(times) == 0

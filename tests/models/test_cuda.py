@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 from epd.models.language import LanguageModel, load_language
 from epd.models.spec import Checkpoint
 from epd.models.towers import Towers, load_towers
-from tests.models import qwen_requests, stand_in
-from tests.models.clips import CLIPS
+from tests.models import stand_in
 from tests.models.generate import greedy, merged
-from tests.models.pictures import messages, pictures, prepare, prompt
+from tests.models.pictures import messages, pictures, prompt
 from tests.reference import Reference
+from tests.waits import waits
 
 pytestmark = pytest.mark.gpu
 
@@ -31,21 +29,6 @@ def cuda_language(checkpoint: Checkpoint) -> LanguageModel:
         return load_language(checkpoint, device="cuda", dtype="float32")
 
 
-@pytest.fixture
-def waiting_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
-
-
-def test_rows_equal_those_of_the_cpu(towers: Towers, cuda_towers: Towers) -> None:
-    items = [prepare(towers, image) for image in pictures(6)]
-    items += [qwen_requests.prepare(towers, clip) for clip in CLIPS.values()]
-    for rows, expected in zip(cuda_towers.encode(items), towers.encode(items), strict=True):
-        assert rows.is_cuda
-        torch.testing.assert_close(rows.cpu(), expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("num", [0, 1, 3, 6])
 def test_tokens_equal_the_whole_model(
     num: int, reference: Reference, cuda_towers: Towers, cuda_language: LanguageModel
@@ -58,15 +41,15 @@ def test_tokens_equal_the_whole_model(
     assert greedy(cuda_language, inputs, *cuda_language.positions(asked), 8) == new_ids
 
 
-def test_a_forward_never_waits_for_the_device(
-    cuda_language: LanguageModel, waiting_is_an_error: None
-) -> None:
+def test_a_forward_never_waits_for_the_device(cuda_language: LanguageModel) -> None:
     ids = torch.arange(8, device="cuda")
     positions = ids.expand(3, -1)
     levels = cuda_language.deepstack_levels
     slices = torch.ones(levels, 3, cuda_language.hidden_size, device="cuda")
     deepstack = (ids[2:5], slices) if levels else None
-    hidden = cuda_language.forward(
-        cuda_language.embed(ids), positions, stand_in.Packed([8]), deepstack
-    )
-    cuda_language.logits(hidden[-1:])
+    with waits() as who:
+        hidden = cuda_language.forward(
+            cuda_language.embed(ids), positions, stand_in.Packed([8]), deepstack
+        )
+        cuda_language.logits(hidden[-1:])
+    assert not who

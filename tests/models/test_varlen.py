@@ -83,19 +83,19 @@ def test_rows_tell_when_items_see_each_other(towers: Towers, own: Towers) -> Non
 
 
 def test_pictures_of_torchvision_differ_from_those_of_pil_by_little(
-    checkpoint: Checkpoint, towers: Towers
+    checkpoint: Checkpoint, towers: Towers, device: torch.device
 ) -> None:
     """In single precision, over sizes that are scaled up, down and not at all: same layout, pixels
     within MOST of each other and within MEAN on average."""
     elsewhere = load_towers(
-        checkpoint, modalities=IMAGE, device="cpu", dtype="float32", pictures_on="cpu"
+        checkpoint, modalities=IMAGE, device="cpu", dtype="float32", pictures_on=device.type
     )
     for number, size in enumerate((*SIZES, (1920, 1080))):
         image = Picture(image=picture(*size, seed=number))
         ours = towers.prepare(image, asked(Modality.IMAGE))
         found = elsewhere.prepare(image, asked(Modality.IMAGE))
         assert found.layout == ours.layout and found.patches == ours.patches
-        off = (found.inputs["pixel_values"] - ours.inputs["pixel_values"]).abs()
+        off = (found.inputs["pixel_values"].cpu() - ours.inputs["pixel_values"]).abs()
         assert float(off.max()) <= MOST and float(off.mean()) <= MEAN, size
 
 

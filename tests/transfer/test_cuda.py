@@ -13,6 +13,7 @@ from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing, Staged
 from epd.transfer.ways import FRAMES, SHARED, Route, Way
 from tests.transfer.ends import member, staged
+from tests.waits import waits
 
 pytestmark = pytest.mark.gpu
 
@@ -87,11 +88,9 @@ def test_bytes_come_to_the_host_without_a_wait(way: Route) -> None:
     outgoing, incoming = Outgoing(arena_bytes=ARENA, runtime=CudaRuntime("cuda")), Incoming()
     tensor = rows().cuda()
     outgoing.take_back(staged(outgoing.stage(tensor, to="p", route=way)), to="p")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waits() as who:
         sent = staged(outgoing.stage(tensor, to="p", route=way))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert not who
     ready(sent)
     landed = incoming.take(member(outgoing.segment), sent.payload, sent.frame)
     assert torch.equal(landed.tensor, rows())

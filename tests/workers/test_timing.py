@@ -42,24 +42,22 @@ def part(num_rows: int) -> EmbeddingData:
 
 
 def step(times: RequestTimes, clock: Clock, num_tokens: int, seconds: float) -> None:
-    since = times.now()
     clock.now += seconds
-    times.computed(KEY, num_tokens, since)
+    times.computed(KEY, num_tokens, seconds=seconds, ended=clock.now)
 
 
 def test_a_prompt_waits_for_rows_computes_and_queues_the_rest(
     times: RequestTimes, clock: Clock
 ) -> None:
     times.began(KEY)
-    times.ready(KEY, 5)
+    times.ready(KEY, 5, clock.now)
     clock.now += 1
     step(times, clock, 5, 2)
-    times.ready(KEY, 5)
+    times.ready(KEY, 5, clock.now)
     clock.now += 3
-    since = times.now()
     clock.now += 4
-    times.landed(part(6), since)
-    times.ready(KEY, 20)
+    times.landed(part(6), seconds=4, ended=clock.now)
+    times.ready(KEY, 20, clock.now)
     clock.now += 5
     step(times, clock, 20, 6)
     told = times.prefilled(KEY, 0.5)
@@ -74,9 +72,9 @@ def test_a_prompt_whose_beginning_is_cached_waits_from_there(
 ) -> None:
     """Ready up to where KV is cached means that nothing can be computed."""
     times.began(KEY, 16)
-    times.ready(KEY, 16)
+    times.ready(KEY, 16, clock.now)
     clock.now += 1
-    times.ready(KEY, 30)
+    times.ready(KEY, 30, clock.now)
     step(times, clock, 30, 1)
     told = times.prefilled(KEY, 0.0)
     assert ms(told) == {"queue": 0, "prefill": 1000, "wait": 1000, "merge": 0}
@@ -107,9 +105,8 @@ def test_parts_of_an_item_are_one_transfer_from_the_first_to_the_last(
 ) -> None:
     times.began(KEY)
     for _ in range(2):
-        since = times.now()
         clock.now += 1
-        times.landed(part(3), since)
+        times.landed(part(3), seconds=1, ended=clock.now)
     told = times.prefilled(KEY, 0.0)
     assert told is not None
     assert (told.rows[0].num_rows, told.rows[0].transfer.ms) == (6, 2000)
@@ -127,7 +124,7 @@ def test_decode_says_what_came_before_its_start_and_then_how_long_it_ran(
     times.handed_off(KEY)
     clock.now += 2
     times.kv_landed(KEY, 50)
-    told = times.started(KEY)
+    told = times.started(KEY, clock.now)
     assert ms(told) == {"transfer": 3000, "handoff": 2000}
     assert told is not None and told.num_bytes == 150
     clock.now += 5
@@ -139,11 +136,11 @@ def test_requests_that_are_gone_are_nobodys_business(times: RequestTimes) -> Non
     assert times.ended(KEY) is None  # it never decoded
     times.forget(KEY)
     times.forget(KEY)
-    times.landed(part(1), 0.0)
-    times.computed(KEY, 1, 0.0)
-    times.ready(KEY, 1)
+    times.landed(part(1), seconds=0.0, ended=0.0)
+    times.computed(KEY, 1, seconds=0.0, ended=0.0)
+    times.ready(KEY, 1, 0.0)
     times.offered(KEY)
     times.kv_landed(KEY, 1)
     times.handed_off(KEY)
-    found = times.prefilled(KEY, 0.0), times.started(KEY), times.ended(KEY)
+    found = times.prefilled(KEY, 0.0), times.started(KEY, 0.0), times.ended(KEY)
     assert found == (None, None, None) and len(times) == 0

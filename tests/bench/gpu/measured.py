@@ -23,8 +23,12 @@ def measure(report: Report, facts: Facts, *, act: str, path: Path) -> None:
     if act == "dies":
         os._exit(3)
     if act == "hangs":
-        try:
-            time.sleep(60)
-        finally:
-            path.write_text("closed")
-            report.row(row("on its way out"))
+
+        def hang() -> None:
+            try:
+                time.sleep(60)
+            finally:
+                path.write_text("closed")
+                report.row(row("on its way out"))
+
+        report.part("a part", "m", hang)

@@ -15,8 +15,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def dry_run(folder: Path, *arguments: str) -> dict[str, Any]:
+    work, out = folder / "work", folder / "out"
+    work.mkdir()
+    places = ["--work", str(work), "--out", str(out)]
     done = subprocess.run(
-        [sys.executable, "-m", "bench.gpu", "--dry-run", "--work", str(folder), *arguments],
+        [sys.executable, "-m", "bench.gpu", "--dry-run", *places, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -24,9 +27,12 @@ def dry_run(folder: Path, *arguments: str) -> dict[str, Any]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    (file,) = out.iterdir()
+    found: dict[str, Any] = json.loads(file.read_text())
+    assert f"written: {file}" in done.stderr
+    assert len(done.stdout.splitlines()) == 1 + len(found["rows"]), "the table, and no more"
     assert found["faults"] == []
-    assert list(folder.iterdir()) == []
+    assert list(work.iterdir()) == []
     return found
 
 
@@ -42,15 +48,18 @@ def test_a_dry_run_has_a_number_for_every_stage_and_for_a_cluster(tmp_path: Path
         *["card"] * 2,
         "prefill",
         *["decode"] * 2,
-        *["encode", "ttft EPD", "burst EPD"],
+        *["encode", "preprocess", "preprocess", "ttft EPD", "burst EPD"],
     ]
-    assert all(row["share"] for row in found["rows"][2:])
+    assert all(row["share"] or row["section"] == "preprocess" for row in found["rows"][2:])
 
 
 @pytest.mark.slow
 def test_a_dry_run_of_all_models_and_topologies_has_the_same_for_each(tmp_path: Path) -> None:
     found = dry_run(tmp_path, "--sections", "card", "stages", "clusters")
-    stages = ["prefill", "decode", "decode", "encode"]
-    apart = ["hand-off 1E1P1D", "ttft 1E1P1D", "burst 1E1P1D"]
-    clusters = [*apart, "ttft EPD", "burst EPD", "hand-off 1E1P1D"]
-    assert sections(found) == ["card", "card", *[*stages, *clusters] * 2]
+    each = [
+        ["prefill", "decode", "decode", "encode", "preprocess", "preprocess"],
+        ["hand-off 1E1P1D", "ttft 1E1P1D", "burst 1E1P1D"],
+        ["ttft EPD", "burst EPD"],
+        ["hand-off 1E1P1D"],
+    ]
+    assert sections(found) == ["card", "card", *(name for part in each for name in part * 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -29,18 +30,30 @@ def test_a_target_is_met_from_its_own_side(row: Row, verdict: str) -> None:
 
 def test_a_table_has_targets_beside_numbers_and_what_failed_below() -> None:
     rows = [replace(ROW, target=DECODE), replace(ROW, floor=None, share=None)]
-    lines = table(rows, [Fault(section="stages", model="m", reason="broke")]).splitlines()
+    faults = [
+        Fault(section="stages", model="m", reason="line 3\nValueError: broke"),
+        Fault(section="clusters", model="m", reason="out of time after 9 s, in ttft", late=True),
+    ]
+    lines = table(rows, faults).splitlines()
     assert lines[1].split()[-6:] == ["4", "ms", "0.8", ">=", "0.8", "met"]
     assert lines[2].split()[-3:] == ["ms", "-", "-"]
-    assert lines[3] == "stages m: broke"
+    assert lines[3:] == [
+        "stages m: failed: ValueError: broke",
+        "clusters m: not measured: out of time after 9 s, in ttft",
+    ]
 
 
 def test_hand_off_is_the_slowest_items_rows_and_what_is_left_of_the_kv() -> None:
-    path = {
-        "items": [{"ms": {"transfer": 3.0}}, {"ms": {"transfer": 5.0}}, {"ms": {}}],
+    path: dict[str, Any] = {
+        "items": [
+            {"ms": {"encode": 9.0, "transfer": 30.0}, "began_ms": {"encode": 1.0, "transfer": 2.0}},
+            {"ms": {"encode": 9.0, "transfer": 5.0}, "began_ms": {"encode": 41.0, "transfer": 50}},
+            {"ms": {}, "began_ms": {}},
+        ],
         "decode": {"ms": {"transfer": 40.0, "handoff": 2.0}},
     }
-    assert handoff_ms(path) == {"rows": 5.0, "kv": 2.0}
+    assert handoff_ms(path) == {"rows": 22.0, "kv": 2.0}
+    assert handoff_ms({**path, "items": path["items"][1:]}) == {"rows": 5.0, "kv": 2.0}
 
 
 def test_ways_are_those_that_workers_tell() -> None:
