@@ -61,6 +61,10 @@ class StubCore:
         return bool(self._running)
 
     @property
+    def num_requests(self) -> int:
+        return len(self._running)
+
+    @property
     def stuck(self) -> bool:
         return False
 

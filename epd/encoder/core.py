@@ -172,6 +172,12 @@ class Encoder:
             self._batcher.add(item, prepared.patches, prepared)
 
     @property
+    def num_requests(self) -> int:
+        """Requests with items that are still to be encoded."""
+        with self._lock:
+            return self._ledger.num_requests
+
+    @property
     def has_work(self) -> bool:
         """Whether step() has something to do."""
         return len(self._batcher) > 0 or len(self._arrived) > 0

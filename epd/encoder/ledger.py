@@ -83,6 +83,11 @@ class Ledger(Generic[P, R, J]):
         return [(item, self._work[item].modality) for item in self._deadlines.expire(now)]
 
     @property
+    def num_requests(self) -> int:
+        """With items that are still to be encoded."""
+        return len({item.request_id for item in self._work})
+
+    @property
     def queued_cost(self) -> int:
         """Of all that is still to be encoded."""
         return sum(work.cost for work in self._work.values())

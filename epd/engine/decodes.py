@@ -82,6 +82,11 @@ class Decodes:
         return [*self._states.values(), *(away.state for away in self._away.values())]
 
     @property
+    def num_requests(self) -> int:
+        """Of them, here and away."""
+        return len(self._states) + len(self._away)
+
+    @property
     def any_away(self) -> bool:
         """Does somebody wait to come back?"""
         return bool(self._away)

@@ -221,6 +221,11 @@ class Engine:
             self._ended[key] = None
 
     @property
+    def num_requests(self) -> int:
+        """That generate, or have prompt tokens that could be computed."""
+        return self._scheduler.num_requests
+
+    @property
     def has_work(self) -> bool:
         """Would step() do something now?"""
         return bool(self._ended) or self._flying is not None or self._scheduler.has_work

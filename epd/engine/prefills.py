@@ -34,6 +34,11 @@ class Prefills:
         return list(self._states.values())
 
     @property
+    def num_ready(self) -> int:
+        """Requests of which a token could be computed."""
+        return sum(state.num_ready > 0 for state in self._states.values())
+
+    @property
     def has_work(self) -> bool:
         """Could a token be computed?"""
         return any(state.num_ready for state in self._states.values())

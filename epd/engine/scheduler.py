@@ -79,6 +79,11 @@ class Scheduler:
         return self._decodes.num_preempted
 
     @property
+    def num_requests(self) -> int:
+        """That generate, or have prompt tokens that could be computed."""
+        return self._decodes.num_requests + self._prefills.num_ready
+
+    @property
     def has_work(self) -> bool:
         """Would a step do something?"""
         return self._decodes.has_work or self._prefills.has_work

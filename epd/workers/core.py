@@ -31,6 +31,10 @@ class Core(Protocol):
         """A forward is due."""
 
     @property
+    def num_requests(self) -> int:
+        """Requests that forwards are due of, now or later."""
+
+    @property
     def stuck(self) -> bool:
         """A peer takes no bulk now and will not say when it does: step() is to be tried soon."""
 

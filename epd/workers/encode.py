@@ -129,6 +129,11 @@ class EncodeCore:
         return self._encoder.has_work
 
     @property
+    def num_requests(self) -> int:
+        """Those with items that are not encoded."""
+        return self._encoder.num_requests
+
+    @property
     def stuck(self) -> bool:
         """A peer's link takes no bulk now."""
         return self._bulk.refused

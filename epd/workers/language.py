@@ -189,6 +189,11 @@ class LanguageCore:
         return Holding(requests=self._held.held_for(gateway), items=())
 
     @property
+    def num_requests(self) -> int:
+        """Those that generate, or have prompt tokens that could be computed."""
+        return self._engine.num_requests
+
+    @property
     def has_work(self) -> bool:
         """A forward is due."""
         return self._engine.has_work

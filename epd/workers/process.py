@@ -137,8 +137,8 @@ class Worker:
         return min((ms / 1000 for ms in asked if ms is not None), default=None)
 
     def _turn(self) -> None:
-        working = self._working()
-        busy = any(working[place] for place in self._turns.due(working))
+        requests = self._requests()
+        busy = any(requests[place] for place in self._turns.due(requests))
         soon = any(seat.core.stuck or seat.laps.pending for seat in self.seats)
         timeout = RETRY_S if soon else TICK_S
         for entry in self._inbox.take(wait=not busy, timeout=timeout):
@@ -146,21 +146,24 @@ class Worker:
             seat.station.handle(event)
         for seat in self.seats:
             seat.laps.settle()
-        working = self._working()
-        for place in self._turns.due(working):
+        requests = self._requests()
+        alone = sum(map(bool, requests)) < 2
+        for place in self._turns.due(requests):
             seat = self.seats[place]
             seat.pulse.step_began = time.monotonic()
-            if working[place] and len(self.seats) > 1:
-                self._timed_step(place, alone=sum(working) < 2)
+            if requests[place] and len(self.seats) > 1:
+                self._timed_step(place, alone=alone)
             else:
-                seat.core.step(alone=sum(working) < 2)
+                seat.core.step(alone=alone)
             seat.pulse.step_began = None
             seat.station.settle()
             seat.pulse.gauges = {**seat.core.gauges(), **seat.counters()}
         self._tick()
 
-    def _working(self) -> list[bool]:
-        return [seat.core.has_work for seat in self.seats]
+    def _requests(self) -> list[int]:
+        """That each seat has work for; a forward may be due of one that has just ended."""
+        cores = [seat.core for seat in self.seats]
+        return [max(1, core.num_requests) if core.has_work else 0 for core in cores]
 
     def _timed_step(self, place: int, *, alone: bool) -> None:
         """A step whose time is told to those who take turns, once the device is through with it."""

@@ -25,7 +25,7 @@ class Core:
     """Always has work. What generates waits for what it asked for; towers do not."""
 
     def __init__(self, device: Device, seconds: float, *, reads: bool, log: list[str]) -> None:
-        self.has_work, self.stuck = True, False
+        self.has_work, self.num_requests, self.stuck = True, 1, False
         self._device, self._seconds, self._reads, self._log = device, seconds, reads, log
 
     def step(self, *, alone: bool = True) -> None:
