@@ -11,12 +11,12 @@ from bench.gpu.jobs import Job
 from bench.gpu.shape import REAL, TINY, Shape, read_shape
 
 LIMIT_S = 570.0
-SECTIONS = ("card", "kernels", "equality", "stages", "clusters")
+SECTIONS = ("card", "kernels", "equality", "fp8", "stages", "clusters")
 TOPOLOGIES = ("1E1P1D", "EPD", "1E1P1D over TCP")
 OVER_TCP = " over TCP"
 
 # Seconds.
-CARD, KERNELS, EQUALITY, STAGES, CLUSTER = 30, 60, 110, 130, 100
+CARD, KERNELS, EQUALITY, FP8, STAGES, CLUSTER = 30, 60, 110, 40, 130, 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,8 @@ def plan_jobs(choice: Choice) -> list[Job]:
         _proof("kernels", proofs.KERNELS, KERNELS),
         _proof("equality", proofs.EQUALITY, EQUALITY),
     ]
+    if not choice.dry:  # a CPU has no kernel for it
+        jobs.append(_fp8(read_shape((choice.models or REAL)[0]), _device(choice)))
     for name in choice.models or (TINY if choice.dry else REAL):
         jobs += _of_model(choice, read_shape(name))
     return [job for job in jobs if job.name.split()[0] in choice.sections]
@@ -63,6 +65,16 @@ def _proof(section: str, paths: tuple[str, ...], budget_s: float) -> Job:
         budget_s=budget_s,
         module="bench.gpu.proofs",
         arguments={"section": section, "paths": paths},
+    )
+
+
+def _fp8(shape: Shape, device: str) -> Job:
+    return Job(
+        name="fp8",
+        model=shape.name,
+        budget_s=FP8,
+        module="bench.gpu.fp8",
+        arguments={"shape": shape, "device": device},
     )
 
 

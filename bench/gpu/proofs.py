@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SAID = re.compile(r"^(tests/\S.*) (PASSED|FAILED|ERROR|SKIPPED)\b")
 MARKED = "gpu and not slow"
 
-EQUALITY = ("tests/models/test_cuda.py", "tests/cluster/test_equality.py")
+EQUALITY = (
+    "tests/models/test_cuda.py",
+    "tests/models/test_block_linear.py",
+    "tests/cluster/test_equality.py",
+)
 KERNELS = tuple(f"tests/{room}" for room in ("attention", "engine", "encoder", "transfer"))
 """Rooms whose tests run in one process."""
 
