@@ -18,6 +18,9 @@ from epd.models.storage import SIDE
 _UNITS: Final = (8, 9)
 """Compute capability from which cards multiply FP8."""
 
+_HEIGHTS: Final = (1, 8, 32, 64, 128)
+"""Rows that are one each of the kinds that kernels.blocks.tiles() tells apart."""
+
 
 class BlockLinear(nn.Module):
     """x W^T + b, in the dtype of x.
@@ -68,6 +71,22 @@ class BlockLinear(nn.Module):
 def has_units(device: torch.device) -> bool:
     """Does it multiply FP8? What is no card does, as the interpreter does."""
     return kernels.capability(device) >= _UNITS if device.type == "cuda" else True
+
+
+@torch.inference_mode()
+def compile_products(model: nn.Module, dtype: torch.dtype) -> None:
+    """Run each size of product under `model` once for every height of its tiles.
+
+    A kernel is compiled when it is first launched, for seconds; no request should wait for that.
+    """
+    found = {
+        (module.out_features, module.in_features, module.bias is None): module
+        for module in model.modules()
+        if isinstance(module, BlockLinear)
+    }
+    for module in found.values():
+        for rows in _HEIGHTS:
+            module(module.weight.new_zeros(rows, module.in_features, dtype=dtype))
 
 
 def can_join(linears: Sequence[nn.Linear | BlockLinear]) -> bool:

@@ -12,7 +12,7 @@ import torch
 from epd.attention.kernels import capability
 from epd.attention.row_writes import Deepstack, WriteRows, adder
 from epd.models.adapter import Adapter
-from epd.models.block_linear import has_units
+from epd.models.block_linear import compile_products, has_units
 from epd.models.compiled.decoder import compiled_decoder
 from epd.models.compiled.kernels import Kernels, load_kernels
 from epd.models.compiled.screened import screened
@@ -164,13 +164,14 @@ def load_language(
     register()
     adapter = checkpoint.adapter()
     shards = None if group is None else Shards(adapter, group)
+    small = _keeps_blocks(checkpoint, device, dtype, group, fused)
     model = load_part(
         checkpoint,
         adapter.language_parts(),
         device=device,
         dtype=dtype,
         shards=shards,
-        keep_blocks=_keeps_blocks(checkpoint, device, dtype, group, fused),
+        keep_blocks=small,
     )
     decoder = adapter.decoder(model)
     refuse_unheard(decoder, str(checkpoint.path))
@@ -183,6 +184,8 @@ def load_language(
     replace_leaves(model, single_rows=True, kernels=kernels)
     if fused and device != "cpu" and group is None:
         fuse(model, decoder)
+    if small:
+        compile_products(model, getattr(torch, dtype))
     return LanguageModel(adapter, model, kernels, group)
 
 

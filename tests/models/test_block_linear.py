@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from epd.attention import ATTENTION, PagedBatch, PagedSequence, SdpaBackend, kernels, register
-from epd.models.block_linear import BlockLinear
+from epd.models.block_linear import BlockLinear, compile_products
 from epd.models.fused import fuse, join
 from epd.models.language import LanguageModel, load_language
 from epd.models.packed import JointLinear
@@ -75,6 +75,24 @@ def test_one_of_another_kind_leaves_all_apart() -> None:
     siblings.k_proj = plain(siblings.get_submodule("k_proj"))  # type: ignore[arg-type]
     join(siblings, NAMES)
     assert type(siblings.q_proj) is BlockLinear
+
+
+def test_each_size_of_product_is_compiled_once_for_each_height_of_its_tiles() -> None:
+    from epd.attention.kernels.blocks import FEW_ROWS, tiles
+
+    siblings = Siblings(lambda n: linear(n, 40, bias=False), (128, 128, 70))
+    ran: list[tuple[int, int]] = []
+    for name in NAMES:
+        module = siblings.get_submodule(name)
+        module.register_forward_hook(lambda _, args, out: ran.append((out.shape[1], len(args[0]))))
+    compile_products(siblings, torch.bfloat16)
+    heights = [rows for n, rows in ran if n == 70]
+    assert len(ran) == len(set(ran)) == 2 * len(heights)
+
+    def shape(rows: int) -> tuple[int, int]:
+        return tiles(rows, 4096, 4096, cores=132, item=2 if rows <= FEW_ROWS else 1)[:2]
+
+    assert {shape(rows) for rows in heights} == {shape(rows) for rows in range(1, 300)}
 
 
 def test_weights_that_transformers_quantised_give_what_it_dequantises() -> None:
