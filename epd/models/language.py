@@ -193,7 +193,7 @@ def _keeps_blocks(
     checkpoint: Checkpoint, device: str, dtype: str, group: Group | None, fused: bool
 ) -> bool:
     block = blocks_of(checkpoint.config)
-    if block is None or checkpoint.dummy:
+    if block is None:
         return False
     ranks = 1 if group is None else group.size
     why = why_plain(block, device=device, dtype=dtype, ranks=ranks, fused=fused)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from torch import nn
 from epd.errors import ConfigError
 from epd.models.dummy import dummy_part, dummy_shapes
 from epd.models.fingerprint import weight_headers
-from epd.models.quantised import Stored
+from epd.models.quantised import Stored, keep_unnamed
 from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
-from epd.models.storage import blocks_of
+from epd.models.storage import SCALES, blocks_of, quantisation
 from epd.models.torchvision_shim import prepare_torchvision
 
 
@@ -49,10 +50,10 @@ def load_part(
     if dtype == "float32":
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False
-    stored = None
-    if not checkpoint.dummy and (block := blocks_of(checkpoint.config)) is not None:
-        stored = Stored(checkpoint.path, block)
-    change = stored.keep if stored is not None and keep_blocks else None
+    block, change = blocks_of(checkpoint.config), None
+    stored = None if block is None or checkpoint.dummy else Stored(checkpoint.path, block)
+    if keep_blocks and block is not None:
+        change = _keep_unnamed(checkpoint) if stored is None else stored.keep
     part = _without(whole, keep, _beside(checkpoint), change)
     if checkpoint.dummy:
         model = dummy_part(
@@ -87,6 +88,20 @@ def shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     Imports transformers.
     """
     return dummy_shapes(model_class(checkpoint), checkpoint.path)
+
+
+def small_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Of what stays in FP8 where a dummy checkpoint's is kept, and of the factors beside it."""
+    keep = checkpoint.adapter().language_parts()
+    part = _without(model_class(checkpoint), keep, set(), _keep_unnamed(checkpoint))
+    found = dummy_shapes(part, checkpoint.path)
+    weights = [name.removesuffix(SCALES) for name in found if name.endswith(SCALES)]
+    return {each: found[each] for name in weights for each in (name, f"{name}{SCALES}")}
+
+
+def _keep_unnamed(checkpoint: Checkpoint) -> Callable[[Any], None]:
+    said = quantisation(checkpoint.config) or {}
+    return partial(keep_unnamed, plain=said.get("modules_to_not_convert") or ())
 
 
 def model_class(checkpoint: Checkpoint) -> Any:

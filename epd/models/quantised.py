@@ -8,7 +8,7 @@ products need no kernel then, and weights take the memory that they would take u
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,6 +83,18 @@ class Stored:
             if hasattr(section, "quantization_config"):
                 del section.quantization_config
         return {"config": settings, "state_dict": self.state}
+
+
+def keep_unnamed(model: Any, plain: Sequence[str]) -> None:
+    """As Stored.keep() where there are no files: all linear modules but those of these names.
+
+    `plain` is a configuration's modules_to_not_convert. Heads are plain in any case.
+    """
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    for path, module in list(model.named_modules()):
+        if type(module) is nn.Linear and should_convert_module(path, [*plain, "lm_head"]):
+            model.set_submodule(path, BlockLinear.in_place_of(module))
 
 
 def _slices(folder: Path) -> dict[str, Any]:

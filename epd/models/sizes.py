@@ -11,7 +11,7 @@ from epd.errors import ConfigError
 from epd.models.fingerprint import weight_headers
 from epd.models.sections import text_section, tower_sections
 from epd.models.spec import Checkpoint
-from epd.models.storage import FACTOR_BYTES, SCALES, SIDE, stays_small
+from epd.models.storage import FACTOR_BYTES, SCALES, stays_small
 from epd.types import Modality
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -154,15 +154,27 @@ def language_weights(checkpoint: Checkpoint) -> LanguageWeights:
 def small_weights(checkpoint: Checkpoint) -> SmallWeights:
     """All that can be kept; whether it is, storage.why_plain says."""
     if checkpoint.dummy:
-        return SmallWeights()  # random weights are plain
+        from epd.models.partial import small_shapes
+
+        return _small(small_shapes(checkpoint))
     towers = {name for names in checkpoint.spec.towers.values() for name in names}
-    values = factors = 0
-    for header in weight_headers(checkpoint.path):
-        for name, entry in header.items():
-            ours = name.startswith(checkpoint.prefix) and not towers & set(name.split("."))
-            if name != "__metadata__" and ours and stays_small(name, entry):
-                values += math.prod(entry["shape"])
-                factors += math.prod(-(-size // SIDE) for size in entry["shape"])
+    entries = {
+        name: entry for header in weight_headers(checkpoint.path) for name, entry in header.items()
+    }
+    kept = [
+        name
+        for name, entry in entries.items()
+        if name != "__metadata__" and name.startswith(checkpoint.prefix)
+        if not towers & set(name.split(".")) and stays_small(name, entry)
+    ]
+    return _small(
+        {each: entries[each]["shape"] for name in kept for each in (name, f"{name}{SCALES}")}
+    )
+
+
+def _small(shapes: Mapping[str, Sequence[int]]) -> SmallWeights:
+    factors = sum(math.prod(shape) for name, shape in shapes.items() if name.endswith(SCALES))
+    values = sum(math.prod(shape) for shape in shapes.values()) - factors
     return SmallWeights(values=values, num_bytes=values + FACTOR_BYTES * factors)
 
 

@@ -15,6 +15,7 @@ from epd.models.fused import fuse, join
 from epd.models.language import LanguageModel, load_language
 from epd.models.packed import JointLinear
 from epd.models.partial import load_part
+from epd.models.sizes import small_weights
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 from tests.checkpoints import build
@@ -202,6 +203,27 @@ def test_experts_become_plain_beside_attention_that_does_not(family: str, tmp_pa
     assert small == {name for name in weights if name.endswith("proj.weight")}
     for name in weights.keys() - small:
         assert torch.equal(kept[name], weights[name]), name
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe"])
+def test_random_weights_stay_in_fp8_where_real_ones_do(family: str, tmp_path: Path) -> None:
+    """And a memory plan counts the same for both."""
+    path = twins(build(family, tmp_path / "t"), 128)[0]
+    real = read_checkpoint(path)
+    stored, sizes = load(real, keep=True), small_weights(real)
+    for file in path.glob("*.safetensors*"):
+        file.unlink()
+    dummy = read_checkpoint(path, dummy=True)
+    assert small_weights(dummy) == sizes
+    made = load(dummy, keep=True)
+    assert shapes(made) == shapes(stored)
+    tokens, logits = greedy(made, [5, 6, 7], 2)
+    assert len(tokens) == 2 and bool(logits.isfinite().all())
+
+
+def shapes(model: LanguageModel) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    weights = model._decoder.named_parameters()
+    return {name: (weight.shape, weight.dtype) for name, weight in weights}
 
 
 @pytest.mark.gpu
