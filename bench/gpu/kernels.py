@@ -42,7 +42,7 @@ def as_on_a_card(add: Add) -> Iterator[None]:
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction
 
-    from epd.attention import kernels, triton
+    from epd.attention import kernels
 
     def run(self: Any, *args: Any, **kwargs: Any) -> None:
         names = dict(zip(self.arg_names, args, strict=False)) | kwargs
@@ -55,7 +55,7 @@ def as_on_a_card(add: Add) -> Iterator[None]:
         patch.object(InterpretedFunction, "run", run),
         patch.object(kernels, "why_not", lambda device: None),
         patch.object(kernels, "compiled", lambda device: True),
-        patch.object(triton, "_processors", lambda device: PROCESSORS),
+        patch.object(kernels, "processors", lambda device: PROCESSORS),
     ):
         yield
 

@@ -11,15 +11,16 @@ from bench.gpu.jobs import Job
 from bench.gpu.shape import REAL, TINY, Shape, read_shape
 
 LIMIT_S = 570.0
-SECTIONS = ("card", "kernels", "equality", "stages", "clusters")
+SECTIONS = ("card", "kernels", "equality", "fp8", "stages", "clusters")
 TOPOLOGIES = ("1E1P1D", "EPD", "1E1P1D over TCP")
 OVER_TCP = " over TCP"
 
 BUDGETS: dict[str, tuple[float, ...]] = {
     "card": (35,),  # with the imports that all others are forked with
     "kernels": (70,),
-    "equality": (95,),
-    "stages": (60, 50),
+    "equality": (85,),
+    "fp8": (20,),
+    "stages": (55, 45),
     "clusters 1E1P1D": (60, 45),
     "clusters EPD": (45, 35),
     "clusters 1E1P1D over TCP": (30, 30),
@@ -57,6 +58,8 @@ def plan_jobs(choice: Choice) -> list[Job]:
         _proof("equality", proofs.EQUALITY),
     ]
     models = choice.models or (TINY if choice.dry else REAL)
+    if not choice.dry:  # a CPU has no kernel for it
+        jobs.append(_fp8(read_shape(models[0]), _device(choice)))
     each = [_of_model(choice, read_shape(name), place) for place, name in enumerate(models)]
     jobs += [job for same in zip(*each, strict=True) for job in same]
     return [job for job in jobs if job.name.split()[0] in choice.sections]
@@ -74,6 +77,16 @@ def _proof(section: str, paths: tuple[str, ...]) -> Job:
         module="bench.gpu.proofs",
         arguments={"section": section, "paths": paths},
         proves=True,
+    )
+
+
+def _fp8(shape: Shape, device: str) -> Job:
+    return Job(
+        name="fp8",
+        model=shape.name,
+        budget_s=_budget("fp8", 0),
+        module="bench.gpu.fp8",
+        arguments={"shape": shape, "device": device},
     )
 
 

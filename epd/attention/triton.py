@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
+from epd.attention import kernels
 from epd.attention.base import (
     AttentionBackend,
     PagedBatch,
@@ -140,7 +140,7 @@ def _splits(batch: PagedBatch | SingleTokens, tables: torch.Tensor) -> int:
         sequences=max(1, len(tables)),
         kv_heads=batch.keys.shape[2],
         most_tokens=tables.shape[1] * batch.block_size,
-        processors=_processors(batch.keys.device),
+        processors=kernels.processors(batch.keys.device),
     )
 
 
@@ -157,11 +157,3 @@ def _tiles(sequences: tuple[PagedSequence, ...], singles: int, tile: int) -> tor
     # The longest contexts first: what is left for the end is short.
     tiles.sort(key=lambda found: -found[2])
     return torch.tensor(tiles, dtype=torch.int32)
-
-
-@cache
-def _processors(device: torch.device) -> int:
-    """Multiprocessors of the card; a few in the interpreter."""
-    if device.type != "cuda":
-        return 2
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from epd.attention import AttentionBackend, Wanted, choose
+from epd.attention import AttentionBackend, Wanted, choose, kernels
 from epd.config.sections import LanguageConfig
 from epd.engine.language import LanguageModel
 
@@ -14,12 +12,11 @@ from epd.engine.language import LanguageModel
 def backend_for(model: LanguageModel, config: LanguageConfig) -> AttentionBackend[Any]:
     """The one that the configuration names, or the best for its device. ConfigError: none can."""
     device = model.device
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     wanted = Wanted(
         device=device,
         dtype=model.dtype,
         head_dim=model.head_dim,
         block_size=config.block_size,
-        capability=capability,
+        capability=kernels.capability(device),
     )
     return choose(config.attention, wanted)

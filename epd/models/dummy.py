@@ -17,6 +17,7 @@ from torch import nn
 
 from epd.errors import ConfigError
 from epd.models.shards import Shards
+from epd.models.storage import SCALES
 
 SEED = 0
 
@@ -74,10 +75,14 @@ def _random(name: str, weight: torch.Tensor, spread: float, device: str) -> torc
     made = torch.empty(weight.shape, dtype=weight.dtype, device=device)
     if weight.ndim == 1 and name.endswith("weight"):
         return made.fill_(1.0)
+    if name.endswith(SCALES):
+        return made.fill_(spread)  # of what is spread by one
+    if weight.dtype is torch.float8_e4m3fn:
+        made, spread = torch.empty(weight.shape, device=device), 1.0
     generator = torch.Generator(device)
     digest = hashlib.sha256(f"{SEED} {name}".encode()).digest()
     generator.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    return made.normal_(0.0, spread, generator=generator)
+    return made.normal_(0.0, spread, generator=generator).to(weight.dtype)
 
 
 def _put(model: nn.Module, name: str, value: torch.Tensor) -> None:

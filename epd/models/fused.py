@@ -20,6 +20,7 @@ from torch import nn
 from epd.attention import ATTENTION, kernels
 from epd.attention.base import rotate
 from epd.attention.rotary import DeferredRotary, mark
+from epd.models.block_linear import BlockLinear, can_join, joined
 from epd.models.packed import JointLinear, JointProduct
 from epd.models.rms_norm import is_rms_norm
 
@@ -56,18 +57,19 @@ def _replace_under(parent: Any, runs: bool) -> None:
 
 
 def join(parent: nn.Module, names: Sequence[str]) -> None:
-    """One product in place of these children, where all are plain linear modules of one kind."""
-    linears = [getattr(parent, name, None) for name in names]
-    found = [linear for linear in linears if linear is not None and _is_plain(linear)]
-    if len(found) < len(names) or len({_kind(linear) for linear in found}) > 1:
+    """One product in place of these children, where they are linear modules that can be one."""
+    linears: list[Any] = [getattr(parent, name, None) for name in names]
+    if not _can_join(linears):
         return
-    product = JointProduct(side_by_side(found), [linear.out_features for linear in found])
+    product = JointProduct(side_by_side(linears), [linear.out_features for linear in linears])
     for index, name in enumerate(names):
         setattr(parent, name, JointLinear(product, index))
 
 
-def side_by_side(linears: Sequence[nn.Linear]) -> nn.Linear:
+def side_by_side(linears: Sequence[Any]) -> nn.Linear | BlockLinear:
     """A linear module with the outputs of all of these."""
+    if isinstance(linears[0], BlockLinear):
+        return joined(linears)
     weight = torch.cat([linear.weight.detach() for linear in linears])
     made = nn.Linear(1, 1, bias=linears[0].bias is not None, device="meta")
     made.out_features, made.in_features = weight.shape
@@ -209,18 +211,24 @@ def _is_gated(module: Any) -> bool:
     return (
         set(named) == _GATED
         and type(named["act_fn"]).__name__ in ("SiLU", "SiLUActivation")
-        and _is_plain(module.gate_proj)
-        and _is_plain(module.up_proj)
-        and _kind(module.gate_proj) == _kind(module.up_proj)
+        and _can_join([module.gate_proj, module.up_proj])
     )
+
+
+def _can_join(linears: Sequence[Any]) -> bool:
+    if not all(_is_plain(linear) for linear in linears):
+        return False
+    return len({_kind(linear) for linear in linears}) == 1 and can_join(linears)
 
 
 def _is_plain(linear: Any) -> bool:
     """Nothing but a product with a weight that lies whole on one device."""
+    if type(linear) not in (nn.Linear, BlockLinear):
+        return False
     hooks = getattr(linear, "_forward_hooks", None) or getattr(linear, "_forward_pre_hooks", None)
-    return type(linear) is nn.Linear and not hooks and type(linear.weight.data) is torch.Tensor
+    return not hooks and type(linear.weight.data) is torch.Tensor
 
 
-def _kind(linear: nn.Linear) -> tuple[object, ...]:
+def _kind(linear: nn.Linear | BlockLinear) -> tuple[object, ...]:
     """Only equals can be laid side by side."""
     return linear.in_features, linear.weight.dtype, linear.weight.device, linear.bias is None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from epd.attention.kernels import capability
 from epd.attention.row_writes import Deepstack, WriteRows, adder
 from epd.models.adapter import Adapter
+from epd.models.block_linear import compile_products, has_units
 from epd.models.compiled.decoder import compiled_decoder
 from epd.models.compiled.kernels import Kernels, load_kernels
 from epd.models.compiled.screened import screened
@@ -21,8 +24,11 @@ from epd.models.partial import load_part
 from epd.models.positions import prompt_positions
 from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
+from epd.models.storage import blocks_of, why_plain
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.types import Prompt
+
+log = logging.getLogger(__name__)
 
 
 class LanguageModel:
@@ -149,7 +155,8 @@ def load_language(
 
     `cache`: where compiled decoder layers are kept; without it none are compiled. `fused`: on a
     CUDA device, with joint products and kernels of ours in place of transformers' small modules.
-    `group`: load one rank's part, which is neither compiled nor fused.
+    `group`: load one rank's part, which is neither compiled nor fused. Weights in FP8 stay so
+    where their kernel can run; the log says which.
     """
     from epd.attention import ATTENTION, register
 
@@ -157,8 +164,14 @@ def load_language(
     register()
     adapter = checkpoint.adapter()
     shards = None if group is None else Shards(adapter, group)
+    small = _keeps_blocks(checkpoint, device, dtype, group, fused)
     model = load_part(
-        checkpoint, adapter.language_parts(), device=device, dtype=dtype, shards=shards
+        checkpoint,
+        adapter.language_parts(),
+        device=device,
+        dtype=dtype,
+        shards=shards,
+        keep_blocks=small,
     )
     decoder = adapter.decoder(model)
     refuse_unheard(decoder, str(checkpoint.path))
@@ -171,4 +184,23 @@ def load_language(
     replace_leaves(model, single_rows=True, kernels=kernels)
     if fused and device != "cpu" and group is None:
         fuse(model, decoder)
+    if small:
+        compile_products(model, getattr(torch, dtype))
     return LanguageModel(adapter, model, kernels, group)
+
+
+def _keeps_blocks(
+    checkpoint: Checkpoint, device: str, dtype: str, group: Group | None, fused: bool
+) -> bool:
+    block = blocks_of(checkpoint.config)
+    if block is None:
+        return False
+    ranks = 1 if group is None else group.size
+    why = why_plain(block, device=device, dtype=dtype, ranks=ranks, fused=fused)
+    if why is not None:
+        log.info("weights in fp8 are loaded as %s: %s", dtype, why)
+        return False
+    number = ".".join(map(str, capability(torch.device(device))))
+    many = "fp8" if has_units(torch.device(device)) else dtype
+    log.info("weights in fp8 stay so; compute capability %s: many rows in %s", number, many)
+    return True

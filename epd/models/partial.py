@@ -7,9 +7,9 @@ allocated, and every renaming and fusing rule of transformers still applies.
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +19,11 @@ from torch import nn
 from epd.errors import ConfigError
 from epd.models.dummy import dummy_part, dummy_shapes
 from epd.models.fingerprint import weight_headers
-from epd.models.quantised import plain_options
+from epd.models.quantised import Stored, keep_unnamed
 from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
+from epd.models.storage import SCALES, blocks_of, quantisation
 from epd.models.torchvision_shim import prepare_torchvision
-
-log = logging.getLogger(__name__)
 
 
 def load_part(
@@ -34,12 +33,14 @@ def load_part(
     device: str,
     dtype: str,
     shards: Shards | None = None,
+    keep_blocks: bool = False,
     **options: Any,
 ) -> Any:
     """The Hugging Face model with only the modules at the dotted paths `keep`, ready to run.
 
     Refuses with ConfigError: a weight that is missing, and one that belongs to no module of the
-    full model. `shards`: only this rank's part of each weight goes to the device. `options` go to
+    full model. `shards`: only this rank's part of each weight goes to the device. `keep_blocks`:
+    linear modules keep weights that are stored in FP8; see storage.why_plain. `options` go to
     `from_pretrained`.
     """
     whole = model_class(checkpoint)
@@ -49,18 +50,21 @@ def load_part(
     if dtype == "float32":
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False
-    part = _without(whole, keep, _beside(checkpoint))
+    block, change = blocks_of(checkpoint.config), None
+    stored = None if block is None or checkpoint.dummy else Stored(checkpoint.path, block)
+    if keep_blocks and block is not None:
+        change = _keep_unnamed(checkpoint) if stored is None else stored.keep
+    part = _without(whole, keep, _beside(checkpoint), change)
     if checkpoint.dummy:
         model = dummy_part(
             part, checkpoint.path, device=device, dtype=dtype, shards=shards, **options
         )
         return model.eval()
-    options |= plain_options(part, checkpoint.config, checkpoint.path)
-    if "state_dict" in options:
-        log.info("weights in fp8 are loaded as %s", dtype)
+    if stored is not None:
+        options |= stored.options(part)
     try:
         model, report = part.from_pretrained(
-            None if "state_dict" in options else checkpoint.path,
+            checkpoint.path if stored is None else None,
             dtype=getattr(torch, dtype),
             local_files_only=True,
             use_safetensors=True,
@@ -86,6 +90,20 @@ def shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     return dummy_shapes(model_class(checkpoint), checkpoint.path)
 
 
+def small_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Of what stays in FP8 where a dummy checkpoint's is kept, and of the factors beside it."""
+    keep = checkpoint.adapter().language_parts()
+    part = _without(model_class(checkpoint), keep, set(), _keep_unnamed(checkpoint))
+    found = dummy_shapes(part, checkpoint.path)
+    weights = [name.removesuffix(SCALES) for name in found if name.endswith(SCALES)]
+    return {each: found[each] for name in weights for each in (name, f"{name}{SCALES}")}
+
+
+def _keep_unnamed(checkpoint: Checkpoint) -> Callable[[Any], None]:
+    said = quantisation(checkpoint.config) or {}
+    return partial(keep_unnamed, plain=said.get("modules_to_not_convert") or ())
+
+
 def model_class(checkpoint: Checkpoint) -> Any:
     """The class in transformers, or of the family's own; imports it, which takes seconds."""
     prepare_torchvision()
@@ -95,10 +113,15 @@ def model_class(checkpoint: Checkpoint) -> Any:
     return own() if own is not None else getattr(transformers, checkpoint.architecture)
 
 
-def _without(whole: Any, keep: Sequence[str], others: Collection[str]) -> Any:
+def _without(
+    whole: Any,
+    keep: Sequence[str],
+    others: Collection[str],
+    change: Callable[[Any], None] | None,
+) -> Any:
     """A subclass of `whole` that has only `keep`; its name and module stay the parent's.
 
-    `others` are parts of the checkpoint beside this model.
+    `others` are parts of the checkpoint beside this model. `change` is done to what is left.
 
     transformers takes a class of another module for custom code, and such loses its conversion
     rules.
@@ -118,6 +141,8 @@ def _without(whole: Any, keep: Sequence[str], others: Collection[str]) -> Any:
         self._keys_to_ignore_on_load_unexpected = gone | set(
             self._keys_to_ignore_on_load_unexpected or ()
         )
+        if change is not None:
+            change(self)
 
     body: dict[str, Any] = {
         "__init__": __init__,

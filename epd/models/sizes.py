@@ -11,7 +11,7 @@ from epd.errors import ConfigError
 from epd.models.fingerprint import weight_headers
 from epd.models.sections import text_section, tower_sections
 from epd.models.spec import Checkpoint
-from epd.models.storage import SCALES
+from epd.models.storage import FACTOR_BYTES, SCALES, stays_small
 from epd.types import Modality
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -49,6 +49,14 @@ class LanguageWeights:
         """Rank 0 alone embeds ids; with a tied head the others have their part of the table."""
         table = self.embedding if rank == 0 else self.embedding // tp * self.tied
         return table + self.divided // tp + self.whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallWeights:
+    """What may stay in FP8 of the language model: how many values, and bytes with factors."""
+
+    values: int = 0
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +151,33 @@ def language_weights(checkpoint: Checkpoint) -> LanguageWeights:
     return LanguageWeights(embedding=embedding, divided=divided, whole=whole, tied=tied)
 
 
+def small_weights(checkpoint: Checkpoint) -> SmallWeights:
+    """All that can be kept; whether it is, storage.why_plain says."""
+    if checkpoint.dummy:
+        from epd.models.partial import small_shapes
+
+        return _small(small_shapes(checkpoint))
+    towers = {name for names in checkpoint.spec.towers.values() for name in names}
+    entries = {
+        name: entry for header in weight_headers(checkpoint.path) for name, entry in header.items()
+    }
+    kept = [
+        name
+        for name, entry in entries.items()
+        if name != "__metadata__" and name.startswith(checkpoint.prefix)
+        if not towers & set(name.split(".")) and stays_small(name, entry)
+    ]
+    return _small(
+        {each: entries[each]["shape"] for name in kept for each in (name, f"{name}{SCALES}")}
+    )
+
+
+def _small(shapes: Mapping[str, Sequence[int]]) -> SmallWeights:
+    factors = sum(math.prod(shape) for name, shape in shapes.items() if name.endswith(SCALES))
+    values = sum(math.prod(shape) for shape in shapes.values()) - factors
+    return SmallWeights(values=values, num_bytes=values + FACTOR_BYTES * factors)
+
+
 def _shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Sequence[int]]]:
     """Of every weight of this model. Those of no file are known once transformers has built it."""
     if checkpoint.dummy:
@@ -153,7 +188,7 @@ def _shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Sequence[int]]]:
     for header in weight_headers(checkpoint.path):
         for name, entry in header.items():
             if name == "__metadata__" or name.endswith(SCALES):
-                continue  # factors are gone once weights are loaded
+                continue  # see small_weights()
             if name.startswith(checkpoint.prefix):
                 yield name, entry["shape"]
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from epd.errors import UnsupportedModel
+
+FP8: Final = "F8_E4M3"
+"""What files call the dtype of such weights."""
+
+SIDE: Final = 128
+"""Rows and columns of the blocks that kernels take."""
+
+FACTOR_BYTES: Final = 4
+"""Of a block's factor, once it is loaded."""
 
 SCALES: Final = "_scale_inv"
 """How the names of FP8 blocks' factors end."""
@@ -17,6 +27,38 @@ def quantisation(config: dict[str, Any]) -> dict[str, Any] | None:
         if "quantization_config" in section:
             return dict(section["quantization_config"] or {})
     return None
+
+
+def blocks_of(config: dict[str, Any]) -> tuple[int, int] | None:
+    """Rows and columns that share a factor, where weights are in FP8; None where they are plain."""
+    found = quantisation(config)
+    return None if found is None else (found["weight_block_size"][0], found["weight_block_size"][1])
+
+
+def why_plain(
+    block: tuple[int, int], *, device: str, dtype: str, ranks: int = 1, fused: bool = True
+) -> str | None:
+    """Why all weights in FP8 become plain as they are loaded.
+
+    None: those of the language model's linear modules stay as they are, and are multiplied so.
+    """
+    if not device.startswith("cuda"):
+        return f"the kernel needs a CUDA device, this is {device}"
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if block != (SIDE, SIDE):
+        return f"blocks are {block[0]} x {block[1]}, the kernel takes {SIDE} x {SIDE}"
+    if dtype == "float32":
+        return "float32 is asked for, and the kernel is for 16 bits"
+    if ranks > 1:
+        return f"tp is {ranks}, and ranks have parts of blocks"
+    return None if fused else "language.fused is false"
+
+
+def stays_small(name: str, entry: dict[str, Any]) -> bool:
+    """Is this entry of a file's header a linear module's weight in FP8? Experts are no modules."""
+    small = entry.get("dtype") == FP8 and len(entry["shape"]) == 2
+    return small and "experts" not in name.split(".")
 
 
 def refuse_quantisation(config: dict[str, Any], folder: Path) -> None:

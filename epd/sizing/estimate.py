@@ -156,7 +156,9 @@ def _prefill(shapes: Shapes, prompt: int, workload: Workload, machine: Machine) 
 def _step_seconds(shapes: Shapes, workload: Workload, machine: Machine, prompt: int) -> float:
     """A decode step is as long as what it reads."""
     context = prompt + workload.output_tokens / 2
-    read = formulas.decode_step_bytes(shapes.language, workload.batch, context, shapes.value_bytes)
+    read = formulas.decode_step_bytes(
+        shapes.language, workload.batch, context, shapes.value_bytes, shapes.product_bytes
+    )
     return read / machine.memory_rate
 
 

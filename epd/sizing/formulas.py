@@ -51,6 +51,14 @@ class Language:
         """Of q, k, v and o of one layer."""
         return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
 
+    @property
+    def product_weights(self) -> int:
+        """Of all layers, those that are no expert's and no router's."""
+        alone = self.layers - self.dense_layers if self.experts == 1 else 0
+        inside = 3 * self.hidden * (alone * self.intermediate)
+        dense = 3 * self.hidden * (self.dense_layers * self.dense_intermediate)
+        return self.layers * self.attention_weights + inside + dense
+
     def weights(self, experts: float) -> float:
         """Of all layers, counted in values, where each layer uses so many experts."""
         sparse = self.layers - self.dense_layers
@@ -106,7 +114,14 @@ def experts_used(model: Language, tokens: int) -> float:
     return model.experts * (1 - missed)
 
 
-def decode_step_bytes(model: Language, batch: int, context: float, value_bytes: int) -> float:
-    """What one step of `batch` answers reads: the weights once, each answer's KV, the logits'."""
+def decode_step_bytes(
+    model: Language, batch: int, context: float, value_bytes: int, product_bytes: float
+) -> float:
+    """What one step of `batch` answers reads: the weights once, each answer's KV, the logits'.
+
+    `product_bytes` is what one of the `product_weights` takes.
+    """
     weights = model.weights(experts_used(model, batch)) + model.vocabulary * model.hidden
-    return value_bytes * weights + batch * context * kv_bytes(model, value_bytes)
+    products = model.product_weights
+    read = product_bytes * products + value_bytes * (weights - products)
+    return read + batch * context * kv_bytes(model, value_bytes)

@@ -16,6 +16,7 @@ from epd.errors import ConfigError, UnsupportedModel
 from epd.models.sections import Section, text_section
 from epd.models.sizes import ITEM_BYTES, text_size
 from epd.models.spec import Checkpoint, read_checkpoint
+from epd.models.storage import FACTOR_BYTES, SIDE, blocks_of
 from epd.sizing.formulas import Language, Tower
 from epd.sizing.items import Patches
 from epd.types import Modality
@@ -55,11 +56,16 @@ _NO_LIMIT = 1 << 62
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shapes:
-    """A checkpoint. A tower is None where it has none that is known. `assumed` is for people."""
+    """A checkpoint. A tower is None where it has none that is known. `assumed` is for people.
+
+    `product_bytes` is of a weight of the language model's linear modules, its part of a block's
+    factor with it.
+    """
 
     name: str
     language: Language
     value_bytes: int
+    product_bytes: float
     vision: Tower | None
     patches: Patches | None
     sound: Tower | None
@@ -81,10 +87,16 @@ def read_shapes(folder: str | Path) -> Shapes:
         patches = _patches(section, checkpoint.path, assumed)
     if family in _SOUND_OF:
         sound = _sound(_tower_section(checkpoint, Modality.AUDIO, _SOUND))
+    value_bytes = ITEM_BYTES.get(checkpoint.dtype, 2)
+    product_bytes: float = value_bytes
+    if blocks_of(checkpoint.config) == (SIDE, SIDE):
+        product_bytes = 1 + FACTOR_BYTES / SIDE**2
+        assumed.append("weights in fp8 stay so: a card with Triton, one rank, 16 bits")
     return Shapes(
         name=checkpoint.name,
         language=_language(checkpoint),
-        value_bytes=ITEM_BYTES.get(checkpoint.dtype, 2),
+        value_bytes=value_bytes,
+        product_bytes=product_bytes,
         vision=vision,
         patches=patches,
         sound=sound,

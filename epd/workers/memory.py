@@ -10,8 +10,17 @@ from collections.abc import Sequence
 
 from epd.config import Config
 from epd.media.decoders import budget
-from epd.models.sizes import ITEM_BYTES, language_weights, num_weights, text_size, tower_size
+from epd.models.sizes import (
+    ITEM_BYTES,
+    SmallWeights,
+    language_weights,
+    num_weights,
+    small_weights,
+    text_size,
+    tower_size,
+)
 from epd.models.spec import Checkpoint
+from epd.models.storage import blocks_of, why_plain
 from epd.observe.devices import Gpu, Tenant, check_devices
 from epd.observe.machine import (
     available_host,
@@ -166,6 +175,7 @@ class _Sizes:
         modalities = config.encode.modalities or checkpoint.spec.modalities
         self._tower_weights, _ = num_weights(checkpoint, modalities)
         self._language_weights = language_weights(checkpoint).of_rank(rank, tp)
+        self._small = self._kept_small(dtype)
 
     def staging(self, role: str) -> list[Need]:
         """What travels between stages, on its way."""
@@ -254,8 +264,9 @@ class _Sizes:
 
     def _part(self) -> list[Need]:
         """What every rank has of the language model."""
+        plain, small = self._language_weights - self._small.values, self._small.num_bytes
         needs = [
-            self._weights("weights", self._language_weights, single_rows=True),
+            self._weights("weights", plain, small, single_rows=True),
             self._kv_cache(),
             self._computing("activations", self._step(), "language.max_step_tokens"),
         ]
@@ -309,13 +320,24 @@ class _Sizes:
         text, vocab = text_size(self._checkpoint), self._checkpoint.vocab_size
         return [self._computing("head screen", vocab * (text.hidden + 8), "language.compiled")]
 
-    def _weights(self, name: str, values: int, *, single_rows: bool) -> Need:
-        """In every copy that is packed, see epd.models.packed."""
+    def _kept_small(self, dtype: str) -> SmallWeights:
+        """What of the language model stays in FP8."""
+        block = blocks_of(self._checkpoint.config)
+        device = "cuda" if self._compute is Where.DEVICE else "cpu"
+        fused = self._config.language.fused
+        if block is None or why_plain(
+            block, device=device, dtype=dtype, ranks=self._tp, fused=fused
+        ):
+            return SmallWeights()
+        return small_weights(self._checkpoint)
+
+    def _weights(self, name: str, values: int, small: int = 0, *, single_rows: bool) -> Need:
+        """In every copy that is packed, see epd.models.packed, and `small` bytes that are not."""
         item, settings = 4 if self._widened else self._item_bytes, ["dtype"]
         if single_rows and (self._widened or self._compiled):
             item += self._item_bytes  # as few rows read them fastest
             settings += [] if self._widened else ["language.compiled"]
-        return self._computing(name, values * item, *settings)
+        return self._computing(name, values * item + small, *settings)
 
     def _computing(self, name: str, num_bytes: int, *settings: str) -> Need:
         return Need(name=name, num_bytes=num_bytes, where=self._compute, settings=settings)

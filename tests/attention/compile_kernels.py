@@ -18,6 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver, jit
 
+from epd.attention.kernels.blocks import FEW_ROWS, product
 from epd.attention.kernels.decode import decode
 from epd.attention.kernels.prefill import prefill, tile_queries
 from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
@@ -63,6 +64,7 @@ def main(capability: int) -> list[tuple[str, int, int]]:
     for heads, kv_heads, dim, dtype in HEADS:
         attention(heads, kv_heads, dim, dtype)
     small(torch.zeros(1, 5, 3584, dtype=BF16))
+    blocks(capability >= 89)
     sampling(torch.zeros(4, 152064, dtype=BF16))
     return found
 
@@ -116,6 +118,21 @@ def small(x: torch.Tensor) -> None:
     places = torch.zeros(3, dtype=torch.int64)
     put_rows(x[0], places, x[0, :3])
     add_rows(x[0], places, x[0, :3])
+
+
+def blocks(knows_e4m3: bool) -> None:
+    """A token, a batch, one that fills tiles, and prefill; then a sum that is split."""
+    for n, k, rows in (
+        *((24576, 4096, rows) for rows in (1, 8, 64, 512)),
+        *((1000, 1360, rows) for rows in (1, 64, 512)),
+        *((64, 3584, rows) for rows in (1, 8)),
+    ):
+        x = torch.zeros(rows, k, dtype=BF16)
+        weight = torch.zeros(n, k, dtype=torch.float8_e4m3fn)
+        factors, bias = torch.zeros(-(-n // 128), -(-k // 128)), torch.zeros(n, dtype=BF16)
+        product(x, weight, factors, bias, narrows=False, knows_e4m3=knows_e4m3)
+        if knows_e4m3 and rows > FEW_ROWS:
+            product(x, weight, factors, bias, narrows=True, knows_e4m3=True)
 
 
 def sampling(logits: torch.Tensor) -> None:

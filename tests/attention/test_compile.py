@@ -12,6 +12,7 @@ import pytest
 KERNELS = (
     *("_decode", "_join", "_prefill", "_write"),
     *("_rms_norm", "_silu_mul", "_rows"),
+    *("_narrow", "_product", "_add"),
     *("_peaks", "_best", "_edge", "_sums", "_walk"),
 )
 
@@ -25,6 +26,7 @@ def test_every_kernel_compiles_within_what_a_card_has(capability: int) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert {name for name, _, _ in found} == set(KERNELS)
+    without_units = {"_narrow"} if capability < 89 else set()
+    assert {name for name, _, _ in found} == set(KERNELS) - without_units
     for name, shared, spilled in found:
         assert shared <= 99 * 1024 and spilled == 0, (name, shared, spilled)

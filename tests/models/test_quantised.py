@@ -2,74 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from epd.config import Config
+from epd.config import load_config
 from epd.errors import ConfigError
+from epd.models import storage
+from epd.models.language import load_language
+from epd.models.leaves import weight_bytes
 from epd.models.partial import load_part
 from epd.models.sizes import num_weights
-from epd.models.spec import read_checkpoint
+from epd.models.spec import Checkpoint, read_checkpoint
 from epd.workers.memory import needs_of
 from tests.checkpoints import build
-
-LARGEST = torch.finfo(torch.float8_e4m3fn).max
-TOWERS = ("visual", "audio_tower")
-
-
-def spread(factors: torch.Tensor, block: int, shape: torch.Size) -> torch.Tensor:
-    """Each factor at all places of its block, of which the last may be cut off."""
-    for dim in (-2, -1):
-        factors = factors.repeat_interleave(block, dim).narrow(dim, 0, shape[dim])
-    return factors
-
-
-def quantised(weight: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A weight, or one of each expert, in blocks, and their factors."""
-    rows, columns = weight.shape[-2:]
-    padding = (0, -columns % block, 0, -rows % block)
-    blocks = torch.nn.functional.pad(weight.float(), padding).unfold(-2, block, block)
-    factors = blocks.unfold(-2, block, block).abs().amax((-2, -1)) / LARGEST
-    small = weight.float() / spread(factors, block, weight.shape)
-    return small.to(torch.float8_e4m3fn), factors
-
-
-def dequantised(weight: torch.Tensor, factors: torch.Tensor, block: int) -> torch.Tensor:
-    return weight.float() * spread(factors, block, weight.shape)
-
-
-def twins(path: Path, block: int) -> tuple[Path, Path]:
-    """The checkpoint in FP8, and with the same weights written out."""
-    small, plain = (path.parent / name for name in ("small", "plain"))
-    shutil.copytree(path, small)
-    shutil.copytree(path, plain)
-    for file in path.glob("*.safetensors"):
-        weights = load_file(file)
-        written, out = {}, {}
-        for name, weight in weights.items():
-            written[name] = out[name] = weight
-            ours = name.endswith(("proj.weight", "experts.gate_up_proj", "experts.down_proj"))
-            if ours and weight.ndim > 1 and not set(TOWERS) & set(name.split(".")):
-                written[name], factors = quantised(weight, block)
-                written[f"{name}_scale_inv"] = factors
-                out[name] = dequantised(written[name], factors, block).to(weight.dtype)
-        save_file(written, small / file.name, {"format": "pt"})
-        save_file(out, plain / file.name, {"format": "pt"})
-    config = json.loads((small / "config.json").read_text())
-    config["quantization_config"] = {
-        "quant_method": "fp8",
-        "fmt": "e4m3",
-        "activation_scheme": "dynamic",
-        "weight_block_size": [block, block],
-        "modules_to_not_convert": ["lm_head", *TOWERS],
-    }
-    (small / "config.json").write_text(json.dumps(config))
-    return small, plain
+from tests.fp8 import twins
 
 
 @pytest.mark.parametrize("block", [128, 40])
@@ -93,12 +44,57 @@ def test_every_weight_is_that_of_the_dequantised_twin(
             assert torch.equal(found[name], weight), name
 
 
-def test_memory_counts_what_weights_become(tmp_path: Path) -> None:
-    small, plain = (read_checkpoint(p) for p in twins(build("qwen3_vl", tmp_path / "t"), 128))
-    for device in ("cpu", "cuda"):
-        assert needs_of("decode", Config(), small, device=device) == needs_of(
-            "decode", Config(), plain, device=device
-        )
+def counted(checkpoint: Checkpoint, device: str = "cuda", *settings: str) -> int:
+    """Bytes of a decode worker's weights as a plan has them."""
+    config = load_config(None, ("dtype=bfloat16", *settings))
+    needs = needs_of("decode", config, checkpoint, device=device)
+    return next(need.num_bytes for need in needs if need.name == "weights")
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe"])
+def test_memory_counts_what_weights_become(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte and their factors where they stay; those of experts, and all elsewhere, are plain."""
+    monkeypatch.setattr(storage, "find_spec", lambda name: name)
+    small, plain = (read_checkpoint(p) for p in twins(build(family, tmp_path / "t"), 128))
+    parts = small.adapter().language_parts()
+    model = load_part(small, parts, device="cpu", dtype="bfloat16", keep_blocks=True)
+    assert counted(small) == weight_bytes(model) < counted(plain)
+    for how in (("cpu",), ("cuda", "language.fused=false"), ("cuda", "dtype=float32")):
+        assert counted(small, *how) == counted(plain, *how)
+    monkeypatch.setattr(storage, "find_spec", lambda name: None)
+    assert counted(small) == counted(plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, None),
+        ({"device": "cpu"}, "needs a CUDA device"),
+        ({"dtype": "float32"}, "float32 is asked for"),
+        ({"ranks": 2}, "tp is 2"),
+        ({"fused": False}, "language.fused is false"),
+        ({"block": (64, 128)}, "blocks are 64 x 128"),
+    ],
+)
+def test_why_weights_become_plain_has_one_reason(
+    changes: dict[str, Any], why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "find_spec", lambda name: name)
+    usual: dict[str, Any] = {"block": (128, 128), "device": "cuda:1", "dtype": "bfloat16"}
+    found = storage.why_plain(**(usual | changes))
+    assert found is None if why is None else why in str(found)
+
+
+def test_a_cpu_says_why_it_has_plain_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, _ = (read_checkpoint(p) for p in twins(build("qwen3_vl", tmp_path / "t"), 128))
+    with caplog.at_level(logging.INFO):
+        load_language(small, device="cpu", dtype="float32")
+    (said,) = [record.message for record in caplog.records if "fp8" in record.message]
+    assert said.startswith("weights in fp8 are loaded as float32: the kernel needs a CUDA device")
 
 
 def test_factors_of_other_blocks_than_said_are_refused(tmp_path: Path) -> None:

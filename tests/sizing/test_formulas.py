@@ -76,4 +76,12 @@ def test_bytes() -> None:
     3 answers of 10 tokens 2*(1,152 + 800) + 3*10*32 = 4,864."""
     assert formulas.kv_bytes(MODEL, 2) == 32
     assert formulas.row_bytes(5, 3, 2) == 40
-    assert formulas.decode_step_bytes(MODEL, 3, 10, 2) == 4_864
+    assert formulas.decode_step_bytes(MODEL, 3, 10, 2, 2) == 4_864
+
+
+def test_products_in_fp8_are_read_as_fewer_bytes() -> None:
+    """A step as above 1.25*1,152 + 2*800 + 960 = 4,000. Experts stay plain: attention 576, dense
+    layers 768."""
+    assert MODEL.product_weights == 1_152
+    assert formulas.decode_step_bytes(MODEL, 3, 10, 2, 1.25) == 4_000
+    assert SPARSE.product_weights == 576 + 768

@@ -8,6 +8,7 @@ always, matrix products where WIDE says so, because a card multiplies 16 bits ma
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -34,6 +35,20 @@ def why_not(device: torch.device) -> str | None:
 def compiled(device: torch.device) -> bool:
     """Do kernels run on this device, and as what a card executes?"""
     return device.type == "cuda" and why_not(device) is None
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """Multiprocessors of the card; a few in the interpreter."""
+    if device.type != "cuda":
+        return 2
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@cache
+def capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a card; (0, 0) of what is none."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
 
 
 def power_of_two(number: int, least: int = 1) -> int:
