@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def test_every_number_of_rows_has_its_row(monkeypatch: pytest.MonkeyPatch) -> No
     facts = {"flops_per_s": 1e9, "bytes_per_s": 1e9}
     fp8.measure(Report(theirs), facts, shape=shape, device="cpu", layers=1)
     theirs.close()
-    said = [ours.recv() for _ in range(7)]
+    said = []
+    with suppress(EOFError):
+        while True:
+            said.append(ours.recv())
     found = [each for each in said if not isinstance(each, Began)]
     assert len(found) == 6 and all(isinstance(row, Row) and row.share for row in found), said
     small, plain = found[0], found[3]
