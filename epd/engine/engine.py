@@ -80,7 +80,7 @@ class Engine:
         self._scheduler = Scheduler(
             self._pool,
             self._host,
-            max_step_tokens=config.max_step_tokens,
+            max_step_tokens=config.step_tokens(model.device.type),
             max_running=config.max_running,
         )
         # Of reservations that have not started: what was written, what their pages are known by.

@@ -158,6 +158,8 @@ class _Sizes:
         self._config = config
         self._checkpoint = checkpoint
         self._compute = compute
+        device = "cpu" if compute is Where.HOST else "cuda"
+        self._step_tokens = config.language.step_tokens(device)
         dtype = checkpoint.dtype if config.dtype == "auto" else config.dtype
         self._item_bytes = ITEM_BYTES.get(dtype, 4)
         self._widened = compute is Where.HOST and dtype == "bfloat16" and widens_bfloat16()
@@ -261,7 +263,7 @@ class _Sizes:
     def _kv_cache(self) -> Need:
         tokens = self._config.language.kv_tokens
         if tokens is None:
-            num_bytes = self._config.language.kv_bytes // self._tp
+            num_bytes = self._config.language.kv_capacity // self._tp
             return self._computing("KV cache", num_bytes, "language.kv_bytes")
         values = text_size(self._checkpoint).kv_values // self._tp
         num_bytes = tokens * values * self._item_bytes
@@ -271,7 +273,7 @@ class _Sizes:
         text = text_size(self._checkpoint)
         width = max(text.hidden, text.heads * text.head_dim)
         values = KEPT_ACTIVATIONS * width + 3 * text.intermediate
-        return self._config.language.max_step_tokens * values * self._item_bytes
+        return self._step_tokens * values * self._item_bytes
 
     def _sampling(self) -> int:
         logits = self._config.language.max_running * self._checkpoint.vocab_size
@@ -290,7 +292,7 @@ class _Sizes:
         return [self._computing("decode graphs", num_bytes, "language.cuda_graphs")]
 
     def _ranking(self) -> int:
-        logits = self._config.language.max_step_tokens * self._checkpoint.vocab_size
+        logits = self._step_tokens * self._checkpoint.vocab_size
         return min(logits, RANKED_LOGITS) * (self._item_bytes + RANKED_BYTES)
 
     def _screen(self) -> list[Need]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from epd.config import Config
+from epd.config import Config, LanguageConfig
 from epd.encoder import Encoder
 from epd.engine import Engine
 from epd.engine.ranks.leading import LedModel
@@ -273,7 +273,7 @@ def _core(
     if role == "encode":
         return _encode(build, sink, ends.outgoing)
     model = _language(build)
-    engine = Engine(model, build.config.language, _grammars(build.checkpoint))
+    engine = Engine(model, _language_config(build), _grammars(build.checkpoint))
     facts = {
         "kv_tokens": engine.num_tokens_capacity,
         "max_context": build.checkpoint.max_context,
@@ -304,6 +304,11 @@ def _language(build: _Build) -> LanguageModel | LedModel:
     if group is None or build.followers is None:
         return model
     return LedModel(model, group, build.followers.send)
+
+
+def _language_config(build: _Build) -> LanguageConfig:
+    """No request becomes longer than the checkpoint allows, however much KV there is."""
+    return build.config.language.model_copy(update={"max_context": build.checkpoint.max_context})
 
 
 def _grammars(checkpoint: Checkpoint) -> Grammars:

@@ -20,7 +20,7 @@ from epd.errors import ConfigError, InternalError
 
 def num_blocks(model: LanguageModel, config: LanguageConfig) -> int:
     """Whole blocks that the configured capacity gives."""
-    tokens = config.kv_tokens or config.kv_bytes // _token_bytes(model)
+    tokens = config.kv_tokens or config.kv_capacity // _token_bytes(model)
     if tokens < config.block_size:
         raise ConfigError(
             f"the KV cache holds {tokens} tokens, less than one block of {config.block_size}; "
