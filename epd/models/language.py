@@ -149,7 +149,7 @@ def load_language(
 
     `cache`: where compiled decoder layers are kept; without it none are compiled. `fused`: on a
     CUDA device, with joint products and kernels of ours in place of transformers' small modules.
-    `group`: load one rank's part, which is neither compiled nor fused.
+    `group`: load one rank's part, which is not compiled; what is joined are its parts alone.
     """
     from epd.attention import ATTENTION, register
 
@@ -169,6 +169,6 @@ def load_language(
     compiled = cache is not None and device == "cpu" and dtype == "bfloat16"
     kernels = load_kernels(cache) if cache is not None and compiled else None
     replace_leaves(model, single_rows=True, kernels=kernels)
-    if fused and device != "cpu" and group is None:
+    if fused and device != "cpu":
         fuse(model, decoder)
     return LanguageModel(adapter, model, kernels, group)

@@ -138,8 +138,9 @@ def _serve(role: str, config: Config, rank: int, meeting: Path, orders: _Orders)
     device = resolve_device(config.placement.of(role).device(rank, usual))
     check_worker(role, config, checkpoint, device=device, rank=rank)
     group = Ranks(rank, config.placement.of(role).tp, meeting, device)
-    part = load_language(checkpoint, device=device, dtype=dtype, group=group)
-    Follower(part, group, backend_for(part, config.language)).follow(orders)
+    language = config.language
+    part = load_language(checkpoint, device=device, dtype=dtype, fused=language.fused, group=group)
+    Follower(part, group, backend_for(part, language)).follow(orders)
 
 
 class _Orders:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +17,16 @@ from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
 from epd.engine.ranks.leading import LedModel
 from epd.engine.ranks.orders import from_row
 from epd.errors import ConfigError, InternalError
+from epd.models.fused import FusedLayer, GatedMlp
 from epd.models.language import LanguageModel, load_language
+from epd.models.packed import JointLinear
+from epd.models.shards import Summed
 from epd.models.sizes import refuse_division
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem, RequestKey, SamplingParams
 from tests.checkpoints import BUILDERS, build
 from tests.engine.crew import led_model
+from tests.engine.processes import two_processes
 from tests.engine.recorded import FixedSdpa, Replays
 
 torch.set_num_threads(1)
@@ -218,3 +223,30 @@ def test_several_ranks_record_no_steps_and_the_log_says_why(
         Engine(model, config, backend=FixedSdpa(), capture=book)
     assert book.recorded == []
     assert "decode steps are not recorded: tp is 2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "qwen2_5_vl",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_vl", "qwen3_omni_moe")),
+    ],
+)
+def test_fused_parts_say_what_the_whole_says(family: str, tmp_path: Path) -> None:
+    """Two processes with Gloo between them, joined and fused as on a card, and one that is not."""
+    checkpoint = checkpoint_of(family, tmp_path)
+    expected = answer(whole(checkpoint))
+    assert len(expected) == MAX_TOKENS
+    with two_processes(checkpoint, tmp_path / "plain", fused=False) as model:
+        assert answer(model) == expected
+    with two_processes(checkpoint, tmp_path / "fused", fused=True) as model:
+        assert isinstance(model.part, LanguageModel)
+        layer = model.part._decoder.layers[0]
+        attention: Any = layer.self_attn
+        assert type(layer) is FusedLayer and type(layer.self_attn.q_proj) is JointLinear
+        assert type(layer.self_attn.o_proj) is Summed
+        if family != "qwen3_omni_moe":
+            assert type(layer.mlp) is GatedMlp and type(layer.mlp.down_proj) is Summed
+        assert answer(model) == expected
+        attention.o_proj.part.weight.mul_(-1)
+        assert answer(model) != expected  # negative control: this rank's part counts
