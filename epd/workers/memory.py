@@ -175,7 +175,14 @@ class _Sizes:
         if role == "engine":
             return []
         queues = STAGED_CHUNKS * wire.chunk_bytes
-        needs = [Need(name="queues", num_bytes=queues, settings=("wire.chunk_bytes",))]
+        return [
+            Need(name="queues", num_bytes=queues, settings=("wire.chunk_bytes",)),
+            *self._arenas(role),
+        ]
+
+    def _arenas(self, role: str) -> list[Need]:
+        """What others read, of every rank."""
+        wire, needs = self._config.wire, []
         if role in ("encode", "prefill") and self._compute is Where.DEVICE:
             needs.append(self._computing("device arena", wire.device_bytes, "wire.device_bytes"))
         if role in ("encode", "prefill"):
@@ -243,7 +250,8 @@ class _Sizes:
 
     def following(self, role: str) -> list[Need]:
         """Of a rank that does what rank 0 orders."""
-        return [*self._part(), *([] if role == "prefill" else [self._host()])]
+        host = [] if role == "prefill" else [self._host()]
+        return [*self._part(), *host, *self._arenas(role)]
 
     def _part(self) -> list[Need]:
         """What every rank has of the language model."""

@@ -278,6 +278,7 @@ def _core(
         "kv_tokens": engine.num_tokens_capacity,
         "max_context": build.checkpoint.max_context,
         "attention": engine.attention,
+        "ranks": () if build.followers is None else build.followers.ranks(),
     }
     if role == "decode":
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
@@ -303,7 +304,7 @@ def _language(build: _Build) -> LanguageModel | LedModel:
     )
     if group is None or build.followers is None:
         return model
-    return LedModel(model, group, build.followers.send)
+    return LedModel(model, group, build.followers.send, build.followers.tasks)
 
 
 def _language_config(build: _Build) -> LanguageConfig:

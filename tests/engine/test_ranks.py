@@ -14,8 +14,19 @@ import torch
 
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
+from epd.engine.ranks.ends import Place
 from epd.engine.ranks.leading import LedModel
-from epd.engine.ranks.orders import from_row
+from epd.engine.ranks.orders import (
+    Lend,
+    Meet,
+    Order,
+    Read,
+    Take,
+    Wipe,
+    Write,
+    from_row,
+    to_row,
+)
 from epd.errors import ConfigError, InternalError
 from epd.models.fused import FusedLayer, GatedMlp
 from epd.models.language import LanguageModel, load_language
@@ -207,7 +218,35 @@ def test_heads_that_ranks_do_not_divide_are_refused_with_both_numbers(tmp_path: 
         refuse_division(checkpoint, 3)
 
 
-@pytest.mark.parametrize("row", [[], [99, 1], [0, 1], [1, 3, 0, 5], [-9], [5, 7, 1, 2], [5, 0, 1]])
+@pytest.mark.parametrize(
+    "order",
+    [
+        Meet(3, b"a member"),
+        Meet(3, b""),
+        Lend(7, Place(1, 64, 4096, True), Read(0, 8, 1, 2, (4, 5))),
+        Take(8, 3, Place(2, 128, 4096, False), Write(0, 8, 1, 2, (4, 5))),
+        Wipe(192),
+    ],
+)
+def test_orders_to_hand_over_arrive_as_they_were_given(order: Order) -> None:
+    assert from_row(to_row(order)) == order
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [],
+        [99, 1],
+        [0, 1],
+        [1, 3, 0, 5],
+        [-9],
+        [5, 7, 1, 2],
+        [5, 0, 1],
+        [6, 0, 300],
+        [7, 1, 2],
+        [8, 1, 2, 0, 0, 8, 0, 3, 0, 8, 1, 2],
+    ],
+)
 def test_what_is_no_order_is_refused(row: list[int]) -> None:
     with pytest.raises(InternalError, match="not an order"):
         from_row(row)

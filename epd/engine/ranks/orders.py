@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from epd.attention import PagedSequence
 from epd.engine.chunk import Move, MoveKind
+from epd.engine.ranks.ends import Place
 from epd.errors import InternalError
 
 _MOVES = tuple(MoveKind)
@@ -60,9 +61,46 @@ class Write:
     blocks: tuple[int, ...]
 
 
-Order = Build | Forward | Logits | Read | Write | Move
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """A worker that KV comes from is called by this number; no bytes: it is gone."""
 
-_KINDS: tuple[type[Order], ...] = (Build, Forward, Logits, Read, Write, Move)
+    peer: int
+    member: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lend:
+    """Put your heads of what a Read would give where the peer's rank finds them."""
+
+    task: int
+    place: Place
+    kv: Read
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Write your heads, as a Write would, from where the peer's rank has put them."""
+
+    task: int
+    peer: int
+    place: Place
+    kv: Write
+
+
+@dataclass(frozen=True, slots=True)
+class Wipe:
+    """What was lent at this place of the host's arena is not any more."""
+
+    offset: int
+
+
+Order = Build | Forward | Logits | Read | Write | Move | Meet | Lend | Take | Wipe
+
+_KINDS: tuple[type[Order], ...] = (
+    *(Build, Forward, Logits, Read, Write, Move),
+    *(Meet, Lend, Take, Wipe),
+)
 
 
 def to_row(order: Order) -> list[int]:
@@ -79,6 +117,14 @@ def to_row(order: Order) -> list[int]:
             row.append(num)
         case Read(first, num, layer, layers, table) | Write(first, num, layer, layers, table):
             row += first, num, layer, layers, *table
+        case Meet(peer, member):
+            row += peer, *member
+        case Lend(task, place, kv):
+            row += task, *_of_place(place), *to_row(kv)
+        case Take(task, peer, place, kv):
+            row += task, peer, *_of_place(place), *to_row(kv)
+        case Wipe(offset):
+            row.append(offset)
         case Move(kind, pairs):
             row.append(_MOVES.index(kind))
             row += [number for pair in pairs for number in pair]
@@ -100,9 +146,30 @@ def from_row(row: Sequence[int]) -> Order:
             which, *numbers = values
             pairs = zip(numbers[::2], numbers[1::2], strict=True)
             return Move(_MOVES[which], tuple(pairs))
+        if made is Meet:
+            peer, *member = values
+            return Meet(peer, bytes(member))
+        if made is Lend or made is Take:
+            return _handing(made, values)
         return made(*values)  # type: ignore[arg-type]
     except (IndexError, TypeError, ValueError) as error:
         raise InternalError(f"not an order: {list(row)[:8]}") from error
+
+
+def _of_place(place: Place) -> tuple[int, int, int, int]:
+    return place.slot, place.offset, place.num_bytes, int(place.device)
+
+
+def _handing(made: type[Lend] | type[Take], values: Sequence[int]) -> Lend | Take:
+    task, *rest = values
+    peer = rest.pop(0) if made is Take else 0
+    slot, offset, num_bytes, device, *row = rest
+    place, kv = Place(slot, offset, num_bytes, bool(device)), from_row(row)
+    if made is Take and isinstance(kv, Write):
+        return Take(task, peer, place, kv)
+    if made is Lend and isinstance(kv, Read):
+        return Lend(task, place, kv)
+    raise ValueError
 
 
 def _sequences(values: Sequence[int]) -> Iterator[PagedSequence]:
