@@ -171,7 +171,7 @@ class LanguageConfig(Section):
     )
     cuda_graphs: bool = Field(
         True,
-        description="on one GPU, record decode steps at start where attention can be recorded",
+        description="on GPUs, record decode steps at start where attention can be recorded",
     )
     ahead: Literal["auto", "on", "off"] = Field(
         "auto",

@@ -251,7 +251,7 @@ class _Sizes:
     def following(self, role: str) -> list[Need]:
         """Of a rank that does what rank 0 orders."""
         host = [] if role == "prefill" else [self._host()]
-        return [*self._part(), *host, *self._arenas(role)]
+        return [*self._part(), *self._graphs(role), *host, *self._arenas(role)]
 
     def _part(self) -> list[Need]:
         """What every rank has of the language model."""
@@ -292,8 +292,6 @@ class _Sizes:
         language, text = self._config.language, text_size(self._checkpoint)
         if role == "prefill" or self._compute is Where.HOST or not language.cuda_graphs:
             return []
-        if self._tp > 1:
-            return []  # see epd.engine.decode_graphs
         width = max(text.hidden, text.heads * text.head_dim)
         values = KEPT_ACTIVATIONS * width + 3 * text.intermediate + self._checkpoint.vocab_size
         num_bytes = GRAPHS_BASE + language.max_running * values * self._item_bytes

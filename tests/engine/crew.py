@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import torch
 
-from epd.attention import SdpaBackend
+from epd.engine.decode_graphs import Capture
 from epd.engine.ranks.following import Follower
 from epd.engine.ranks.leading import LedModel
 from epd.engine.ranks.orders import Order, from_row, to_row
@@ -17,6 +17,7 @@ from epd.engine.ranks.tasks import Tasks
 from epd.models.language import LanguageModel, load_language
 from epd.models.spec import Checkpoint
 from epd.workers.rank_ends import RankEnds, Tell
+from tests.engine.recorded import FixedSdpa
 
 WAIT_S = 60.0
 
@@ -63,17 +64,20 @@ class ThreadGroup:
 
 @contextmanager
 def led_model(
-    checkpoint: Checkpoint, size: int, ends: Callable[[int, Tell], RankEnds] | None = None
+    checkpoint: Checkpoint,
+    size: int,
+    ends: Callable[[int, Tell], RankEnds] | None = None,
+    capture: Capture | None = None,
 ) -> Iterator[LedModel]:
     """A model on `size` ranks; rank 0 is the caller's thread. `ends` are the others', from their
-    numbers and what hears their answers."""
+    numbers and what hears their answers; `capture` records their steps."""
     meeting = Meeting(size)
     tasks = Tasks(size - 1)
     queues: list[SimpleQueue[list[int] | None]] = [SimpleQueue() for _ in range(1, size)]
     threads = [
         threading.Thread(
             target=_follow,
-            args=(checkpoint, rank, meeting, queue, ends and ends(rank, tasks.answered)),
+            args=(checkpoint, rank, meeting, queue, ends and ends(rank, tasks.answered), capture),
         )
         for rank, queue in enumerate(queues, 1)
     ]
@@ -106,12 +110,13 @@ def _follow(
     meeting: Meeting,
     queue: SimpleQueue[list[int] | None],
     ends: RankEnds | None,
+    capture: Capture | None,
 ) -> None:
     try:
         group = ThreadGroup(rank, meeting)
         part = _load(checkpoint, group)
         orders = (from_row(row) for row in iter(queue.get, None))
-        Follower(part, group, SdpaBackend(), ends).follow(orders)
+        Follower(part, group, FixedSdpa(), ends, capture).follow(orders)
     except BaseException:
         meeting.barrier.abort()
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +20,8 @@ from epd.engine.ranks.orders import (
     Meet,
     Order,
     Read,
+    Record,
+    Replay,
     Take,
     Wipe,
     Write,
@@ -226,6 +227,9 @@ def test_heads_that_ranks_do_not_divide_are_refused_with_both_numbers(tmp_path: 
         Lend(7, Place(1, 64, 4096, True), Read(0, 8, 1, 2, (4, 5))),
         Take(8, 3, Place(2, 128, 4096, False), Write(0, 8, 1, 2, (4, 5))),
         Wipe(192),
+        Record(9, (1, 2, 4)),
+        Replay(2, (0, 4607182418800017408), (3, 17), ((1,), (2, 5))),
+        Replay(1, (-1,), (3,), ((),)),
     ],
 )
 def test_orders_to_hand_over_arrive_as_they_were_given(order: Order) -> None:
@@ -252,16 +256,51 @@ def test_what_is_no_order_is_refused(row: list[int]) -> None:
         from_row(row)
 
 
-def test_several_ranks_record_no_steps_and_the_log_says_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "epd.engine.decode_graphs.graphs")
-    book = Replays()
-    with led_model(checkpoint_of("qwen2_5_vl", tmp_path), 2) as model:
-        config = LanguageConfig(kv_tokens=64)
-        Engine(model, config, backend=FixedSdpa(), capture=book)
-    assert book.recorded == []
-    assert "decode steps are not recorded: tp is 2" in caplog.text
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "patch_series"])
+def test_recorded_steps_of_two_ranks_say_what_one_rank_says(family: str, tmp_path: Path) -> None:
+    """Several choices: batches of two sizes, each replayed on both ranks, whatever was recorded."""
+    checkpoint = checkpoint_of(family, tmp_path)
+    ours, theirs = Replays(), Replays()
+
+    def answers(engine: Engine, model: Model) -> dict[int, list[int]]:
+        request = request_of(model)
+        sampling = SamplingParams(max_tokens=MAX_TOKENS, n=3, temperature=1.0, seed=5)
+        request = replace(request, sampling=sampling)
+        assert engine.reserve(request.key, 100) == 0
+        engine.start(request)
+        found: dict[int, list[int]] = defaultdict(list)
+        while engine.has_work:
+            for tokens in engine.step().tokens:
+                found[tokens.choice] += tokens.token_ids
+        return found
+
+    config = LanguageConfig(kv_tokens=512, max_running=4)
+    alone = whole(checkpoint)
+    expected = answers(Engine(alone, config), alone)
+    with led_model(checkpoint, 2, capture=theirs) as model:
+        engine = Engine(model, config, backend=FixedSdpa(), capture=ours)
+        assert answers(engine, model) == expected and len(expected) == 3
+    assert ours.recorded == theirs.recorded == [4, 2, 1]
+    assert ours.replays == theirs.replays and len(ours.replays) >= MAX_TOKENS - 1
+
+
+def test_a_rank_that_replays_what_it_read_at_first_is_found_out(tmp_path: Path) -> None:
+    """Negative control: the follower's inputs count."""
+    checkpoint = checkpoint_of("qwen2_5_vl", tmp_path)
+    expected = answer(whole(checkpoint))
+    with led_model(checkpoint, 2, capture=Replays()) as model:
+        config = LanguageConfig(kv_tokens=512, max_step_tokens=32, max_running=4)
+        engine = Engine(model, config, backend=FixedSdpa(), capture=Replays())
+        request = request_of(model)
+        send = model.send
+        model.send = lambda order: send(
+            replace(order, lengths=(1,) * len(order.lengths))
+            if isinstance(order, Replay)
+            else order
+        )
+        assert engine.reserve(request.key, 80) == 0
+        engine.start(request)
+        assert run(engine, request) != expected
 
 
 @pytest.mark.parametrize(

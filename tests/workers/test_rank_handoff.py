@@ -151,7 +151,7 @@ def test_a_slot_is_given_back_once_every_rank_has_read_it(
     monkeypatch.setattr(
         led, "_send", lambda order: later.append(order) if isinstance(order, Take) else send(order)
     )
-    pair.ask(TEXT, greedy(1))
+    pair.ask(TEXT, greedy(8))
     pair.until_a_chunk_is_under_way()
     used = pair.outgoing.in_use
     while pair.mail:

@@ -9,6 +9,7 @@ import torch
 
 from epd.attention import AttentionBackend, PagedBatch
 from epd.engine.chunk import Move
+from epd.engine.decode_graphs.capture import Capture, CudaCapture
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
 from epd.engine.ranks.ends import Ends
@@ -20,10 +21,13 @@ from epd.engine.ranks.orders import (
     Meet,
     Order,
     Read,
+    Record,
+    Replay,
     Take,
     Wipe,
     Write,
 )
+from epd.engine.ranks.steps import FollowedSteps
 from epd.errors import InternalError
 from epd.models.group import Group
 
@@ -37,12 +41,16 @@ class Follower:
         group: Group,
         backend: AttentionBackend[Any],
         ends: Ends | None = None,
+        capture: Capture | None = None,
     ) -> None:
-        """`ends`: what hands this rank's KV over without rank 0; None where nothing does."""
+        """`ends`: what hands this rank's KV over without rank 0; None where nothing does.
+        `capture` records decode steps; CUDA graphs unless given."""
         self._part = part
         self._group = group
         self._backend = backend
         self._ends = ends
+        self._capture = capture
+        self._steps: FollowedSteps | None = None
         self._cache: KvCache | None = None
 
     @torch.inference_mode()
@@ -58,6 +66,14 @@ class Follower:
                 self._group.gather(self._part.logits(hidden).contiguous())
             elif isinstance(order, Meet | Lend | Take | Wipe):
                 self._hand_over(order)
+            elif isinstance(order, Record):
+                capture = self._capture or CudaCapture(self._part.device)
+                self._steps = FollowedSteps(
+                    self._part, self._group, self._here, self._backend, capture, order
+                )
+            elif isinstance(order, Replay):
+                assert self._steps is not None
+                self._steps.replay(order)
             else:
                 self._pages(order)
 

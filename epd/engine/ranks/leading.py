@@ -26,6 +26,7 @@ from epd.engine.ranks.orders import (
     Write,
 )
 from epd.engine.ranks.tasks import Task, Tasks
+from epd.engine.ranks.together import together
 from epd.models.group import Group
 from epd.types import Prompt
 
@@ -99,6 +100,10 @@ class LedModel:
         self.send(Logits(len(hidden)))
         self.group.share(hidden)
         return torch.cat(self.group.gather(self.part.logits(hidden).contiguous()), -1)
+
+    def together(self, embeds: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
+        """[n, hidden] -> [n, vocab], on all ranks at once: what a recorded step computes."""
+        return together(self.part, self.group, embeds.contiguous(), positions, plan)
 
     def positions(self, prompt: Prompt) -> tuple[torch.Tensor, float]:
         """See Part."""

@@ -95,11 +95,29 @@ class Wipe:
     offset: int
 
 
-Order = Build | Forward | Logits | Read | Write | Move | Meet | Lend | Take | Wipe
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Record decode steps of these sizes, the largest first; see epd.engine.ranks.steps."""
+
+    most_blocks: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """One of them, with these sequences. `positions`: the bits of float64."""
+
+    size: int
+    positions: tuple[int, ...]
+    lengths: tuple[int, ...]
+    blocks: tuple[tuple[int, ...], ...]
+
+
+Order = Build | Forward | Logits | Read | Write | Move | Meet | Lend | Take | Wipe | Record | Replay
 
 _KINDS: tuple[type[Order], ...] = (
     *(Build, Forward, Logits, Read, Write, Move),
-    *(Meet, Lend, Take, Wipe),
+    *(Meet, Lend, Take, Wipe, Record, Replay),
 )
 
 
@@ -125,6 +143,12 @@ def to_row(order: Order) -> list[int]:
             row += task, peer, *_of_place(place), *to_row(kv)
         case Wipe(offset):
             row.append(offset)
+        case Record(most_blocks, sizes):
+            row += most_blocks, *sizes
+        case Replay(size, positions, lengths, tables):
+            row += size, len(lengths), *positions, *lengths
+            for table in tables:
+                row += len(table), *table
         case Move(kind, pairs):
             row.append(_MOVES.index(kind))
             row += [number for pair in pairs for number in pair]
@@ -151,6 +175,13 @@ def from_row(row: Sequence[int]) -> Order:
             return Meet(peer, bytes(member))
         if made is Lend or made is Take:
             return _handing(made, values)
+        if made is Record:
+            most_blocks, *sizes = values
+            return Record(most_blocks, tuple(sizes))
+        if made is Replay:
+            size, num, *rest = values
+            positions, lengths, rest = rest[:num], rest[num : 2 * num], rest[2 * num :]
+            return Replay(size, tuple(positions), tuple(lengths), tuple(_tables(rest)))
         return made(*values)  # type: ignore[arg-type]
     except (IndexError, TypeError, ValueError) as error:
         raise InternalError(f"not an order: {list(row)[:8]}") from error
@@ -170,6 +201,14 @@ def _handing(made: type[Lend] | type[Take], values: Sequence[int]) -> Lend | Tak
     if made is Lend and isinstance(kv, Read):
         return Lend(task, place, kv)
     raise ValueError
+
+
+def _tables(values: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    at = 0
+    while at < len(values):
+        end = at + 1 + values[at]
+        yield tuple(values[at + 1 : end])
+        at = end
 
 
 def _sequences(values: Sequence[int]) -> Iterator[PagedSequence]:
