@@ -329,6 +329,14 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """What another rank of a worker than its first lends of its own memory, or reads with."""
+
+    segment: str = ""
+    gpu: Gpu | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One registered process role as the membership table knows it.
 
@@ -336,7 +344,7 @@ class Member:
     processes that can share memory. `segment` names its shared-memory arena ("" for none).
     Language workers say their `kv_tokens`, `max_context` and the `attention` backend they chose,
     encode workers their `modalities`. `gpu` is None where memory of a GPU is neither lent nor read,
-    `remote` where none is between hosts.
+    `remote` where none is between hosts. `segment` and `gpu` are rank 0's; `ranks` has the others.
     """
 
     name: str
@@ -354,3 +362,4 @@ class Member:
     attention: str = ""
     gpu: Gpu | None = None
     remote: Remote | None = None
+    ranks: tuple[Rank, ...] = ()

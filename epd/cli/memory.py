@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 from epd.config import Config, Topology
 from epd.errors import ConfigError, EpdError
 from epd.models.sizes import refuse_division
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.observe.devices import Gpu, Tenant, check_devices
+from epd.observe.gpus import gpus_here
 from epd.observe.machine import available_host, available_shared
 from epd.observe.memory import Machine, Need, Where, check_fits, parts, table, together
+from epd.workers.kv_plan import Worker, plan_kv, with_kv
 from epd.workers.memory import needs_of
 
-DRIVER = Path("/proc/driver/nvidia/version")
 
-# In a process of its own: the supervisor stays small and imports no torch.
-ASK_DEVICES = """\
-import torch
-for number in range(torch.cuda.device_count()):
-    print(*torch.cuda.mem_get_info(number))
-"""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Of a cluster that fits: the table of all processes, and what was planned of KV on GPUs."""
+
+    table: str
+    kv_bytes: Mapping[str, int]  # by the worker's name
 
 
-def check_cluster(config: Config, checkpoint: Checkpoint) -> str:
-    """The table of all processes of `epd serve`. ConfigError when the machine has less."""
+def check_cluster(config: Config, checkpoint: Checkpoint) -> Plan:
+    """Of all processes of `epd serve`. ConfigError when the machine has less."""
     gpus = _gpus(config)
-    tenants = _tenants(config, checkpoint, on_gpu=bool(gpus))
+    planned = plan_kv(config, checkpoint, _workers(config), gpus)
+    tenants = _tenants(config, checkpoint, planned, on_gpu=bool(gpus))
     needs, machine = together([tenant.needs for tenant in tenants]), _machine(gpus)
     _check(tenants, needs, machine, gpus, f"{config.topology} on one machine")
-    return table(needs, machine)
+    return Plan(table=table(needs, machine), kv_bytes=planned)
 
 
 def estimate(config: Config) -> Iterator[str]:
@@ -46,7 +46,8 @@ def estimate(config: Config) -> Iterator[str]:
             dummy=config.load_format == "dummy",
         )
         gpus = _gpus(config)
-        tenants = _tenants(config, checkpoint, on_gpu=bool(gpus))
+        planned = plan_kv(config, checkpoint, _workers(config), gpus)
+        tenants = _tenants(config, checkpoint, planned, on_gpu=bool(gpus))
     except EpdError as error:
         yield f"memory: not known ({error})"
         return
@@ -61,26 +62,45 @@ def estimate(config: Config) -> Iterator[str]:
         yield f"it does not fit: {error}"
 
 
-def _tenants(config: Config, checkpoint: Checkpoint, *, on_gpu: bool) -> list[Tenant]:
+def _workers(config: Config) -> list[Worker]:
+    """Of the topology, each with its own devices."""
+    return [
+        Worker(
+            name=name,
+            role=role,
+            placement=config.placement.of(role).of_worker(int(name.rpartition("-")[2])),
+        )
+        for role, name in Topology.parse(config.topology).names()
+        if role != "gateway"
+    ]
+
+
+def _tenants(
+    config: Config, checkpoint: Checkpoint, kv_bytes: Mapping[str, int], *, on_gpu: bool
+) -> list[Tenant]:
     """Every process of the cluster and its device, "" for the host. Divisions are checked."""
-    found = []
-    usual = "cuda" if on_gpu else "cpu"
-    for role, name in Topology.parse(config.topology).names():
-        if role == "gateway":
-            needs = needs_of(role, config, checkpoint, device="cpu")
-            found.append(Tenant(name=name, device="", share=None, needs=needs))
-            continue
-        placement = config.placement.of(role).of_worker(int(name.rpartition("-")[2]))
-        refuse_division(checkpoint, placement.tp)
-        for rank in range(placement.tp):
-            device = placement.device(rank, usual)
-            kind, _, number = device.partition(":")
+    found = [
+        Tenant(
+            name=name,
+            device="",
+            share=None,
+            needs=needs_of(role, config, checkpoint, device="cpu"),
+        )
+        for role, name in Topology.parse(config.topology).names()
+        if role == "gateway"
+    ]
+    for worker in _workers(config):
+        name, tp = worker.name, worker.placement.tp
+        refuse_division(checkpoint, tp)
+        own = with_kv(config, kv_bytes.get(name))
+        for rank, device in enumerate(worker.devices("cuda" if on_gpu else "cpu")):
+            kind, _, _ = device.partition(":")
             found.append(
                 Tenant(
-                    name=f"{name} rank {rank}" if placement.tp > 1 else name,
-                    device=f"{kind}:{number or 0}" if kind == "cuda" else "",
-                    share=placement.share,
-                    needs=needs_of(role, config, checkpoint, device=kind, rank=rank),
+                    name=f"{name} rank {rank}" if tp > 1 else name,
+                    device=device if kind == "cuda" else "",
+                    share=worker.placement.share,
+                    needs=needs_of(worker.role, own, checkpoint, device=kind, rank=rank),
                 )
             )
     return found
@@ -106,17 +126,5 @@ def _machine(gpus: Mapping[str, Gpu]) -> Machine:
 
 
 def _gpus(config: Config) -> dict[str, Gpu]:
-    """Those of this machine by name; none where the configuration wants the CPU."""
-    if config.device == "cpu" or not DRIVER.exists():
-        return {}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK_DEVICES],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    rows = [line.split() for line in done.stdout.splitlines()] if done.returncode == 0 else []
-    return {
-        f"cuda:{number}": Gpu(free=int(free), total=int(whole))
-        for number, (free, whole) in enumerate(rows)
-    }
+    """Those of this machine; none where the configuration wants the CPU."""
+    return {} if config.device == "cpu" else gpus_here()

@@ -8,7 +8,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from epd.cli.supervisor import Ready, StopSignals, Supervisor
 from epd.config import Config, Topology, dump_config, load_config
 from epd.errors import ConfigError
 from epd.models.spec import read_checkpoint
+from epd.workers.kv_plan import with_kv
 from epd.workers.preload import preload
 from epd.workers.ready import say_ready
 
@@ -54,7 +55,8 @@ def serve(
         max_context=config.language.max_context,
         dummy=config.load_format == "dummy",
     )
-    log.info("%s", check_cluster(config, checkpoint))
+    plan = check_cluster(config, checkpoint)
+    log.info("%s", plan.table)
     with StopSignals() as stop, runtime_folder(environment.runtime_base()) as folder:
 
         def on_ready(ready: Ready) -> None:
@@ -63,7 +65,7 @@ def serve(
             say_ready(ready_fd, url=url_of(ready), model=config.gateway.served_model_name)
 
         supervisor = Supervisor(
-            child_specs(config, folder),
+            child_specs(config, folder, plan.kv_bytes),
             stop,
             on_ready=on_ready,
             start_timeout_s=config.serve.start_timeout_s,
@@ -108,14 +110,18 @@ def resolve(config: Config) -> Config:
     )
 
 
-def child_specs(config: Config, folder: Path) -> list[ChildSpec]:
+def child_specs(
+    config: Config, folder: Path, kv_bytes: Mapping[str, int] | None = None
+) -> list[ChildSpec]:
     """Write each child's configuration into `folder`; what to run, gateway first.
 
+    `kv_bytes`: what was planned for some of them, by name.
     All are copies of this process, the gateway of what it is before torch is loaded for the others.
     """
     specs = []
     for role, name in Topology.parse(config.topology).names():
-        argv = (role, "--config", str(write_config(config, role, name, folder)))
+        own = with_kv(config, (kv_bytes or {}).get(name))
+        argv = (role, "--config", str(write_config(own, role, name, folder)))
         load = None if role == "gateway" else partial(_load, config)
         specs.append(ChildSpec(name=name, role=role, argv=argv, run=main, load=load))
     return specs

@@ -16,6 +16,8 @@ from epd.errors import ConfigError
 from epd.types import Modality
 
 BATCH_PATCHES, CPU_BATCH_PATCHES = 16384, 1024
+STEP_TOKENS, CPU_STEP_TOKENS = 2048, 512
+KV_BYTES = 1024 * MIB
 
 
 class GatewayConfig(ApiKeys):
@@ -140,8 +142,15 @@ class LanguageConfig(Section):
     kv_tokens: int | None = Field(
         None, ge=16, description="KV capacity in tokens; from kv_bytes unless set"
     )
-    kv_bytes: int = Field(1024 * MIB, gt=0, description="KV capacity per worker")
-    max_step_tokens: int = Field(512, ge=1, description="tokens per forward")
+    kv_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="KV capacity per worker; unless set 1 GiB on a CPU, and on GPUs what the "
+        "memory plan leaves of them",
+    )
+    max_step_tokens: int | None = Field(
+        None, ge=1, description="tokens per forward; unless set 2048, and 512 on a CPU"
+    )
     max_running: int = Field(64, ge=1, description="requests decoded together")
     rows_bytes: int = Field(256 * MIB, gt=0, description="embedding rows pulled but not prefilled")
     prefix_cache: bool = Field(True, description="reuse KV of prompts that begin alike")
@@ -162,7 +171,7 @@ class LanguageConfig(Section):
     )
     cuda_graphs: bool = Field(
         True,
-        description="on one GPU, record decode steps at start where attention can be recorded",
+        description="on GPUs, record decode steps at start where attention can be recorded",
     )
     ahead: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -171,6 +180,15 @@ class LanguageConfig(Section):
     max_context: int | None = Field(
         None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"
     )
+
+    def step_tokens(self, device: str) -> int:
+        """Of a forward on this device."""
+        return self.max_step_tokens or (CPU_STEP_TOKENS if device == "cpu" else STEP_TOKENS)
+
+    @property
+    def kv_capacity(self) -> int:
+        """Bytes of KV where `kv_tokens` is unset, see epd.workers.kv_plan for those of a GPU."""
+        return KV_BYTES if self.kv_bytes is None else self.kv_bytes
 
 
 class WireConfig(Section):

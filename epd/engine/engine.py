@@ -25,7 +25,9 @@ from epd.engine.kv.prefixes import PageHashes
 from epd.engine.language import LanguageModel
 from epd.engine.launched import ChunkRows, Launched, Outcome
 from epd.engine.phases import Phases
-from epd.engine.ranks.leading import LedCache, LedModel
+from epd.engine.ranks.ends import Place
+from epd.engine.ranks.leading import LedCache, LedModel, Lent
+from epd.engine.ranks.tasks import Task
 from epd.engine.request import Choice, EngineRequest, RequestState, Role, StepResult
 from epd.engine.runner import Runner
 from epd.engine.sampler import BROKEN, Sampler
@@ -80,7 +82,7 @@ class Engine:
         self._scheduler = Scheduler(
             self._pool,
             self._host,
-            max_step_tokens=config.max_step_tokens,
+            max_step_tokens=config.step_tokens(model.device.type),
             max_running=config.max_running,
         )
         # Of reservations that have not started: what was written, what their pages are known by.
@@ -257,12 +259,38 @@ class Engine:
         self, key: RequestKey, first_token: int, num_tokens: int, first_layer: int, num_layers: int
     ) -> torch.Tensor:
         """A copy, [2, layers, tokens, kv_heads, head_dim], of prompt KV that is here."""
+        blocks, tokens = self._computed(key, first_token, num_tokens)
+        return self._cache.read(blocks, tokens, range(first_layer, first_layer + num_layers))
+
+    def read_part(
+        self, key: RequestKey, first_token: int, num_tokens: int, first_layer: int, num_layers: int
+    ) -> torch.Tensor:
+        """As read_kv(), of several ranks the first one's heads alone."""
+        blocks, tokens = self._computed(key, first_token, num_tokens)
+        return self.led.read_part(blocks, tokens, range(first_layer, first_layer + num_layers))
+
+    def lend_parts(
+        self,
+        key: RequestKey,
+        first_token: int,
+        num_tokens: int,
+        first_layer: int,
+        num_layers: int,
+        place: Place,
+    ) -> Task:
+        """The other ranks put what read_part() gives of them at this place of their arenas."""
+        blocks, tokens = self._computed(key, first_token, num_tokens)
+        layers = range(first_layer, first_layer + num_layers)
+        return self.led.lend(blocks, tokens, layers, place)
+
+    def _computed(
+        self, key: RequestKey, first_token: int, num_tokens: int
+    ) -> tuple[list[int], range]:
         state, blocks = self._scheduler.get(key), self._pool.any_table(key)
         end = first_token + num_tokens
         if state is None or blocks is None or not 0 <= first_token < end <= state.num_computed:
             raise InternalError(f"KV of tokens {first_token} to {end} of {key} does not exist here")
-        layers = range(first_layer, first_layer + num_layers)
-        return self._cache.read(blocks, range(first_token, end), layers)
+        return blocks, range(first_token, end)
 
     def write_kv(
         self, key: RequestKey, first_token: int, first_layer: int, kv: torch.Tensor
@@ -275,6 +303,30 @@ class Engine:
         assert blocks is not None
         self._cache.write(blocks, first_token, first_layer, kv)
         self._landings.wrote(key, tokens, range(first_layer, first_layer + kv.shape[1]))
+
+    def take_parts(
+        self, key: RequestKey, first_token: int, first_layer: int, part: torch.Tensor, at: Lent
+    ) -> Task:
+        """As write_kv(), with the first rank's heads; the other ranks take theirs."""
+        self._cache.check_range(part, self.led.keys.shape[2])
+        tokens = range(first_token, first_token + part.shape[2])
+        self._landings.check_write(key, tokens)
+        blocks = self._pool.table(key)
+        assert blocks is not None
+        task = self.led.take(blocks, first_token, first_layer, part, at)
+        self._landings.wrote(key, tokens, range(first_layer, first_layer + part.shape[1]))
+        return task
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes that this engine computes in."""
+        return self._cache.num_ranks if isinstance(self._cache, LedCache) else 1
+
+    @property
+    def led(self) -> LedCache:
+        """The pages of several ranks."""
+        assert isinstance(self._cache, LedCache)
+        return self._cache
 
     # ---- checks
 

@@ -29,6 +29,7 @@ class _Request:
     asked: int  # [cached, asked) has been pulled
     landed: list[Spans]  # by layer
     ready: int = 0
+    unsettled: int = 0  # chunks that landed and are being written
     state: HandOff | None = None
     running: bool = False
     stopped: set[int] = field(default_factory=set)
@@ -90,7 +91,8 @@ class KvReceiver:
         return [Send(state.prefill, pull)]
 
     def landed(self, peer: str, chunk: KvChunk) -> bool:
-        """A chunk arrived. False: not asked for, late or repeated; its bytes are to be dropped."""
+        """A chunk arrived: settled() says when it was written. False: not asked for, late or
+        repeated; its bytes are to be dropped."""
         state = self._of(peer, chunk.request)
         if state is None or state.running or not self._asked_for(chunk, state):
             return False
@@ -100,6 +102,7 @@ class KvReceiver:
             return False
         for spans in layers:
             spans.add(first, end)
+        state.unsettled += 1
         return True
 
     def _asked_for(self, chunk: KvChunk, state: _Request) -> bool:
@@ -111,9 +114,12 @@ class KvReceiver:
         )
 
     def settled(self, request: RequestKey) -> list[Instruction]:
-        """The chunk was written to its pages."""
+        """A chunk that had landed was written to its pages, on all ranks."""
         state = self._requests.get(request)
-        return [] if state is None else [*self._ask(request, state), *self._start(request, state)]
+        if state is None:
+            return []
+        state.unsettled -= 1
+        return [*self._ask(request, state), *self._start(request, state)]
 
     def handed_off(self, peer: str, message: HandOff) -> list[Instruction]:
         """The request's state arrived; chunks may still be under way."""
@@ -131,7 +137,7 @@ class KvReceiver:
 
     def _start(self, request: RequestKey, state: _Request) -> list[Instruction]:
         done = state.state is not None and state.asked >= len(state.state.token_ids)
-        if state.running or not done or state.outstanding or state.state is None:
+        if state.running or not done or state.outstanding or state.unsettled or not state.state:
             return []
         state.running = True
         landed = Send(state.prefill, HandedOver(request=request))

@@ -155,8 +155,8 @@ def load_language(
 
     `cache`: where compiled decoder layers are kept; without it none are compiled. `fused`: on a
     CUDA device, with joint products and kernels of ours in place of transformers' small modules.
-    `group`: load one rank's part, which is neither compiled nor fused. Weights in FP8 stay so
-    where their kernel can run; the log says which.
+    `group`: load one rank's part, which is not compiled; what is joined are its parts alone.
+    Weights in FP8 stay so where their kernel can run; the log says which.
     """
     from epd.attention import ATTENTION, register
 
@@ -182,7 +182,7 @@ def load_language(
     compiled = cache is not None and device == "cpu" and dtype == "bfloat16"
     kernels = load_kernels(cache) if cache is not None and compiled else None
     replace_leaves(model, single_rows=True, kernels=kernels)
-    if fused and device != "cpu" and group is None:
+    if fused and device != "cpu":
         fuse(model, decoder)
     if small:
         compile_products(model, getattr(torch, dtype))

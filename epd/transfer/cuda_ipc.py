@@ -96,9 +96,7 @@ class DeviceArena:
             slot = self._lending.lend(tensor.nbytes, to=lease)
             if slot is None:
                 return None
-            place = self._runtime.view(self._memory, slot.offset, tensor.nbytes, _nothing)
-            self._runtime.copy(place.view(tensor.dtype).view(tensor.shape), tensor)
-            self._runtime.sign(self._memory)
+            self.put(tensor, slot.offset)
             number, offset, kept_at = slot.number, slot.offset, -1
         return Payload(
             dtype=dtype,
@@ -109,6 +107,12 @@ class DeviceArena:
             kept_at=kept_at,
             device=True,
         )
+
+    def put(self, tensor: torch.Tensor, offset: int) -> None:
+        """A copy there, in stream order: where stage() found room, or rank 0's did."""
+        place = self._runtime.view(self._memory, offset, tensor.nbytes, _nothing)
+        self._runtime.copy(place.view(tensor.dtype).view(tensor.shape), tensor)
+        self._runtime.sign(self._memory)
 
     def could_fit(self, num_bytes: int) -> bool:
         """Whether it can be staged when everything has been given back."""
@@ -127,7 +131,7 @@ class DeviceArena:
         self._reap()
 
     def _reap(self) -> None:
-        for lease in [lease for lease in self._doubted if not self._held(lease)]:
+        for lease in [each for each in self._doubted if not any(map(self._held, each.split(",")))]:
             self._doubted.remove(lease)
             self._lending.lost(lease)
 

@@ -69,6 +69,7 @@ class Outgoing:
         agent: RemoteAgent | None = None,
     ) -> None:
         self.segment = ""
+        self.on_wiped: Callable[[int], None] = _nobody  # is to do so too, before it is used anew
         self.ignored = 0  # give-backs of slots that were not lent to who gave them back
         self._runtime = runtime
         numbers = count()
@@ -105,7 +106,8 @@ class Outgoing:
         share = self._lending.arena.num_bytes // SHARES - segments.STAMP_BYTES
         if route.way is Way.CUDA_IPC and self._device is not None:
             share = self._device.num_bytes // SHARES
-        return max(frame_bytes, share)
+        # What each rank has of it never becomes a frame, which would need sockets of its own.
+        return share if route.ranks > 1 else max(frame_bytes, share)
 
     def keep(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy with memory of its own; in an arena where that has room, for as long as it lives.
@@ -202,6 +204,22 @@ class Outgoing:
         place.copy_(tensor)
         return None
 
+    def mirror(self, tensor: torch.Tensor, *, slot: int, offset: int, device: bool) -> Mark | None:
+        """Put it where rank 0 staged its own part, in arenas of the same sizes. None: it is done,
+        or will be in stream order for readers on a GPU."""
+        if device:
+            assert self._device is not None
+            self._device.put(tensor, offset)
+            return None
+        self._map[offset - segments.STAMP_BYTES : offset] = segments.stamp(self.segment, slot)
+        place = self._bytes[offset : offset + tensor.nbytes]
+        return self._copy_out(tensor, place.view(tensor.dtype).view(tensor.shape))
+
+    def wipe(self, offset: int) -> None:
+        """What begins there is not lent any more."""
+        if self.segment:
+            self._map[offset : offset + segments.STAMP_BYTES] = bytes(segments.STAMP_BYTES)
+
     def take_back(self, staged: Staged, *, to: str) -> None:
         """What was staged is not sent after all. Waits for bytes that still come from the GPU."""
         if staged.mark is not None:
@@ -248,16 +266,18 @@ class Outgoing:
         return self._bytes[offset : offset + num_bytes]
 
     def _wipe(self, slot: Slot) -> None:
-        if self.segment:
-            self._map[slot.offset : slot.offset + segments.STAMP_BYTES] = bytes(
-                segments.STAMP_BYTES
-            )
+        self.wipe(slot.offset)
+        self.on_wiped(slot.offset)
 
     def _kept_of(self, tensor: torch.Tensor) -> Kept | None:
         """What is kept and has all of it."""
         if not self._lending.any_kept or not self._on_host(tensor) or not tensor.is_contiguous():
             return None
         return self._lending.kept_at(tensor.data_ptr() - self._bytes.data_ptr())
+
+
+def _nobody(offset: int) -> None:
+    """No other rank has an arena like this."""
 
 
 class _Memory:

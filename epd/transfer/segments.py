@@ -51,8 +51,13 @@ def create(num_bytes: int) -> tuple[str, int]:
 
 def remove(name: str, file: int) -> None:
     """The owner is done with it. Those who opened it may still read."""
-    (FOLDER / name).unlink(missing_ok=True)
+    unlink(name)
     os.close(file)
+
+
+def unlink(name: str) -> None:
+    """Nobody else opens it any more."""
+    (FOLDER / name).unlink(missing_ok=True)
 
 
 def open_to_read(name: str) -> tuple[int, int]:

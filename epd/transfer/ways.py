@@ -1,8 +1,12 @@
-"""Which way bytes take from one member to another: agreed by what both registered. Pure."""
+"""Which way bytes take from one member to another: agreed by what both registered. Pure.
+
+Where both have equally many ranks that share memory, each rank hands its own KV heads to the one of
+its number; otherwise all heads go through the first ranks.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -20,19 +24,42 @@ class Way(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to one receiver. `lease`: the file that its process holds locked while it lives."""
+    """The way to one receiver. `lease`: the files that its processes hold locked while they live,
+    with commas between them. `ranks`: so many pairs of ranks hand over by themselves."""
 
     way: Way
     lease: str = ""
+    ranks: int = 1
 
 
 FRAMES: Final = Route(Way.FRAMES)
 NIXL: Final = Route(Way.NIXL)
 SHARED: Final = Route(Way.SHARED)
 
+BY_RANK: Final = frozenset({Way.SHARED, Way.CUDA_IPC})
+"""Ranks that follow have memory that others read, and no sockets."""
+
+
+def of_rank(member: Member, rank: int) -> Member:
+    """As the other side's rank of this number sees it."""
+    own = member.ranks[rank - 1] if rank else member
+    return replace(member, segment=own.segment, gpu=own.gpu, ranks=())
+
 
 def route(sender: Member, receiver: Member) -> Route:
-    """The fastest that both can take.
+    """The fastest that both can take, all their ranks alike."""
+    size = 1 + len(sender.ranks)
+    first = _route(sender, receiver)
+    if size == 1 or size != 1 + len(receiver.ranks) or first.way not in BY_RANK:
+        return first
+    pairs = [_route(of_rank(sender, n), of_rank(receiver, n)) for n in range(size)]
+    if {pair.way for pair in pairs} != {first.way}:
+        return first
+    return Route(first.way, ",".join(pair.lease for pair in pairs if pair.lease), size)
+
+
+def _route(sender: Member, receiver: Member) -> Route:
+    """Of one rank of each.
 
     CUDA IPC where they are on one host, the sender lends memory of its GPU and the receiver said
     that it reaches that GPU; otherwise shared memory on one host. Between hosts NIXL where both

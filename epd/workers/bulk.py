@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
 
 from epd.transfer.outgoing import Outgoing, Staged
+from epd.transfer.runtime import Mark
 from epd.transfer.ways import Route
 from epd.types import ItemKey, RequestKey
 from epd.wire.links import Links
@@ -24,10 +25,32 @@ AHEAD: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One bulk message to be: `read` copies the bytes out, `message` wraps their payload."""
+    """One bulk message to be: `read` copies the bytes out, `message` wraps their payload.
+
+    `beside` has other ranks put what they have of it into their arenas, each at the same place.
+    """
 
     read: Callable[[], torch.Tensor]
     message: Callable[[Payload], Any]
+    beside: Callable[[Payload], Mark] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Our own copy and those of other ranks."""
+
+    first: Mark | None
+    second: Mark
+
+    def done(self) -> bool:
+        """Whether all are. Does not wait."""
+        return (self.first is None or self.first.done()) and self.second.done()
+
+    def wait(self) -> None:
+        """Until all are."""
+        if self.first is not None:
+            self.first.wait()
+        self.second.wait()
 
 
 @dataclass(slots=True)
@@ -69,6 +92,10 @@ class BulkSender:
         if tensor is not None and self._outgoing.keeps(tensor, route):
             return tensor.nbytes
         return self._outgoing.chunk_bytes(self._frame_bytes, route)
+
+    def ranks(self, to: str) -> int:
+        """How many ranks of ours this peer takes bytes from."""
+        return self._route(to).ranks
 
     def add(self, to: str, key: RequestKey | ItemKey, chunks: Iterator[Chunk]) -> None:
         """Queue chunks behind what the peer waits for already."""
@@ -134,13 +161,18 @@ class BulkSender:
         self._pending[to].popleft()
         if not self._pending[to]:
             del self._pending[to]
-        self.bytes_sent += staged.payload.nbytes
+        self.bytes_sent += staged.payload.nbytes * staged.payload.ranks
         return True
 
     def _stage(self, to: str, gathered: _Gathered) -> Staged | None:
         if gathered.staged is None:
             route = self._route(to)
-            gathered.staged = self._outgoing.stage(gathered.tensor, to=to, route=route)
+            staged = self._outgoing.stage(gathered.tensor, to=to, route=route)
+            beside = gathered.chunk.beside
+            if staged is not None and beside is not None:
+                payload = replace(staged.payload, ranks=route.ranks)
+                staged = replace(staged, payload=payload, mark=Both(staged.mark, beside(payload)))
+            gathered.staged = staged
         return gathered.staged
 
     def _gather_ahead(self, to: str) -> bool:

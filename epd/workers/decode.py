@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from epd.engine import Engine, EngineRequest, Role, StepResult
+from epd.engine.ranks.leading import Lent
+from epd.engine.ranks.tasks import Task
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import KvReceiver, StartDecode
 from epd.models.laps import Laps
 from epd.prefix import PREFIX_TOKENS
 from epd.transfer.incoming import Incoming
-from epd.types import RequestKey
+from epd.types import Member, RequestKey
 from epd.wire.messages import (
     HandOff,
     KvChunk,
@@ -23,7 +27,31 @@ from epd.wire.messages import (
     Reserved,
 )
 from epd.workers.language import LanguageCore
+from epd.workers.rank_ends import packed, place_of
 from epd.workers.station import Station
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parts:
+    """A chunk that the other ranks are taking. `unread`: they do not read it any more."""
+
+    prefill: str
+    chunk: KvChunk
+    task: Task
+    unread: Callable[[], None]
+
+
+class _Last:
+    """Calls once it was called so many times, from any threads."""
+
+    def __init__(self, times: int, call: Callable[[], None]) -> None:
+        self._left = iter(range(times - 1, -1, -1))
+        self._call = call
+
+    def one(self) -> None:
+        """Once."""
+        if next(self._left) == 0:
+            self._call()
 
 
 class DecodeCore(LanguageCore):
@@ -39,6 +67,7 @@ class DecodeCore(LanguageCore):
     ) -> None:
         super().__init__(station, engine, kv, incoming, laps)
         self._kv = kv
+        self._parts: list[_Parts] = []
         self._handlers |= {
             Reserve: lambda peer, m, _: self._on_reserve(peer, m),
             KvReady: lambda peer, m, _: self._on_ready(peer, m),
@@ -80,29 +109,74 @@ class DecodeCore(LanguageCore):
         if member is None or not self._kv.landed(prefill, chunk):
             unread()
             return
+        ranks = chunk.payload.ranks
+        if ranks not in (1, self._engine.num_ranks):
+            unread()
+            error = InternalError(f"parts of {ranks} ranks for {self._engine.num_ranks}")
+            self._failed(prefill, chunk, error)
+            return
+        last = _Last(1 if ranks == 1 else 2, unread)
+        task: Task | None = None
         try:
-            kv = self._incoming.take(member, chunk.payload, frame, unread)
-            self._engine.write_kv(chunk.request, chunk.first_token, chunk.first_layer, kv.tensor)
+            kv = self._incoming.take(member, chunk.payload, frame, last.one)
+            task = self._write(member, chunk, kv.tensor)
             kv.check()
-        except Unavailable as error:
-            self._do(self._kv.failed(chunk.request, error))
         except EpdError as error:
-            blamed = InternalError(f"{prefill} sent bad KV: {error}")
-            self._do(self._kv.failed(chunk.request, blamed))
+            self._failed(prefill, chunk, error)
         else:
-            self._times.kv_landed(chunk.request, chunk.payload.nbytes)
-            self._do(self._kv.settled(chunk.request))
+            if task is None:
+                self._settled(chunk)
+        if task is not None:
+            self._parts.append(_Parts(prefill, chunk, task, last.one))
+        elif ranks > 1:
+            last.one()  # the other ranks were told nothing
+
+    def _write(self, member: Member, chunk: KvChunk, kv: torch.Tensor) -> Task | None:
+        """Here, or here and on all other ranks, which say when they are done."""
+        where = chunk.request, chunk.first_token, chunk.first_layer
+        if chunk.payload.ranks == 1:
+            self._engine.write_kv(*where, kv)
+            return None
+        at = Lent(member.name, partial(packed, member), place_of(chunk.payload))
+        return self._engine.take_parts(*where, kv, at)
+
+    def _end_parts(self) -> None:
+        """Chunks that the other ranks have, or could not take."""
+        for parts in [each for each in self._parts if each.task.done()]:
+            self._parts.remove(parts)
+            parts.unread()
+            if parts.task.error is None:
+                self._settled(parts.chunk)
+            else:
+                self._failed(parts.prefill, parts.chunk, parts.task.error)
+
+    def _failed(self, prefill: str, chunk: KvChunk, error: EpdError) -> None:
+        if not isinstance(error, Unavailable):
+            error = InternalError(f"{prefill} sent bad KV: {error}")
+        self._do(self._kv.failed(chunk.request, error))
+
+    def _settled(self, chunk: KvChunk) -> None:
+        num_bytes = chunk.payload.nbytes * chunk.payload.ranks
+        self._times.kv_landed(chunk.request, num_bytes)
+        self._do(self._kv.settled(chunk.request))
+
+    def peer_lost(self, name: str) -> None:
+        """A prefill worker died."""
+        if self._engine.num_ranks > 1:
+            self._engine.led.part_from(name)
+        super().peer_lost(name)
 
     # ---- work
 
     @property
     def stuck(self) -> bool:
-        """The GPU may still read what prefill waits for; nothing is sent in bulk."""
-        return self._incoming.waits
+        """Something may still read what prefill waits for; nothing is sent in bulk."""
+        return self._incoming.waits or bool(self._parts)
 
     def step(self, *, alone: bool = True) -> None:
         """One forward."""
         self._take_arrived()
+        self._end_parts()
         self._end_late()
         self._give_back()
         if self._engine.has_work:

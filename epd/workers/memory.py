@@ -167,6 +167,8 @@ class _Sizes:
         self._config = config
         self._checkpoint = checkpoint
         self._compute = compute
+        device = "cpu" if compute is Where.HOST else "cuda"
+        self._step_tokens = config.language.step_tokens(device)
         dtype = checkpoint.dtype if config.dtype == "auto" else config.dtype
         self._item_bytes = ITEM_BYTES.get(dtype, 4)
         self._widened = compute is Where.HOST and dtype == "bfloat16" and widens_bfloat16()
@@ -183,7 +185,14 @@ class _Sizes:
         if role == "engine":
             return []
         queues = STAGED_CHUNKS * wire.chunk_bytes
-        needs = [Need(name="queues", num_bytes=queues, settings=("wire.chunk_bytes",))]
+        return [
+            Need(name="queues", num_bytes=queues, settings=("wire.chunk_bytes",)),
+            *self._arenas(role),
+        ]
+
+    def _arenas(self, role: str) -> list[Need]:
+        """What others read, of every rank."""
+        wire, needs = self._config.wire, []
         if role in ("encode", "prefill") and self._compute is Where.DEVICE:
             needs.append(self._computing("device arena", wire.device_bytes, "wire.device_bytes"))
         if role in ("encode", "prefill"):
@@ -260,7 +269,8 @@ class _Sizes:
 
     def following(self, role: str) -> list[Need]:
         """Of a rank that does what rank 0 orders."""
-        return [*self._part(), *([] if role == "prefill" else [self._host()])]
+        host = [] if role == "prefill" else [self._host()]
+        return [*self._part(), *self._graphs(role), *host, *self._arenas(role)]
 
     def _part(self) -> list[Need]:
         """What every rank has of the language model."""
@@ -281,7 +291,7 @@ class _Sizes:
     def _kv_cache(self) -> Need:
         tokens = self._config.language.kv_tokens
         if tokens is None:
-            num_bytes = self._config.language.kv_bytes // self._tp
+            num_bytes = self._config.language.kv_capacity // self._tp
             return self._computing("KV cache", num_bytes, "language.kv_bytes")
         values = text_size(self._checkpoint).kv_values // self._tp
         num_bytes = tokens * values * self._item_bytes
@@ -291,7 +301,7 @@ class _Sizes:
         text = text_size(self._checkpoint)
         width = max(text.hidden, text.heads * text.head_dim)
         values = KEPT_ACTIVATIONS * width + 3 * text.intermediate
-        return self._config.language.max_step_tokens * values * self._item_bytes
+        return self._step_tokens * values * self._item_bytes
 
     def _sampling(self) -> int:
         logits = self._config.language.max_running * self._checkpoint.vocab_size
@@ -302,15 +312,13 @@ class _Sizes:
         language, text = self._config.language, text_size(self._checkpoint)
         if role == "prefill" or self._compute is Where.HOST or not language.cuda_graphs:
             return []
-        if self._tp > 1:
-            return []  # see epd.engine.decode_graphs
         width = max(text.hidden, text.heads * text.head_dim)
         values = KEPT_ACTIVATIONS * width + 3 * text.intermediate + self._checkpoint.vocab_size
         num_bytes = GRAPHS_BASE + language.max_running * values * self._item_bytes
         return [self._computing("decode graphs", num_bytes, "language.cuda_graphs")]
 
     def _ranking(self) -> int:
-        logits = self._config.language.max_step_tokens * self._checkpoint.vocab_size
+        logits = self._step_tokens * self._checkpoint.vocab_size
         return min(logits, RANKED_LOGITS) * (self._item_bytes + RANKED_BYTES)
 
     def _screen(self) -> list[Need]:

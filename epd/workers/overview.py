@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from epd.cluster import Membership
-from epd.transfer.ways import route
+from epd.transfer.ways import Route, route
 from epd.types import Member, Stage
 
 VERSION = ("weights", "dtype", "transformers")
@@ -74,10 +74,15 @@ class Overview:
     def _transfers(self, sender: Member) -> dict[str, str]:
         """How tensors go from this worker to each one that it hands over to."""
         return {
-            member.name: route(sender, member).way.value
+            member.name: _told(route(sender, member))
             for member in self._membership.members
             if member.pool == sender.pool and _hands_over(sender, member)
         }
+
+
+def _told(found: Route) -> str:
+    by_rank = f", {found.ranks} ranks each their own" if found.ranks > 1 else ""
+    return f"{found.way.value}{by_rank}"
 
 
 def _hands_over(sender: Member, receiver: Member) -> bool:

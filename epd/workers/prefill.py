@@ -12,6 +12,7 @@ import torch
 from epd.config import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role, StepResult
 from epd.engine.ranks.leading import LedModel
+from epd.engine.ranks.tasks import Task
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import DropSends, KvSender, RowReceiver, SendKv, failure, first_rows
 from epd.models.language import LanguageModel
@@ -36,6 +37,7 @@ from epd.wire.messages import (
 )
 from epd.workers.bulk import BulkSender, Chunk
 from epd.workers.language import LanguageCore
+from epd.workers.rank_ends import place_of
 from epd.workers.station import Station
 
 
@@ -59,6 +61,8 @@ class PrefillCore(LanguageCore):
         self._model = model
         self._rows = rows
         self._outgoing = outgoing
+        if engine.num_ranks > 1:
+            outgoing.on_wiped = engine.led.wipe
         self._config = config
         self._bulk = BulkSender(station.links, outgoing, station.route, chunk_bytes)
         self._admits: dict[RequestKey, Admit] = {}
@@ -277,8 +281,11 @@ class PrefillCore(LanguageCore):
 
     def _chunks(self, send: SendKv) -> Iterator[Chunk]:
         model = self._model
+        room, ranks = self._bulk.chunk_bytes(send.to), self._bulk.ranks(send.to)
         pair_bytes = 2 * model.kv_heads * model.head_dim * model.dtype.itemsize
-        budget = max(1, self._bulk.chunk_bytes(send.to) // pair_bytes)
+        if room * ranks < pair_bytes:
+            ranks = 1  # their arenas hold no token: all heads go as a frame
+        budget = max(1, room * ranks // pair_bytes)
         tokens = min(send.num_tokens, budget)
         layers = min(model.num_layers, max(1, budget // tokens))
         end = send.first_token + send.num_tokens
@@ -290,12 +297,23 @@ class PrefillCore(LanguageCore):
                     layer,
                     min(layers, model.num_layers - layer),
                 )
-                yield Chunk(partial(self._read, send.request, *part), partial(_chunk, send, *part))
+                read = self._engine.read_kv if ranks == 1 else self._engine.read_part
+                yield Chunk(
+                    partial(read, send.request, *part),
+                    partial(_chunk, send, *part),
+                    None if ranks == 1 else partial(self._lend, send.request, *part),
+                )
 
-    def _read(
-        self, request: RequestKey, first: int, num: int, layer: int, layers: int
-    ) -> torch.Tensor:
-        return self._engine.read_kv(request, first, num, layer, layers)
+    def _lend(
+        self,
+        request: RequestKey,
+        first: int,
+        num: int,
+        layer: int,
+        layers: int,
+        payload: Payload,
+    ) -> Task:
+        return self._engine.lend_parts(request, first, num, layer, layers, place_of(payload))
 
     def gauges(self) -> dict[str, int]:
         """What the worker holds."""

@@ -15,6 +15,7 @@ from epd.errors import EpdError
 from epd.observe import setup
 from epd.wire.inbox import Inbox
 from epd.workers.heap import keep_freed_memory
+from epd.workers.kv_plan import planned
 from epd.workers.lookup import Lookup
 from epd.workers.probes import Probes
 from epd.workers.ranks import start_followers
@@ -34,6 +35,10 @@ THREAD_TURN_S = 0.0005
 def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
     """Build the role's seats, register, serve, leave."""
     setup(config.log_level, config.name or role, config.log_format)
+    try:
+        config = planned(role, config)
+    except EpdError as error:
+        return _refused(error, ready_fd)
     followers = start_followers(role, config)
     settle_threads()
     inbox = Inbox(capacity=INBOX_EVENTS)
@@ -47,15 +52,19 @@ def run_worker(role: str, config: Config, *, ready_fd: int | None) -> int:
         worker.register(ready_fd)
         worker.run()
     except EpdError as error:
-        log.error("%s", error.message)
-        say_error(ready_fd if not worker.was_ready else None, error.message)
-        return 2
+        return _refused(error, None if worker.was_ready else ready_fd)
     finally:
         worker.close()
         lookup.close()
         if followers is not None:
             followers.close()
     return 0
+
+
+def _refused(error: EpdError, ready_fd: int | None) -> int:
+    log.error("%s", error.message)
+    say_error(ready_fd, error.message)
+    return 2
 
 
 def settle_threads() -> None:

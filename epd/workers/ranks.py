@@ -1,5 +1,8 @@
 """The ranks of one worker as processes: rank 0 is the worker, the others are copies that it makes.
 
+Rank 0 orders over a socket; over the same one a follower says what memory of its own other workers
+may know of, and answers tasks.
+
 They live and die together. Each end of the socket between a follower and rank 0 tells the other of
 its death, which ends the other at once, whatever it waits for: whoever watches rank 0 starts the
 whole worker again.
@@ -19,23 +22,35 @@ from array import array
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import setproctitle
 
 from epd.config import Config
 from epd.engine.ranks.orders import Order, from_row, to_row
-from epd.errors import EpdError
+from epd.engine.ranks.tasks import Tasks
+from epd.errors import EpdError, InternalError, Unavailable
 from epd.models.group import Group, Ranks
 from epd.models.placement import resolve_device
 from epd.observe import setup
+from epd.types import Rank
 from epd.workers.forked import Forked
+from epd.workers.rank_ends import RankEnds, introduced, packed, rank_ends, unpacked
 
 log = logging.getLogger(__name__)
 
 NUMBER = array("q").itemsize
+LOOK_S = 0.001
+"""How often a follower looks whether a GPU is done with what it copies or reads."""
+
 LEAVE_S = 5.0
 """A follower whose orders have ended is gone by then, or is killed."""
+
+FACTS = -1
+"""Stands where a task's number does, before what a follower says of itself."""
+
+TAKEN_BACK, BROKEN = b"u", b"e"
+"""Before a task's error: whether the owner took its memory back, or something is wrong."""
 
 DIED = 70
 """Exit code of a worker that lost a rank."""
@@ -50,6 +65,8 @@ class Followers:
         self._children: list[Forked] = []
         self._sockets: list[socket.socket] = []
         self._closing = False
+        self.tasks = Tasks(self.size - 1)
+        self._told: list[SimpleQueue[Rank]] = [SimpleQueue() for _ in range(1, self.size)]
         for rank in range(1, self.size):
             ours, theirs = socket.socketpair()
             run = partial(follow, role, config, rank, theirs.fileno(), self.meeting)
@@ -79,14 +96,27 @@ class Followers:
         for ours in self._sockets:
             ours.sendall(message)
 
+    def ranks(self) -> tuple[Rank, ...]:
+        """What they lend and read with; waits until they have said so. Once."""
+        return tuple(told.get() for told in self._told)
+
     def _watch(self, rank: int, ours: socket.socket) -> None:
-        """A follower says nothing while it lives."""
-        with contextlib.suppress(OSError):
-            while ours.recv(1):
-                pass
+        """What a follower says while it lives."""
+        with contextlib.suppress(OSError), ours.makefile("rb") as stream:
+            while header := stream.read(2 * NUMBER):
+                number, length = _numbers(header)
+                self._hear(rank, number, stream.read(length))
         if not self._closing:
             log.error("rank %d of %d has ended, and this worker with it", rank, self.size)
             os._exit(DIED)
+
+    def _hear(self, rank: int, number: int, said: bytes) -> None:
+        if number == FACTS:
+            member = unpacked(said)
+            self._told[rank - 1].put(Rank(segment=member.segment, gpu=member.gpu))
+        else:
+            kind = Unavailable if said[:1] == TAKEN_BACK else InternalError
+            self.tasks.answered(number, kind(said[1:].decode()) if said else None)
 
     def close(self) -> None:
         """No more orders: let the followers end, and see that they do."""
@@ -116,16 +146,16 @@ def follow(role: str, config: Config, rank: int, fd: int, meeting: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # rank 0 decides when this worker ends
     with socket.socket(fileno=fd) as leader:
-        orders = _Orders(leader)
         try:
-            _serve(role, config, rank, meeting, orders)
+            _serve(role, config, rank, meeting, leader)
         except EpdError as error:
             log.error("%s", error.message)
             return 2
     return 0
 
 
-def _serve(role: str, config: Config, rank: int, meeting: Path, orders: _Orders) -> None:
+def _serve(role: str, config: Config, rank: int, meeting: Path, leader: socket.socket) -> None:
+    orders = _Orders(leader)  # from now on rank 0's death is seen
     from epd.engine.backend import backend_for
     from epd.engine.ranks.following import Follower
     from epd.models.language import load_language
@@ -138,8 +168,24 @@ def _serve(role: str, config: Config, rank: int, meeting: Path, orders: _Orders)
     device = resolve_device(config.placement.of(role).device(rank, usual))
     check_worker(role, config, checkpoint, device=device, rank=rank)
     group = Ranks(rank, config.placement.of(role).tp, meeting, device)
-    part = load_language(checkpoint, device=device, dtype=dtype, group=group)
-    Follower(part, group, backend_for(part, config.language)).follow(orders)
+    language = config.language
+    part = load_language(checkpoint, device=device, dtype=dtype, fused=language.fused, group=group)
+    ends = rank_ends(role, config, device, rank, partial(_answer, leader))
+    _say(leader, FACTS, packed(introduced(f"rank {rank}", ends.facts)))
+    orders.meanwhile = ends
+    Follower(part, group, backend_for(part, language), ends).follow(orders)
+
+
+def _answer(leader: socket.socket, task: int, error: EpdError | None) -> None:
+    if error is None:
+        _say(leader, task, b"")
+    else:
+        kind = TAKEN_BACK if isinstance(error, Unavailable) else BROKEN
+        _say(leader, task, kind + error.message.encode())
+
+
+def _say(leader: socket.socket, number: int, said: bytes) -> None:
+    leader.sendall(array("q", [number, len(said)]).tobytes() + said)
 
 
 class _Orders:
@@ -148,11 +194,17 @@ class _Orders:
     def __init__(self, leader: socket.socket) -> None:
         self._leader = leader
         self._rows: SimpleQueue[Sequence[int]] = SimpleQueue()
+        self.meanwhile: RankEnds | None = None  # what is to be looked at between orders
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
     def __iter__(self) -> Iterator[Order]:
         while True:
-            yield from_row(self._rows.get())
+            ends = self.meanwhile
+            waits = ends is not None and ends.waits
+            with contextlib.suppress(Empty):
+                yield from_row(self._rows.get(timeout=LOOK_S if waits else None))
+            if ends is not None:
+                ends.settle()
 
     def _read(self) -> None:
         """Ends this process with rank 0's side of the socket, even in the middle of a sum."""
@@ -160,6 +212,8 @@ class _Orders:
             while header := stream.read(NUMBER):
                 (length,) = _numbers(header)
                 self._rows.put(_numbers(stream.read(length * NUMBER)))
+        if self.meanwhile is not None:
+            self.meanwhile.leave()
         os._exit(0)
 
 

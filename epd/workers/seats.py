@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from epd.config import Config
+from epd.config import Config, LanguageConfig
 from epd.encoder import Encoder
 from epd.engine import Engine
 from epd.engine.ranks.leading import LedModel
@@ -276,7 +276,7 @@ def _core(
     """How to make the core once its station exists, and what its Member says of it."""
     if role == "encode":
         return _encode(build, sink, ends.outgoing)
-    model, language = _language(build), build.config.language
+    model, language = _language(build), _language_config(build)
     if role == "prefill":  # no answer goes on here: nothing to preempt, no steps to record
         language = language.model_copy(update={"host_bytes": 0, "cuda_graphs": False})
     engine = Engine(model, language, _grammars(build.checkpoint))
@@ -284,6 +284,7 @@ def _core(
         "kv_tokens": engine.num_tokens_capacity,
         "max_context": build.checkpoint.max_context,
         "attention": engine.attention,
+        "ranks": () if build.followers is None else build.followers.ranks(),
     }
     if role == "decode":
         window = max(256, KV_WINDOW_BYTES // kv_bytes_per_token(model))
@@ -308,7 +309,12 @@ def _language(build: _Build) -> LanguageModel | LedModel:
     )
     if group is None or build.followers is None:
         return model
-    return LedModel(model, group, build.followers.send)
+    return LedModel(model, group, build.followers.send, build.followers.tasks)
+
+
+def _language_config(build: _Build) -> LanguageConfig:
+    """No request becomes longer than the checkpoint allows, however much KV there is."""
+    return build.config.language.model_copy(update={"max_context": build.checkpoint.max_context})
 
 
 def _grammars(checkpoint: Checkpoint) -> Grammars:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from epd.transfer.segments import FOLDER
 from tests.cluster.clients import Load, Question, ask, check_answer
 from tests.cluster.running import Cluster, eventually
 
@@ -47,3 +49,43 @@ def test_a_rank_that_is_killed_takes_its_worker_along_and_both_come_back(
         check_answer(outcome, right)
     for question, text in right.items():
         assert ask(cluster, question, stream=True).text == text
+
+
+@pytest.fixture(scope="module")
+def pairs(path: Path) -> Iterator[Cluster]:
+    """KV goes from each of two ranks to one of two."""
+    running = Cluster(path, "1E2P2D", "placement.prefill.tp=2", "placement.decode.tp=2")
+    yield running
+    assert running.stop() == 0
+
+
+def test_ranks_hand_over_to_ranks_and_say_what_one_says(pairs: Cluster, cluster: Cluster) -> None:
+    """What two ranks that hand over through the first of them say, and `/cluster` shows the way."""
+    told = httpx.get(f"{pairs.url}/cluster", timeout=30).json()
+    ways = {worker["name"]: worker["transfers"] for worker in told["workers"]}
+    own = "shared memory, 2 ranks each their own"
+    assert ways["prefill-0"] == ways["prefill-1"] == {"decode-0": own, "decode-1": own}
+    for question in QUESTIONS:
+        assert ask(pairs, question, stream=True).text == ask(cluster, question, stream=True).text
+    pairs.wait_until_idle()
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_a_rank_that_is_killed_in_the_middle_of_hand_offs_loses_no_request(
+    pairs: Cluster, role: str
+) -> None:
+    """Another worker goes on with each; nothing is held afterwards, no memory stays behind."""
+    right = {question: ask(pairs, question, stream=True).text for question in QUESTIONS}
+    segments = len(list(FOLDER.glob("epd-*")))
+    [follower] = [r for r in ranks(pairs) if f"of {role}-0" in " ".join(r.cmdline())]
+    with Load(pairs, QUESTIONS, 3) as load:
+        eventually(lambda: load.streaming, "a stream has begun")
+        follower.kill()
+        eventually(lambda: not follower.is_running() and len(ranks(pairs)) == 4, "new ranks", 120)
+        eventually(lambda: f"{role}-0" in pairs.workers(), "a new worker", 120)
+    for outcome in load.outcomes:
+        assert outcome.complete, outcome
+        check_answer(outcome, right)
+    pairs.wait_until_idle()
+    assert len(list(FOLDER.glob("epd-*"))) <= segments

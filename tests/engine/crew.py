@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 
 import torch
 
-from epd.attention import SdpaBackend
+from epd.engine.decode_graphs import Capture
 from epd.engine.ranks.following import Follower
 from epd.engine.ranks.leading import LedModel
 from epd.engine.ranks.orders import Order, from_row, to_row
+from epd.engine.ranks.tasks import Tasks
 from epd.models.language import LanguageModel, load_language
 from epd.models.spec import Checkpoint
+from epd.workers.rank_ends import RankEnds, Tell
+from tests.engine.recorded import FixedSdpa
 
 WAIT_S = 60.0
 
@@ -60,12 +63,22 @@ class ThreadGroup:
 
 
 @contextmanager
-def led_model(checkpoint: Checkpoint, size: int) -> Iterator[LedModel]:
-    """A model on `size` ranks; rank 0 is the caller's thread."""
+def led_model(
+    checkpoint: Checkpoint,
+    size: int,
+    ends: Callable[[int, Tell], RankEnds] | None = None,
+    capture: Capture | None = None,
+) -> Iterator[LedModel]:
+    """A model on `size` ranks; rank 0 is the caller's thread. `ends` are the others', from their
+    numbers and what hears their answers; `capture` records their steps."""
     meeting = Meeting(size)
+    tasks = Tasks(size - 1)
     queues: list[SimpleQueue[list[int] | None]] = [SimpleQueue() for _ in range(1, size)]
     threads = [
-        threading.Thread(target=_follow, args=(checkpoint, rank, meeting, queue))
+        threading.Thread(
+            target=_follow,
+            args=(checkpoint, rank, meeting, queue, ends and ends(rank, tasks.answered), capture),
+        )
         for rank, queue in enumerate(queues, 1)
     ]
     for thread in threads:
@@ -78,7 +91,7 @@ def led_model(checkpoint: Checkpoint, size: int) -> Iterator[LedModel]:
     group = ThreadGroup(0, meeting)
     try:
         part = _load(checkpoint, group)
-        yield LedModel(part, group, send)
+        yield LedModel(part, group, send, tasks)
     finally:
         for queue in queues:
             queue.put(None)
@@ -92,13 +105,18 @@ def _load(checkpoint: Checkpoint, group: ThreadGroup) -> LanguageModel:
 
 
 def _follow(
-    checkpoint: Checkpoint, rank: int, meeting: Meeting, queue: SimpleQueue[list[int] | None]
+    checkpoint: Checkpoint,
+    rank: int,
+    meeting: Meeting,
+    queue: SimpleQueue[list[int] | None],
+    ends: RankEnds | None,
+    capture: Capture | None,
 ) -> None:
     try:
         group = ThreadGroup(rank, meeting)
         part = _load(checkpoint, group)
         orders = (from_row(row) for row in iter(queue.get, None))
-        Follower(part, group, SdpaBackend()).follow(orders)
+        Follower(part, group, FixedSdpa(), ends, capture).follow(orders)
     except BaseException:
         meeting.barrier.abort()
         raise

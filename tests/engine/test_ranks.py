@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
+from epd.engine.ranks.ends import Place
 from epd.engine.ranks.leading import LedModel
-from epd.engine.ranks.orders import from_row
+from epd.engine.ranks.orders import (
+    Lend,
+    Meet,
+    Order,
+    Read,
+    Record,
+    Replay,
+    Take,
+    Wipe,
+    Write,
+    from_row,
+    to_row,
+)
 from epd.errors import ConfigError, InternalError
+from epd.models.fused import FusedLayer, GatedMlp
 from epd.models.language import LanguageModel, load_language
+from epd.models.packed import JointLinear
+from epd.models.shards import Summed
 from epd.models.sizes import refuse_division
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.types import ItemKey, ItemLayout, Modality, Prompt, PromptItem, RequestKey, SamplingParams
 from tests.checkpoints import BUILDERS, build
 from tests.engine.crew import led_model
+from tests.engine.processes import two_processes
 from tests.engine.recorded import FixedSdpa, Replays
 
 torch.set_num_threads(1)
@@ -202,19 +219,112 @@ def test_heads_that_ranks_do_not_divide_are_refused_with_both_numbers(tmp_path: 
         refuse_division(checkpoint, 3)
 
 
-@pytest.mark.parametrize("row", [[], [99, 1], [0, 1], [1, 3, 0, 5], [-9], [5, 7, 1, 2], [5, 0, 1]])
+@pytest.mark.parametrize(
+    "order",
+    [
+        Meet(3, b"a member"),
+        Meet(3, b""),
+        Lend(7, Place(1, 64, 4096, True), Read(0, 8, 1, 2, (4, 5))),
+        Take(8, 3, Place(2, 128, 4096, False), Write(0, 8, 1, 2, (4, 5))),
+        Wipe(192),
+        Record(9, (1, 2, 4)),
+        Replay(2, (0, 4607182418800017408), (3, 17), ((1,), (2, 5))),
+        Replay(1, (-1,), (3,), ((),)),
+    ],
+)
+def test_orders_to_hand_over_arrive_as_they_were_given(order: Order) -> None:
+    assert from_row(to_row(order)) == order
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [],
+        [99, 1],
+        [0, 1],
+        [1, 3, 0, 5],
+        [-9],
+        [5, 7, 1, 2],
+        [5, 0, 1],
+        [6, 0, 300],
+        [7, 1, 2],
+        [8, 1, 2, 0, 0, 8, 0, 3, 0, 8, 1, 2],
+    ],
+)
 def test_what_is_no_order_is_refused(row: list[int]) -> None:
     with pytest.raises(InternalError, match="not an order"):
         from_row(row)
 
 
-def test_several_ranks_record_no_steps_and_the_log_says_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "epd.engine.decode_graphs.graphs")
-    book = Replays()
-    with led_model(checkpoint_of("qwen2_5_vl", tmp_path), 2) as model:
-        config = LanguageConfig(kv_tokens=64)
-        Engine(model, config, backend=FixedSdpa(), capture=book)
-    assert book.recorded == []
-    assert "decode steps are not recorded: tp is 2" in caplog.text
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "patch_series"])
+def test_recorded_steps_of_two_ranks_say_what_one_rank_says(family: str, tmp_path: Path) -> None:
+    """Several choices: batches of two sizes, each replayed on both ranks, whatever was recorded."""
+    checkpoint = checkpoint_of(family, tmp_path)
+    ours, theirs = Replays(), Replays()
+
+    def answers(engine: Engine, model: Model) -> dict[int, list[int]]:
+        request = request_of(model)
+        sampling = SamplingParams(max_tokens=MAX_TOKENS, n=3, temperature=1.0, seed=5)
+        request = replace(request, sampling=sampling)
+        assert engine.reserve(request.key, 100) == 0
+        engine.start(request)
+        found: dict[int, list[int]] = defaultdict(list)
+        while engine.has_work:
+            for tokens in engine.step().tokens:
+                found[tokens.choice] += tokens.token_ids
+        return found
+
+    config = LanguageConfig(kv_tokens=512, max_running=4)
+    alone = whole(checkpoint)
+    expected = answers(Engine(alone, config), alone)
+    with led_model(checkpoint, 2, capture=theirs) as model:
+        engine = Engine(model, config, backend=FixedSdpa(), capture=ours)
+        assert answers(engine, model) == expected and len(expected) == 3
+    assert ours.recorded == theirs.recorded == [4, 2, 1]
+    assert ours.replays == theirs.replays and len(ours.replays) >= MAX_TOKENS - 1
+
+
+def test_a_rank_that_replays_what_it_read_at_first_is_found_out(tmp_path: Path) -> None:
+    """Negative control: the follower's inputs count."""
+    checkpoint = checkpoint_of("qwen2_5_vl", tmp_path)
+    expected = answer(whole(checkpoint))
+    with led_model(checkpoint, 2, capture=Replays()) as model:
+        config = LanguageConfig(kv_tokens=512, max_step_tokens=32, max_running=4)
+        engine = Engine(model, config, backend=FixedSdpa(), capture=Replays())
+        request = request_of(model)
+        send = model.send
+        model.send = lambda order: send(
+            replace(order, lengths=(1,) * len(order.lengths))
+            if isinstance(order, Replay)
+            else order
+        )
+        assert engine.reserve(request.key, 80) == 0
+        engine.start(request)
+        assert run(engine, request) != expected
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "qwen2_5_vl",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_vl", "qwen3_omni_moe")),
+    ],
+)
+def test_fused_parts_say_what_the_whole_says(family: str, tmp_path: Path) -> None:
+    """Two processes with Gloo between them, joined and fused as on a card, and one that is not."""
+    checkpoint = checkpoint_of(family, tmp_path)
+    expected = answer(whole(checkpoint))
+    assert len(expected) == MAX_TOKENS
+    with two_processes(checkpoint, tmp_path / "plain", fused=False) as model:
+        assert answer(model) == expected
+    with two_processes(checkpoint, tmp_path / "fused", fused=True) as model:
+        assert isinstance(model.part, LanguageModel)
+        layer = model.part._decoder.layers[0]
+        attention: Any = layer.self_attn
+        assert type(layer) is FusedLayer and type(layer.self_attn.q_proj) is JointLinear
+        assert type(layer.self_attn.o_proj) is Summed
+        if family != "qwen3_omni_moe":
+            assert type(layer.mlp) is GatedMlp and type(layer.mlp.down_proj) is Summed
+        assert answer(model) == expected
+        attention.o_proj.part.weight.mul_(-1)
+        assert answer(model) != expected  # negative control: this rank's part counts

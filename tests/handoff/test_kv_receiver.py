@@ -31,6 +31,7 @@ def started(kv: KvReceiver) -> KvReceiver:
     """All of it has come."""
     kv.ready("prefill", kv_ready(4))
     assert land(kv, 0, 4)
+    assert kv.settled(R) == []
     assert kv.handed_off("prefill", hand_off(4)) == STARTED
     return kv
 
@@ -98,9 +99,20 @@ def test_chunks_may_come_in_any_order() -> None:
     kv.ready("prefill", kv_ready(4))
     kv.handed_off("prefill", hand_off(4))
     assert land(kv, 2, 2, layer=1, layers=1)
+    assert kv.settled(R) == []
     assert land(kv, 0, 2)
     assert kv.settled(R) == []
     assert land(kv, 2, 2, layer=0, layers=1)
+    assert kv.settled(R) == STARTED
+
+
+def test_decode_starts_when_all_that_landed_was_written() -> None:
+    """Ranks take their own parts, and say so in any order: the state may be here before them."""
+    kv = receiver()
+    kv.ready("prefill", kv_ready(4))
+    assert land(kv, 0, 2) and land(kv, 2, 2)
+    assert kv.handed_off("prefill", hand_off(4)) == []
+    assert kv.settled(R) == []
     assert kv.settled(R) == STARTED
 
 
@@ -181,6 +193,7 @@ def test_the_state_may_come_before_the_last_offer() -> None:
     kv = receiver()
     kv.ready("prefill", kv_ready(2))
     assert land(kv, 0, 2)
+    assert kv.settled(R) == []
     assert kv.handed_off("prefill", hand_off(4)) == []
     assert sent(kv.ready("prefill", kv_ready(4)), "prefill") == [pull_kv(2, 2)]
     assert land(kv, 2, 2)

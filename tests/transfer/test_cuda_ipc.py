@@ -19,8 +19,8 @@ from epd.transfer.handles import DeviceHandle, unpacked
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.runtime import Memory
-from epd.transfer.ways import FRAMES, SHARED, Route, Way, route
-from epd.types import Gpu, Member
+from epd.transfer.ways import FRAMES, SHARED, Route, Way, of_rank, route
+from epd.types import Gpu, Member, Rank
 from epd.wire.messages import Payload
 from tests.transfer.ends import member, staged
 from tests.transfer.gpu import FakeGpu, World
@@ -428,3 +428,34 @@ def test_the_way_follows_from_what_both_registered() -> None:
     assert route(lends, far) == FRAMES
     assert route(lends, blind) == route(plain, near) == SHARED
     assert route(seen("a", segment=""), near) == FRAMES
+
+
+def test_ranks_hand_over_by_themselves_where_all_pairs_can_alike() -> None:
+    """Each in memory of its own; otherwise everything goes through the first of them."""
+    pair = Rank(segment="s1", gpu=Gpu(device="GPU-1", reaches=(), lease="", handle=GOOD))
+    lends = replace(seen("a", handle=GOOD, segment="s"), ranks=(pair,))
+    second = Rank(gpu=Gpu(device="GPU-1", reaches=("GPU-1",), lease="l1"))
+    reads = replace(seen("a", reaches=("GPU-0",), segment=""), ranks=(second,))
+    assert route(lends, reads) == Route(Way.CUDA_IPC, "l,l1", 2)
+    assert of_rank(lends, 1).segment == "s1" and of_rank(lends, 0).segment == "s"
+    blind = replace(reads, gpu=None, ranks=(Rank(),))
+    assert route(lends, blind) == Route(Way.SHARED, "", 2)
+    half = replace(reads, ranks=(Rank(),))
+    assert route(lends, half) == Route(Way.CUDA_IPC, "l")
+    for other in (replace(reads, ranks=()), replace(reads, ranks=(second, second))):
+        assert route(lends, other) == Route(Way.CUDA_IPC, "l")
+    assert route(lends, replace(reads, host="b")) == FRAMES
+
+
+def test_a_slot_of_several_readers_is_free_when_none_of_them_may_live() -> None:
+    """Each rank of a worker that was taken for dead reads the slot of its number."""
+    world, alive = World(), {"l", "l1"}
+    gpu = FakeGpu(world)
+    arena = DeviceArena(gpu, ARENA, count(), lambda lease: lease in alive)
+    assert arena.stage(gpu.tensor(torch.ones(8)), dtype="float32", to="p", lease="l,l1")
+    arena.peer_lost("p")
+    assert arena.in_use > 0
+    alive.remove("l")
+    assert arena.in_use > 0
+    alive.remove("l1")
+    assert arena.in_use == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from epd.handoff import KvReceiver, RowReceiver
 from epd.models.positions import prompt_positions
 from epd.prefix import prefix_of, prefix_root
 from epd.transfer.outgoing import Outgoing
-from epd.transfer.ways import FRAMES, Route
+from epd.transfer.ways import FRAMES, Route, route
 from epd.types import Member, Prefix, Prompt, RequestKey, SamplingParams, TokenRun
 from epd.wire import messages as m
 from epd.wire.links import Buffer, Delivery
@@ -42,7 +42,10 @@ class Desk:
     def __init__(self, name: str, stage: Stage) -> None:
         self.name = name
         self.links = self
-        self.members = {n: _member(n) for n in ("prefill", "decode", "encode-0")}
+        self.members = {
+            n: replace(_member(n), **stage.facts.get(n, {}))
+            for n in ("prefill", "decode", "encode-0")
+        }
         self._stage = stage
 
     def send(self, to: str, message: Any, frame: Buffer | None = None) -> bool:
@@ -50,7 +53,7 @@ class Desk:
         return True
 
     def route(self, name: str) -> Route:
-        return FRAMES
+        return route(self.members[self.name], self.members[name]) if self._stage.facts else FRAMES
 
     def dispatch(self, handlers: dict[type[Any], Handler], delivery: Delivery) -> None:
         handlers[type(delivery.message)](delivery.sender, delivery.message, delivery.frame)
@@ -59,10 +62,23 @@ class Desk:
 class Stage:
     """`told` are the messages to the gateway; `pulled` counts rows that the encoder gave.
 
-    An encoder that is `late` keeps what it is asked for until it is said to go on.
+    An encoder that is `late` keeps what it is asked for until it is said to go on. `models` by role
+    where they are others than the tiny one; `facts` are what their members say besides, and the
+    arena that prefill has then.
     """
 
-    def __init__(self, *, fused: bool = False, **config: Any) -> None:
+    def __init__(
+        self,
+        *,
+        fused: bool = False,
+        models: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Mapping[str, Any]] | None = None,
+        outgoing: Outgoing | None = None,
+        **config: Any,
+    ) -> None:
+        self.facts = facts or {}
+        self.outgoing = outgoing or Outgoing(arena_bytes=0)
+        models = models or {"prefill": Model(), "decode": Model()}
         self.mail: deque[tuple[str, str, Any, Buffer | None]] = deque()
         self.told: list[Any] = []
         self.pulled: list[m.PullRows] = []
@@ -70,15 +86,15 @@ class Stage:
         self.offered: list[m.KvReady] = []
         self.late: list[m.PullRows] | None = None
         self.rows: tuple[torch.Tensor, ...] = ()
-        self.cores: dict[str, LanguageCore] = {}
+        self.cores: dict[str, PrefillCore | DecodeCore] = {}
         self._language = LanguageConfig(
             **{"kv_tokens": 1024, "max_step_tokens": 48, "rows_bytes": 1 << 20, **config}
         )
-        self.engines = {"prefill": _engine(self._language)}
+        self.engines = {"prefill": Engine(models["prefill"], self._language)}
         self.prefill = self._prefill(self.engines["prefill"])
         self.cores["prefill"] = self.prefill
         if not fused:
-            self.engines["decode"] = _engine(self._language)
+            self.engines["decode"] = Engine(models["decode"], self._language)
             self.cores["decode"] = self._decode(self.engines["decode"])
         self.num = 0
         self.deadline_ms = 0
@@ -87,8 +103,7 @@ class Stage:
         rows = RowReceiver(self._language.rows_bytes, 1 << 12)
         desk: Any = Desk("prefill", self)
         model: Any = engine._model
-        outgoing = Outgoing(arena_bytes=0)
-        return PrefillCore(desk, model, engine, rows, outgoing, 1 << 12, self._language)
+        return PrefillCore(desk, model, engine, rows, self.outgoing, 1 << 12, self._language)
 
     def _decode(self, engine: Engine) -> DecodeCore:
         desk: Any = Desk("decode", self)
@@ -151,13 +166,13 @@ class Stage:
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Deliver and step until nothing moves, or `until`."""
-        while self.mail or any(core.has_work for core in self.cores.values()):
+        while self.mail or any(core.has_work or core.stuck for core in self.cores.values()):
             while self.mail:
                 self._deliver(*self.mail.popleft())
             if until():
                 return
             for core in self.cores.values():
-                core.step()  # type: ignore[attr-defined]
+                core.step()
             for engine in self.engines.values():
                 engine.check()
 
@@ -233,10 +248,6 @@ class Stage:
     def close(self) -> None:
         for core in self.cores.values():
             core.close()
-
-
-def _engine(config: LanguageConfig) -> Engine:
-    return Engine(Model(), config)
 
 
 def _member(name: str) -> Member:

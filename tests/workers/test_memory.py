@@ -108,8 +108,13 @@ def test_every_setting_that_is_named_exists_and_lowers_its_need(checkpoint: Chec
 
 def halved(setting: str) -> int:
     value: Any = Config()
-    if setting == "encode.max_batch_patches":  # unset, it depends on the device
-        return int(value.encode.batch_patches("cuda") // 2)
+    unset = {  # these depend on the device
+        "encode.max_batch_patches": value.encode.batch_patches("cuda"),
+        "language.max_step_tokens": value.language.step_tokens("cpu"),
+        "language.kv_bytes": value.language.kv_capacity,
+    }
+    if setting in unset:
+        return int(unset[setting] // 2)
     for step in setting.split("."):
         value = getattr(value, step)
     assert isinstance(value, int)

@@ -7,7 +7,7 @@ from typing import Any
 
 from epd.cli.operator import HEAD, overview
 from epd.cluster import Membership
-from epd.types import Gpu
+from epd.types import Gpu, Rank
 from epd.wire.messages import PROTOCOL_VERSION
 from epd.workers.overview import Overview, short
 from tests.cluster.samples import decode, encode, prefill
@@ -56,13 +56,17 @@ def test_the_way_between_two_workers_is_shown() -> None:
         replace(prefill("P", pool="p"), **here, gpu=gpu),
         replace(prefill("Q", pool="p"), **here),
         replace(prefill("R", pool="p"), **{**here, "host": "b"}),
+        replace(prefill("S", pool="p"), **here, ranks=(Rank(segment="t"),)),
         replace(decode(pool="p"), **here, gpu=gpu),
+        replace(decode("T", pool="p"), **here, ranks=(Rank(),)),
     ):
         membership.join(member, FINGERPRINT)
     rows = {row["name"]: row for row in found.rows(0.0)}
-    assert rows["E"]["transfers"] == {"P": "cuda_ipc", "Q": "shared memory", "R": "frames"}
-    assert rows["P"]["transfers"] == {"D": "cuda_ipc"}
-    assert rows["Q"]["transfers"] == {"D": "shared memory"}
+    shared = "shared memory"
+    assert rows["E"]["transfers"] == {"P": "cuda_ipc", "Q": shared, "R": "frames", "S": shared}
+    assert rows["P"]["transfers"] == {"D": "cuda_ipc", "T": shared}
+    assert rows["Q"]["transfers"] == {"D": shared, "T": shared}
+    assert rows["S"]["transfers"] == {"D": shared, "T": f"{shared}, 2 ranks each their own"}
     assert rows["D"]["transfers"] == {}
     assert (rows["E"]["device"], rows["Q"]["device"]) == ("GPU-1", "cpu")
 

@@ -42,7 +42,10 @@ class CudaCapture:
                 run()
         ours.wait_stream(beside)
         graph = _cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=beside):
+        # Threads of NCCL look at events of earlier sums meanwhile, which is no business of ours.
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"
+        ):
             out = run()
         self._pool = graph.pool()
         return _CudaRecorded(graph, out)

@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from epd.attention import AttentionBackend, SingleTokens
+from epd.attention import AttentionBackend
 from epd.attention.staging import Staging
 from epd.config.sections import LanguageConfig
 from epd.engine.decode_graphs.buckets import Buckets, sizes
 from epd.engine.decode_graphs.capture import Capture, CudaCapture, Recorded
+from epd.engine.decode_graphs.tensors import StepTensors
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
 from epd.engine.ranks.leading import LedModel
+from epd.engine.ranks.orders import Record, Replay
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +60,12 @@ class DecodeGraphs:
         capture: Capture,
         buckets: Buckets,
     ) -> None:
-        most, device = buckets.sizes[-1], model.device
         self._model, self._cache, self._backend = model, cache, backend
-        self._staging = staging
         self._buckets = buckets
-        self._ids = torch.zeros(most, dtype=torch.int64, device=device)
-        self._positions = torch.zeros(most, dtype=torch.float64, device=device)
-        self._lengths = torch.zeros(most, dtype=torch.int32, device=device)
-        self._tables = torch.zeros(most, buckets.most_blocks, dtype=torch.int32, device=device)
+        self._tensors = StepTensors(buckets, staging, model.device)
+        self._ids = torch.zeros(buckets.sizes[-1], dtype=torch.int64, device=model.device)
+        if isinstance(model, LedModel):
+            model.send(Record(buckets.most_blocks, buckets.sizes))
         self._recorded: dict[int, Recorded] = {}
         self._record(capture)
 
@@ -90,39 +90,29 @@ class DecodeGraphs:
 
     def run(self, size: int, rows: DecodeRows) -> torch.Tensor:
         """Logits [n, vocab]; they stay until the next run()."""
-        num = len(rows.token_ids)
-        width = max(map(len, rows.blocks))
-        tables = [[*blocks, *([0] * (width - len(blocks)))] for blocks in rows.blocks]
-        parts = [
+        num, model = len(rows.token_ids), self._model
+        positions = torch.tensor(rows.positions, dtype=torch.float64)
+        if isinstance(model, LedModel):
+            bits, blocks = positions.view(torch.int64).tolist(), tuple(map(tuple, rows.blocks))
+            model.send(Replay(size, tuple(bits), tuple(rows.lengths), blocks))
+        ids, sources = self._tensors.fill(
+            size,
+            positions,
+            rows.lengths,
+            rows.blocks,
             torch.tensor(rows.token_ids),
-            torch.tensor(rows.positions, dtype=torch.float64),
-            torch.tensor(rows.lengths + [0] * (size - num), dtype=torch.int32),
-            torch.tensor(tables, dtype=torch.int32),
             torch.tensor(rows.sources, dtype=torch.int64),
-        ]
-        ids, positions, lengths, table, sources = self._staging.send(parts)
+        )
         self._ids[:num].copy_(ids if rows.ahead is None else rows.ahead(ids, sources))
-        self._positions[:num].copy_(positions)
-        self._lengths[:size].copy_(lengths)
-        self._tables[:num, :width].copy_(table)
         return self._recorded[size].replay()[:num]
 
     def _forward(self, size: int) -> torch.Tensor:
         """[size, vocab]: what is recorded."""
-        cache = self._cache
-        tokens = SingleTokens(
-            cache.keys, cache.values, cache.block_size, self._tables[:size], self._lengths[:size]
-        )
-        embeds = self._model.embed(self._ids[:size])
-        hidden = self._model.forward(embeds, self._positions[:size], self._backend.bind(tokens))
-        return self._model.logits(hidden)
-
-
-def _why_not(model: LanguageModel, backend: AttentionBackend[Any]) -> str | None:
-    """Why no step can be recorded; None if one can."""
-    if isinstance(model, LedModel):
-        return f"tp is {model.group.size}, and orders to other ranks are no work of the GPU"
-    return None if backend.capturable else f"attention is {backend.name}, which plans on the host"
+        plan = self._backend.bind(self._tensors.tokens(size, self._cache))
+        embeds, positions = self._model.embed(self._ids[:size]), self._tensors.positions(size)
+        if isinstance(self._model, LedModel):
+            return self._model.together(embeds, positions, plan)
+        return self._model.logits(self._model.forward(embeds, positions, plan))
 
 
 def graphs_for(
@@ -138,7 +128,8 @@ def graphs_for(
         capture = CudaCapture(model.device)
     if capture is None:
         return None
-    if (reason := _why_not(model, backend)) is not None:
+    if not backend.capturable:
+        reason = f"attention is {backend.name}, which plans on the host"
         log.info("decode steps are not recorded: %s", reason)
         return None
     most_tokens = cache.keys.shape[1]

@@ -20,7 +20,7 @@ from epd.errors import ConfigError, InternalError
 
 def num_blocks(model: LanguageModel, config: LanguageConfig) -> int:
     """Whole blocks that the configured capacity gives."""
-    tokens = config.kv_tokens or config.kv_bytes // _token_bytes(model)
+    tokens = config.kv_tokens or config.kv_capacity // _token_bytes(model)
     if tokens < config.block_size:
         raise ConfigError(
             f"the KV cache holds {tokens} tokens, less than one block of {config.block_size}; "
@@ -86,11 +86,11 @@ class KvCache:
         pages.index_copy_(2, slots, put(kv, pages.device))
         return int(num_tokens)
 
-    def check_range(self, kv: torch.Tensor) -> None:
-        """Does this look like a range of this cache?"""
+    def check_range(self, kv: torch.Tensor, heads: int | None = None) -> None:
+        """Does this look like a range of this cache, with all heads unless told?"""
         want = self._pages.shape
         shape = kv.shape
-        heads, dtype = self._heads(), self._pages.dtype
+        heads, dtype = heads or self._heads(), self._pages.dtype
         if kv.ndim != 5 or shape[0] != 2 or shape[3:] != (heads, want[4]) or kv.dtype != dtype:
             raise InternalError(
                 f"KV of shape {tuple(shape)} and {kv.dtype} does not fit "

@@ -9,9 +9,25 @@ import torch
 
 from epd.attention import AttentionBackend, PagedBatch
 from epd.engine.chunk import Move
+from epd.engine.decode_graphs.capture import Capture, CudaCapture
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
-from epd.engine.ranks.orders import Build, Forward, Logits, Order, Read, Write
+from epd.engine.ranks.ends import Ends
+from epd.engine.ranks.orders import (
+    Build,
+    Forward,
+    Lend,
+    Logits,
+    Meet,
+    Order,
+    Read,
+    Record,
+    Replay,
+    Take,
+    Wipe,
+    Write,
+)
+from epd.engine.ranks.steps import FollowedSteps
 from epd.errors import InternalError
 from epd.models.group import Group
 
@@ -19,10 +35,22 @@ from epd.models.group import Group
 class Follower:
     """Does what rank 0 orders, one order after the other. Waits for rank 0 inside of them only."""
 
-    def __init__(self, part: LanguageModel, group: Group, backend: AttentionBackend[Any]) -> None:
+    def __init__(
+        self,
+        part: LanguageModel,
+        group: Group,
+        backend: AttentionBackend[Any],
+        ends: Ends | None = None,
+        capture: Capture | None = None,
+    ) -> None:
+        """`ends`: what hands this rank's KV over without rank 0; None where nothing does.
+        `capture` records decode steps; CUDA graphs unless given."""
         self._part = part
         self._group = group
         self._backend = backend
+        self._ends = ends
+        self._capture = capture
+        self._steps: FollowedSteps | None = None
         self._cache: KvCache | None = None
 
     @torch.inference_mode()
@@ -36,6 +64,16 @@ class Follower:
             elif isinstance(order, Logits):
                 hidden = self._shared(order.num, self._part.hidden_size)
                 self._group.gather(self._part.logits(hidden).contiguous())
+            elif isinstance(order, Meet | Lend | Take | Wipe):
+                self._hand_over(order)
+            elif isinstance(order, Record):
+                capture = self._capture or CudaCapture(self._part.device)
+                self._steps = FollowedSteps(
+                    self._part, self._group, self._here, self._backend, capture, order
+                )
+            elif isinstance(order, Replay):
+                assert self._steps is not None
+                self._steps.replay(order)
             else:
                 self._pages(order)
 
@@ -69,15 +107,44 @@ class Follower:
         if isinstance(order, Move):
             cache.move(order)
             return
+        if isinstance(order, Read):
+            self._group.gather(self._read(order))
+            return
+        kv = torch.empty_like(self._like(order), device=self._part.device)
+        self._group.scatter((), kv)
+        cache.write(list(order.blocks), order.first_token, order.first_layer, kv)
+
+    def _hand_over(self, order: Meet | Lend | Take | Wipe) -> None:
+        if self._ends is None:
+            raise InternalError("an order to hand over what nothing here can")
+        if isinstance(order, Meet):
+            self._ends.meet(order.peer, order.member)
+        elif isinstance(order, Wipe):
+            self._ends.wipe(order.offset)
+        elif isinstance(order, Lend):
+            self._ends.lend(order.task, self._read(order.kv), order.place)
+        else:
+            kv = order.kv
+            self._ends.take(
+                order.task,
+                order.peer,
+                order.place,
+                self._like(kv),
+                lambda part: self._here.write(
+                    list(kv.blocks), kv.first_token, kv.first_layer, part
+                ),
+            )
+
+    def _read(self, order: Read) -> torch.Tensor:
         tokens = range(order.first_token, order.first_token + order.num_tokens)
         layers = range(order.first_layer, order.first_layer + order.num_layers)
-        if isinstance(order, Read):
-            self._group.gather(cache.read(list(order.blocks), tokens, layers))
-            return
-        shape = (2, len(layers), len(tokens), self._part.kv_heads, self._part.head_dim)
-        kv = torch.empty(shape, dtype=self._part.dtype, device=self._part.device)
-        self._group.scatter((), kv)
-        cache.write(list(order.blocks), tokens.start, layers.start, kv)
+        return self._here.read(list(order.blocks), tokens, layers)
+
+    def _like(self, order: Write) -> torch.Tensor:
+        """What such a write has, without memory."""
+        part = self._part
+        shape = (2, order.num_layers, order.num_tokens, part.kv_heads, part.head_dim)
+        return torch.empty(shape, dtype=part.dtype, device="meta")
 
     def _shared(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         """What rank 0 shares next."""

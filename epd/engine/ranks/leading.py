@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -12,12 +13,35 @@ from epd.attention.staging import put
 from epd.engine.chunk import Move
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
-from epd.engine.ranks.orders import Build, Forward, Logits, Order, Read, Write
+from epd.engine.ranks.ends import Place
+from epd.engine.ranks.orders import (
+    Build,
+    Forward,
+    Lend,
+    Logits,
+    Meet,
+    Order,
+    Read,
+    Take,
+    Wipe,
+    Write,
+)
+from epd.engine.ranks.tasks import Task, Tasks
+from epd.engine.ranks.together import together
 from epd.models.group import Group
 from epd.types import Prompt
 
 Send = Callable[[Order], None]
 """To all other ranks, in order; returns before they have done anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What each rank of another worker lends to ours of its number. `member`: as ends know it."""
+
+    name: str
+    member: Callable[[], bytes]
+    place: Place
 
 
 class Part(LanguageModel, Protocol):
@@ -30,10 +54,12 @@ class Part(LanguageModel, Protocol):
 class LedModel:
     """The whole model, of which `part` is rank 0's. What Engine takes for a language model."""
 
-    def __init__(self, part: Part, group: Group, send: Send) -> None:
+    def __init__(self, part: Part, group: Group, send: Send, tasks: Tasks | None = None) -> None:
+        """`tasks`: where the others' answers come to; without it none is asked for any."""
         self.part = part
         self.group = group
         self.send = send
+        self.tasks = tasks or Tasks(group.size - 1)
         self.num_layers = part.num_layers
         self.kv_heads = part.kv_heads * group.size
         self.head_dim = part.head_dim
@@ -76,6 +102,10 @@ class LedModel:
         self.group.share(hidden)
         return torch.cat(self.group.gather(self.part.logits(hidden).contiguous()), -1)
 
+    def together(self, embeds: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
+        """[n, hidden] -> [n, vocab], on all ranks at once: what a recorded step computes."""
+        return together(self.part, self.group, embeds.contiguous(), positions, plan)
+
     def positions(self, prompt: Prompt) -> tuple[torch.Tensor, float]:
         """See Part."""
         return self.part.positions(prompt)
@@ -99,6 +129,10 @@ class LedCache(KvCache):
             num_host_blocks=num_host_blocks,
         )
         self._group, self._send, self._all_heads = model.group, model.send, model.kv_heads
+        self._tasks = model.tasks
+        self.num_ranks = model.group.size
+        self._peers: dict[str, int] = {}
+        self._num_met = 0
         ready = torch.zeros(1, device=model.device)
         self._group.add_up(ready)  # once all ranks have their weights and pages
 
@@ -123,6 +157,48 @@ class LedCache(KvCache):
         part = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
         self._group.scatter(parts, part)
         return self._put(blocks, first_token, first_layer, part)
+
+    def read_part(self, blocks: list[int], tokens: range, layers: range) -> torch.Tensor:
+        """As read(), but rank 0's heads alone."""
+        return super().read(blocks, tokens, layers)
+
+    def lend(self, blocks: list[int], tokens: range, layers: range, place: Place) -> Task:
+        """The others put their heads of a range where rank 0 has put its own, in their arenas."""
+        number, task = self._tasks.begin()
+        kv = Read(tokens.start, len(tokens), layers.start, len(layers), tuple(blocks))
+        self._send(Lend(number, place, kv))
+        return task
+
+    def take(
+        self, blocks: list[int], first_token: int, first_layer: int, part: torch.Tensor, at: Lent
+    ) -> Task:
+        """Write rank 0's heads; the others take theirs from where they lie."""
+        self.check_range(part, self.keys.shape[2])
+        num_layers, num_tokens = part.shape[1:3]
+        self._check_layers(range(first_layer, first_layer + num_layers))
+        kv = Write(first_token, num_tokens, first_layer, num_layers, tuple(blocks))
+        number, task = self._tasks.begin()
+        self._send(Take(number, self._meet(at), at.place, kv))
+        self._put(blocks, first_token, first_layer, part)
+        return task
+
+    def _meet(self, at: Lent) -> int:
+        peer = self._peers.get(at.name)
+        if peer is None:
+            peer = self._peers[at.name] = self._num_met
+            self._num_met += 1
+            self._send(Meet(peer, at.member()))
+        return peer
+
+    def part_from(self, name: str) -> None:
+        """The others let go of this worker's memory."""
+        peer = self._peers.pop(name, None)
+        if peer is not None:
+            self._send(Meet(peer, b""))
+
+    def wipe(self, offset: int) -> None:
+        """What was lent there is not any more."""
+        self._send(Wipe(offset))
 
     def _heads(self) -> int:
         return self._all_heads

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from epd.attention import PagedSequence
 from epd.engine.chunk import Move, MoveKind
+from epd.engine.ranks.ends import Place
 from epd.errors import InternalError
 
 _MOVES = tuple(MoveKind)
@@ -60,9 +61,64 @@ class Write:
     blocks: tuple[int, ...]
 
 
-Order = Build | Forward | Logits | Read | Write | Move
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """A worker that KV comes from is called by this number; no bytes: it is gone."""
 
-_KINDS: tuple[type[Order], ...] = (Build, Forward, Logits, Read, Write, Move)
+    peer: int
+    member: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lend:
+    """Put your heads of what a Read would give where the peer's rank finds them."""
+
+    task: int
+    place: Place
+    kv: Read
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Write your heads, as a Write would, from where the peer's rank has put them."""
+
+    task: int
+    peer: int
+    place: Place
+    kv: Write
+
+
+@dataclass(frozen=True, slots=True)
+class Wipe:
+    """What was lent at this place of the host's arena is not any more."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Record decode steps of these sizes, the largest first; see epd.engine.ranks.steps."""
+
+    most_blocks: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """One of them, with these sequences. `positions`: the bits of float64."""
+
+    size: int
+    positions: tuple[int, ...]
+    lengths: tuple[int, ...]
+    blocks: tuple[tuple[int, ...], ...]
+
+
+Order = Build | Forward | Logits | Read | Write | Move | Meet | Lend | Take | Wipe | Record | Replay
+
+_KINDS: tuple[type[Order], ...] = (
+    *(Build, Forward, Logits, Read, Write, Move),
+    *(Meet, Lend, Take, Wipe, Record, Replay),
+)
 
 
 def to_row(order: Order) -> list[int]:
@@ -79,6 +135,20 @@ def to_row(order: Order) -> list[int]:
             row.append(num)
         case Read(first, num, layer, layers, table) | Write(first, num, layer, layers, table):
             row += first, num, layer, layers, *table
+        case Meet(peer, member):
+            row += peer, *member
+        case Lend(task, place, kv):
+            row += task, *_of_place(place), *to_row(kv)
+        case Take(task, peer, place, kv):
+            row += task, peer, *_of_place(place), *to_row(kv)
+        case Wipe(offset):
+            row.append(offset)
+        case Record(most_blocks, sizes):
+            row += most_blocks, *sizes
+        case Replay(size, positions, lengths, tables):
+            row += size, len(lengths), *positions, *lengths
+            for table in tables:
+                row += len(table), *table
         case Move(kind, pairs):
             row.append(_MOVES.index(kind))
             row += [number for pair in pairs for number in pair]
@@ -100,9 +170,45 @@ def from_row(row: Sequence[int]) -> Order:
             which, *numbers = values
             pairs = zip(numbers[::2], numbers[1::2], strict=True)
             return Move(_MOVES[which], tuple(pairs))
+        if made is Meet:
+            peer, *member = values
+            return Meet(peer, bytes(member))
+        if made is Lend or made is Take:
+            return _handing(made, values)
+        if made is Record:
+            most_blocks, *sizes = values
+            return Record(most_blocks, tuple(sizes))
+        if made is Replay:
+            size, num, *rest = values
+            positions, lengths, rest = rest[:num], rest[num : 2 * num], rest[2 * num :]
+            return Replay(size, tuple(positions), tuple(lengths), tuple(_tables(rest)))
         return made(*values)  # type: ignore[arg-type]
     except (IndexError, TypeError, ValueError) as error:
         raise InternalError(f"not an order: {list(row)[:8]}") from error
+
+
+def _of_place(place: Place) -> tuple[int, int, int, int]:
+    return place.slot, place.offset, place.num_bytes, int(place.device)
+
+
+def _handing(made: type[Lend] | type[Take], values: Sequence[int]) -> Lend | Take:
+    task, *rest = values
+    peer = rest.pop(0) if made is Take else 0
+    slot, offset, num_bytes, device, *row = rest
+    place, kv = Place(slot, offset, num_bytes, bool(device)), from_row(row)
+    if made is Take and isinstance(kv, Write):
+        return Take(task, peer, place, kv)
+    if made is Lend and isinstance(kv, Read):
+        return Lend(task, place, kv)
+    raise ValueError
+
+
+def _tables(values: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    at = 0
+    while at < len(values):
+        end = at + 1 + values[at]
+        yield tuple(values[at + 1 : end])
+        at = end
 
 
 def _sequences(values: Sequence[int]) -> Iterator[PagedSequence]:

@@ -33,7 +33,9 @@ class Payload:
     arena (its `Member.segment`) at `offset`, to be given back with `slot` once nobody reads there.
     `kept_at` >= 0: the sender keeps the slot, which begins there, also without us. `device`: the
     arena is the one in the memory of the sender's GPU (its `Member.gpu`). `remote`: the receiver is
-    on another host and reads the arena over the network (the sender's `Member.remote`).
+    on another host and reads the arena over the network (the sender's `Member.remote`). `ranks`:
+    each of so many ranks of the sender has the like at the same place of its own arena, for the
+    receiver's rank of the same number (the sender's `Member.ranks`).
     """
 
     dtype: str
@@ -44,6 +46,7 @@ class Payload:
     kept_at: int = -1
     device: bool = False
     remote: bool = False
+    ranks: int = 1
 
     @property
     def lent(self) -> bool:
