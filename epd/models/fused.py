@@ -21,6 +21,7 @@ from epd.attention import ATTENTION, kernels
 from epd.attention.base import rotate
 from epd.attention.rotary import DeferredRotary, mark
 from epd.models.block_linear import BlockLinear, can_join, joined
+from epd.models.gated import GatedMlp, is_gated
 from epd.models.packed import JointLinear, JointProduct
 from epd.models.rms_norm import is_rms_norm
 
@@ -28,7 +29,6 @@ SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """What transformers' layers call one after the other with the same input."""
 
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
-_GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _ROTATION = "apply_rotary_pos_emb"
 _TAG = "epd_put_off"
 
@@ -46,14 +46,20 @@ def _replace_under(parent: Any, runs: bool) -> None:
     for name, child in list(parent.named_children()):
         if runs and is_rms_norm(child):
             setattr(parent, name, FusedRmsNorm(child.weight, child.variance_epsilon))
-        elif runs and _is_gated(child):
-            setattr(parent, name, GatedMlp(child))
+        elif runs and is_gated(child) and _can_join([child.gate_proj, child.up_proj]):
+            setattr(parent, name, _gated(child))
         else:
             _replace_under(child, runs)
             if runs and _is_layer(child):
                 setattr(parent, name, FusedLayer(child))
     for names in SIBLINGS:
         join(parent, names)
+
+
+def _gated(mlp: Any) -> GatedMlp:
+    from epd.attention.kernels.silu_mul import silu_mul
+
+    return GatedMlp(side_by_side([mlp.gate_proj, mlp.up_proj]), mlp.down_proj, silu_mul)
 
 
 def join(parent: nn.Module, names: Sequence[str]) -> None:
@@ -101,22 +107,6 @@ class FusedRmsNorm(nn.Module):
         from epd.attention.kernels.rms_norm import add_rms_norm
 
         return add_rms_norm(hidden, residual, self.weight, self.eps)
-
-
-class GatedMlp(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, mlp: Any) -> None:
-        super().__init__()
-        self.gate_up = side_by_side([mlp.gate_proj, mlp.up_proj])
-        self.down_proj = mlp.down_proj
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., hidden] -> [..., hidden]."""
-        from epd.attention.kernels.silu_mul import silu_mul
-
-        out: torch.Tensor = self.down_proj(silu_mul(self.gate_up(x)))
-        return out
 
 
 class FusedLayer(nn.Module):
@@ -204,15 +194,6 @@ def _is_usual(rotation: Callable[..., Any], dim: int) -> bool:
 def _is_layer(layer: Any) -> bool:
     named = {name for name, _ in layer.named_children()}
     return named == _LAYER and isinstance(layer.post_attention_layernorm, FusedRmsNorm)
-
-
-def _is_gated(module: Any) -> bool:
-    named = dict(module.named_children())
-    return (
-        set(named) == _GATED
-        and type(named["act_fn"]).__name__ in ("SiLU", "SiLUActivation")
-        and _can_join([module.gate_proj, module.up_proj])
-    )
 
 
 def _can_join(linears: Sequence[Any]) -> bool:

@@ -29,7 +29,8 @@ from epd.engine.ranks.orders import (
     to_row,
 )
 from epd.errors import ConfigError, InternalError
-from epd.models.fused import FusedLayer, GatedMlp
+from epd.models.fused import FusedLayer
+from epd.models.gated import GatedMlp
 from epd.models.language import LanguageModel, load_language
 from epd.models.packed import JointLinear
 from epd.models.shards import Summed

@@ -20,7 +20,8 @@ from epd.attention import (
     register,
 )
 from epd.attention.triton import TritonBackend
-from epd.models.fused import FusedLayer, FusedRmsNorm, GatedMlp, fuse, join
+from epd.models.fused import FusedLayer, FusedRmsNorm, fuse, join
+from epd.models.gated import GatedMlp
 from epd.models.language import LanguageModel
 from epd.models.packed import JointLinear
 from epd.models.partial import load_part
@@ -86,12 +87,13 @@ def test_a_fused_model_computes_what_transformers_computes(family: Checkpoint) -
     plain, fused = load(family, fused=False), load(family, fused=True)
     layer = fused._decoder.layers[0]
     assert type(layer) is FusedLayer and type(layer.mlp) is GatedMlp
+    gate_up: Any = layer.mlp.gate_up
     assert type(layer.self_attn.q_proj) is JointLinear
     assert type(fused._decoder.norm) is FusedRmsNorm
     expected = hidden(plain, SdpaBackend())
     for ours, theirs in zip(hidden(fused, TritonBackend()), expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
-    layer.mlp.gate_up.weight[0] += 0.1
+    gate_up.weight[0] += 0.1
     (other,) = hidden(fused, SdpaBackend(), steps=1)
     assert (other - expected[0]).abs().max() > 1e-3  # negative control
 
