@@ -1,8 +1,9 @@
-"""What of transformers' language models is replaced on a CUDA device; nothing of theirs is copied.
+"""What of transformers' models is replaced on a CUDA device; nothing of theirs is copied.
 
 * Siblings that are given the same input (q, k and v; gate and up) become one product.
 * Norms, the sum before a norm, and the activation of a gated product become one kernel each.
-* Rotations are put off until keys are written to their pages, see epd.attention.rotary.
+* Rotations of language models are put off until keys are written to their pages, see
+  epd.attention.rotary.
 
 Each is replaced only where a module is made of exactly what the replacement computes; others stay.
 """
@@ -41,7 +42,13 @@ def fuse(model: nn.Module, decoder: Any) -> None:
     _replace_under(model, runs)
 
 
-def _replace_under(parent: Any, runs: bool) -> None:
+def fuse_towers(model: nn.Module) -> None:
+    """Norms, gated products and siblings of towers, in place. Their blocks stay as they are."""
+    runs = kernels.why_not(next(model.parameters()).device) is None
+    _replace_under(model, runs, layers=False)
+
+
+def _replace_under(parent: Any, runs: bool, *, layers: bool = True) -> None:
     """Children before their parent; nothing keeps what was replaced, whose memory is needed."""
     for name, child in list(parent.named_children()):
         if runs and is_rms_norm(child):
@@ -49,8 +56,8 @@ def _replace_under(parent: Any, runs: bool) -> None:
         elif runs and is_gated(child) and _can_join([child.gate_proj, child.up_proj]):
             setattr(parent, name, _gated(child))
         else:
-            _replace_under(child, runs)
-            if runs and _is_layer(child):
+            _replace_under(child, runs, layers=layers)
+            if runs and layers and _is_layer(child):
                 setattr(parent, name, FusedLayer(child))
     for names in SIBLINGS:
         join(parent, names)

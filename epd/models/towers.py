@@ -15,6 +15,7 @@ from epd.errors import ConfigError, InternalError
 from epd.media.decoded import Media, Tensors, VideoInfo
 from epd.models.adapter import Adapter, Asked, Prepared
 from epd.models.compiled.kernels import load_kernels
+from epd.models.fused import fuse_towers
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
 from epd.models.spec import Checkpoint
@@ -122,11 +123,13 @@ def load_towers(
     dtype: str,
     pictures_on: str | None = None,
     cache: Path | None = None,
+    fused: bool = True,
 ) -> Towers:
     """Read the towers of these modalities and nothing else. `device` and `dtype` are resolved.
 
     `pictures_on`: the device that pictures are processed on with torchvision; with PIL unless set.
-    `cache`: where compiled kernels are kept; without it there are none.
+    `cache`: where compiled kernels are kept; without it there are none. `fused`: on a CUDA device,
+    with joint products and kernels of ours in place of transformers' small modules.
     """
     known = checkpoint.spec.modalities
     if missing := [modality.value for modality in modalities if modality not in known]:
@@ -143,6 +146,8 @@ def load_towers(
     adapter.pictures_on = pictures_on
     parts = adapter.tower_parts(modalities)
     model = load_part(checkpoint, parts, device=device, dtype=dtype, attn_implementation="sdpa")
+    if fused and device != "cpu" and dtype != "float32":
+        fuse_towers(model)
     if dtype == "bfloat16":
         # In float32 many rows gain little, and stay equal to Hugging Face's bit for bit.
         kernels = load_kernels(cache) if cache is not None and device == "cpu" else None

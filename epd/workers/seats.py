@@ -343,6 +343,7 @@ def _encode(
         dtype=build.dtype,
         pictures_on=build.device if config.encode.preprocess_on == "device" else None,
         cache=_cache(config),
+        fused=config.language.fused,
     )
     encoder = Encoder(
         towers, config.encode, config.media, _pool(build), sink.put_local, outgoing.keep, build.laps

@@ -20,14 +20,16 @@ from epd.attention import (
     register,
 )
 from epd.attention.triton import TritonBackend
-from epd.models.fused import FusedLayer, FusedRmsNorm, fuse, join
+from epd.models.fused import FusedLayer, FusedRmsNorm, fuse, fuse_towers, join
 from epd.models.gated import GatedMlp
 from epd.models.language import LanguageModel
 from epd.models.packed import JointLinear
 from epd.models.partial import load_part
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
+from epd.models.towers import load_towers
 from tests.checkpoints import BUILDERS, FAMILIES, build
+from tests.models.media import prepared
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +98,29 @@ def test_a_fused_model_computes_what_transformers_computes(family: Checkpoint) -
     gate_up.weight[0] += 0.1
     (other,) = hidden(fused, SdpaBackend(), steps=1)
     assert (other - expected[0]).abs().max() > 1e-3  # negative control
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "qwen2_5_omni"])
+def test_fused_towers_compute_what_transformers_compute(name: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(build(name, tmp_path / name))
+    plain, fused = (
+        load_towers(
+            checkpoint, modalities=checkpoint.spec.modalities, device="cpu", dtype="float32"
+        )
+        for _ in range(2)
+    )
+    fuse_towers(fused._model)
+    items = prepared(plain)
+    expected = plain.encode(items)
+    for ours, theirs in zip(fused.encode(items), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
+    replaced = [m for m in fused._model.modules() if isinstance(m, FusedRmsNorm | GatedMlp)]
+    assert bool(replaced) is (name != "qwen3_vl")  # whose tower has other norms, and no gate
+    for norm in replaced:
+        if isinstance(norm, FusedRmsNorm):
+            norm.weight.mul_(2)
+    if replaced:  # negative control
+        assert not torch.allclose(fused.encode(items)[0], expected[0], atol=1e-3)
 
 
 def test_a_backend_that_does_not_rotate_serves_it_too(family: Checkpoint) -> None:
