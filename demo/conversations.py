@@ -43,7 +43,7 @@ PICTURE_KEYS = (
     *("describe", "describe", "describe", "foreign", "no sound"),
 )
 CLIP_KEYS = (
-    *("direction", "direction", "direction", "event", "event", "event", "moves"),
+    *("direction", "direction", "direction", "event", "event", "event", "moves", "moves"),
     *("moving shape", "moving colour", "foreign"),
 )
 SOUND_KEYS = (
@@ -100,7 +100,8 @@ def _picture(rng: random.Random) -> _Asker:
 
 
 def _fair_picture(rng: random.Random) -> _Asker:
-    scene = scenes.sampled_scene(rng)
+    """Two and three shapes more often than one, which leaves nothing to choose from."""
+    scene = scenes.sampled_scene(rng, num=rng.choice((1, 2, 2, 3, 3)))
     return (scene,), lambda: questions.fairly(rng.choice(PICTURE_KEYS), scene, rng)
 
 

@@ -24,8 +24,15 @@ from demo.sounds import Heard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
+    """`about`: one more than the cell of the thing that is asked about, 0 where there is none."""
+
     question: str
     answer: str
+    about: int = 0
+
+
+def _about(thing: Thing, question: str, answer: str) -> Turn:
+    return Turn(question=question, answer=answer, about=thing.cell + 1)
 
 
 def capital(words: str) -> str:
@@ -65,7 +72,8 @@ def _shape(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
     if len(scene.things) != 1:
         return None
     question = wordings.sampled("shape", rng, unseen=unseen)
-    return Turn(question=question, answer=f"It is {with_article(scene.things[0].shape)}.")
+    thing = scene.things[0]
+    return _about(thing, question, f"It is {with_article(thing.shape)}.")
 
 
 def _colour(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
@@ -74,7 +82,7 @@ def _colour(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
         return None
     key = "colour it" if len(scene.things) == 1 and rng.random() < 0.4 else "colour"
     question = wordings.sampled(key, rng, unseen=unseen, s=thing.shape)
-    return Turn(question=question, answer=f"The {thing.shape} is {thing.colour}.")
+    return _about(thing, question, f"The {thing.shape} is {thing.colour}.")
 
 
 def _shape_of(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
@@ -82,9 +90,7 @@ def _shape_of(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
     if sum(other.colour == thing.colour for other in scene.things) > 1:
         return None
     question = wordings.sampled("shape of", rng, unseen=unseen, c=thing.colour)
-    return Turn(
-        question=question, answer=f"The {thing.colour} shape is {with_article(thing.shape)}."
-    )
+    return _about(thing, question, f"The {thing.colour} shape is {with_article(thing.shape)}.")
 
 
 def _there_are(num: int, word: str) -> str:
@@ -114,18 +120,18 @@ def _where(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
     name = thing.shape if alone and rng.random() < 0.35 else f"{thing.colour} {thing.shape}"
     question = wordings.sampled("where", rng, unseen=unseen, n=name)
     answer = f"The {thing.colour} {thing.shape} is {in_cell(thing.cell)}."
-    return Turn(question=question, answer=answer)
+    return _about(thing, question, answer)
 
 
 def _at(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
     cell = rng.randrange(len(CELLS))
     if scene.things and rng.random() < 0.7:
         cell = rng.choice(scene.things).cell
-    there = [named(thing) for thing in scene.things if thing.cell == cell]
+    there = [thing for thing in scene.things if thing.cell == cell]
     question = wordings.sampled("at", rng, unseen=unseen, w=in_cell(cell))
-    return Turn(
-        question=question, answer=f"{capital(there[0] if there else 'nothing')} is {in_cell(cell)}."
-    )
+    if not there:
+        return Turn(question=question, answer=f"Nothing is {in_cell(cell)}.")
+    return _about(there[0], question, f"{capital(named(there[0]))} is {in_cell(cell)}.")
 
 
 def _is(scene: Scene, rng: random.Random, unseen: bool) -> Turn:

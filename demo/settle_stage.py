@@ -1,4 +1,4 @@
-"""The last stage: as the fourth, at a rate that falls to nothing."""
+"""The last stage: as the fourth, at a rate falling to nothing, and one head is told where to look."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from demo.mixed_stage import Mixed, mixed
 from demo.seeds import lots
 
 NAME = "settle"
-STEPS = 2300
+STEPS = 2000
 READING = 0.5
+POINTING = 0.5
 _FIRST = 1.0e-3
 
 

@@ -24,6 +24,7 @@ from demo import (
     tower_stage,
     words_stage,
 )
+from demo.compiling import COMPILING
 from demo.seeds import SEED
 from demo.whole import Whole
 
@@ -32,6 +33,7 @@ EAR_SEED = 1
 
 def train(folder: Path) -> None:
     """All stages, from where the states in `folder` stand."""
+    COMPILING.wanted = True
     tokenizer = checkpoint.build_tokenizer()
     torch.manual_seed(SEED)
     tower = tower_stage.Tower()
@@ -43,7 +45,7 @@ def train(folder: Path) -> None:
     mixing.start(tower.state_dict(), ear.state_dict())
     loop.train(words_stage.Words(mixing.thinker), words_stage, folder)
     loop.train(mixing, mixed_stage, folder)
-    mixing.weight = settle_stage.READING
+    mixing.weight, mixing.pointing = settle_stage.READING, settle_stage.POINTING
     loop.train(mixing, settle_stage, folder)
     save(folder, mixing, tokenizer)
 
