@@ -1,4 +1,4 @@
-"""The last stage: as the fourth, at a rate falling to nothing, and one head is told where to look."""
+"""The last stage: as the fourth, at a rate that falls to nothing; one head learns where to look."""
 
 from __future__ import annotations
 
