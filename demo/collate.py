@@ -79,10 +79,17 @@ class Row:
         self.positions: list[np.ndarray[Any, Any]] = []
         self.next = 0  # position of the next token of text
 
-    def add(self, ids: Sequence[int], branch: int, *, learnt: bool = False, about: int = 0) -> None:
+    def add(
+        self,
+        ids: Sequence[int],
+        branch: int,
+        *,
+        learnt: bool = False,
+        about: Sequence[int] | None = None,
+    ) -> None:
         self.ids += ids
         self.shown += [0] * len(ids)
-        self.about += [about] * len(ids)
+        self.about += [0] * len(ids) if about is None else about
         self.labels += ids if learnt else [NO_LABEL] * len(ids)
         self.branch += [branch] * len(ids)
         counted = np.arange(self.next, self.next + len(ids))
@@ -192,7 +199,12 @@ class Collator:
                 continue
             row.next = first
             row.add(asked, branch)
-            row.add(answer, branch, learnt=True, about=turn.about)
+            row.add(answer, branch, learnt=True, about=self._about(turn, len(answer)))
+
+    def _about(self, turn: Turn, num: int) -> list[int]:
+        """One for each of the answer's tokens. Parts end where words do, so tokens do too."""
+        found = [place for part, place in turn.about for _ in self.ids(part)]
+        return [*found, *[0] * num][:num]
 
     def _show(self, row: Row, item: Item, rng: random.Random) -> None:
         kind, ends = _TOKENS[type(item.medium)]

@@ -23,8 +23,9 @@ from demo.whole import ORDER, SOURCE, Whole
 NAME = "mixed"
 STEPS = 1200
 READING = 1.0
+POINTING = 0.5
 CROWDS = 4
-WORDS = 12
+WORDS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

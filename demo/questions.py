@@ -24,15 +24,29 @@ from demo.sounds import Heard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """`about`: one more than the cell of the thing that is asked about, 0 where there is none."""
+    """`about`: parts of the answer, from its beginning, with one more than the cell of the thing
+    that each is about, 0 where there is none."""
 
     question: str
     answer: str
-    about: int = 0
+    about: tuple[tuple[str, int], ...] = ()
 
 
 def _about(thing: Thing, question: str, answer: str) -> Turn:
-    return Turn(question=question, answer=answer, about=thing.cell + 1)
+    return Turn(question=question, answer=answer, about=((answer, thing.cell + 1),))
+
+
+def _listing(scene: Scene, question: str, answer: str) -> Turn:
+    """An answer that begins with all things in order: what names each one is about it."""
+    parts, rest = [], answer
+    for thing in scene.things:
+        before, name, rest = rest.partition(" " + named(thing))
+        parts += [(before, 0), (name, thing.cell + 1)]
+        place = " " + in_cell(thing.cell)
+        if rest.startswith(place):
+            parts.append((place, thing.cell + 1))
+            rest = rest.removeprefix(place)
+    return Turn(question=question, answer=answer, about=tuple(part for part in parts if part[0]))
 
 
 def capital(words: str) -> str:
@@ -106,7 +120,8 @@ def _how_many(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
     shape = rng.choice((*SHAPES, rng.choice(scene.things).shape))
     num = sum(thing.shape == shape for thing in scene.things)
     question = wordings.sampled("how many", rng, unseen=unseen, ss=plural(shape, 2))
-    return Turn(question=question, answer=f"{seen(scene)}, so {NUMBERS[num]} {plural(shape, num)}.")
+    answer = f"{seen(scene)}, so {NUMBERS[num]} {plural(shape, num)}."
+    return _listing(scene, question, answer)
 
 
 def _where(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
@@ -151,12 +166,12 @@ def _is(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
         name, yes = f"{colour} shape", colour in [t.colour for t in scene.things]
     names = {"n": name, "an": with_article(name), "ns": name + "s"}
     question = wordings.sampled("is", rng, unseen=unseen, **names)
-    return Turn(question=question, answer=f"{seen(scene)}, so {'yes' if yes else 'no'}.")
+    return _listing(scene, question, f"{seen(scene)}, so {'yes' if yes else 'no'}.")
 
 
 def _describe(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
     question = wordings.sampled("describe", rng, unseen=unseen)
-    return Turn(question=question, answer=described(scene) + ".")
+    return _listing(scene, question, described(scene) + ".")
 
 
 def described(scene: Scene) -> str:
@@ -260,7 +275,7 @@ def of_two(
 def of_both(scene: Scene, heard: Heard, rng: random.Random, *, unseen: bool = False) -> Turn:
     """About a picture and a sound in one prompt."""
     question = wordings.sampled("both", rng, unseen=unseen)
-    return Turn(question=question, answer=f"{described(scene)}, and I hear {heard.phrase}.")
+    return _listing(scene, question, f"{described(scene)}, and I hear {heard.phrase}.")
 
 
 def of_nothing(rng: random.Random) -> Turn:

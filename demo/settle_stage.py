@@ -1,4 +1,4 @@
-"""The last stage: as the fourth, at a rate that falls to nothing; one head learns where to look."""
+"""The last stage: as the fourth, at a rate that falls to nothing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from demo.mixed_stage import Mixed, mixed
 from demo.seeds import lots
 
 NAME = "settle"
-STEPS = 2000
+STEPS = 4400
 READING = 0.5
-POINTING = 0.5
 _FIRST = 1.0e-3
 
 

@@ -41,11 +41,13 @@ def train(folder: Path) -> None:
     torch.manual_seed(EAR_SEED)
     ear = ear_stage.Ear(tokenizer)
     loop.train(ear, ear_stage, folder)
-    mixing = mixed_stage.Mixing(tokenizer, weight=mixed_stage.READING)
+    mixing = mixed_stage.Mixing(
+        tokenizer, weight=mixed_stage.READING, pointing=mixed_stage.POINTING
+    )
     mixing.start(tower.state_dict(), ear.state_dict())
     loop.train(words_stage.Words(mixing.thinker), words_stage, folder)
     loop.train(mixing, mixed_stage, folder)
-    mixing.weight, mixing.pointing = settle_stage.READING, settle_stage.POINTING
+    mixing.weight = settle_stage.READING
     loop.train(mixing, settle_stage, folder)
     save(folder, mixing, tokenizer)
 
@@ -64,7 +66,7 @@ def main() -> None:
         choices=("mixed", "settle"),
         help="only write that stage's mean weights",
     )
-    parser.add_argument("--threads", type=int, default=1, help="(default 1)")
+    parser.add_argument("--threads", type=int, default=2, help="(default 2)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if not args.save:

@@ -15,7 +15,7 @@ from demo.compiling import compile_in_place
 from demo.patches import Patches
 from demo.pointing import LAYER, Pointing
 
-KINDS = {"picture": 6, "clip": 2, "sound": 2, "two": 3, "both": 1, "text": 1}
+KINDS = {"picture": 7, "clip": 3, "sound": 2, "two": 1, "both": 1, "text": 1}
 ORDER = tuple(kind for kind, num in KINDS.items() for _ in range(num))
 VERDICTS = 3.0  # how much "yes" and "no" weigh among the words of an answer
 
