@@ -39,12 +39,18 @@ class Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """`branch` [rows, length]: 0 for what comes first, then the turn's number, -1 for padding."""
+    """`branch` [rows, length]: 0 for what comes first, then the turn's number, -1 for padding.
+
+    `shown` [rows, length]: one more than the cell of the thing that a token of a picture shows;
+    `about`: the same of the thing that a token of an answer is about. 0 where there is none.
+    """
 
     ids: torch.Tensor
     labels: torch.Tensor
     positions: torch.Tensor
     branch: torch.Tensor
+    shown: torch.Tensor
+    about: torch.Tensor
     pictures: patches.Patches
     picture_labels: torch.Tensor
     frames: patches.Patches
@@ -68,20 +74,35 @@ class Row:
         self.ids: list[int] = []
         self.labels: list[int] = []
         self.branch: list[int] = []
+        self.shown: list[int] = []
+        self.about: list[int] = []
         self.positions: list[np.ndarray[Any, Any]] = []
         self.next = 0  # position of the next token of text
 
-    def add(self, ids: Sequence[int], branch: int, *, learnt: bool = False) -> None:
+    def add(
+        self,
+        ids: Sequence[int],
+        branch: int,
+        *,
+        learnt: bool = False,
+        about: Sequence[int] | None = None,
+    ) -> None:
         self.ids += ids
+        self.shown += [0] * len(ids)
+        self.about += [0] * len(ids) if about is None else about
         self.labels += ids if learnt else [NO_LABEL] * len(ids)
         self.branch += [branch] * len(ids)
         counted = np.arange(self.next, self.next + len(ids))
         self.positions.append(np.tile(counted, (3, 1)))
         self.next += len(ids)
 
-    def add_item(self, token: int, places: np.ndarray[Any, Any]) -> None:
+    def add_item(
+        self, token: int, places: np.ndarray[Any, Any], shown: Sequence[int] | None = None
+    ) -> None:
         num = places.shape[1]
         self.ids += [token] * num
+        self.shown += [0] * num if shown is None else shown
+        self.about += [0] * num
         self.labels += [NO_LABEL] * num
         self.branch += [0] * num
         self.positions.append(places + self.next)
@@ -178,12 +199,19 @@ class Collator:
                 continue
             row.next = first
             row.add(asked, branch)
-            row.add(answer, branch, learnt=True)
+            row.add(answer, branch, learnt=True, about=self._about(turn, len(answer)))
+
+    def _about(self, turn: Turn, num: int) -> list[int]:
+        """One for each of the answer's tokens. Parts end where words do, so tokens do too."""
+        found = [place for part, place in turn.about for _ in self.ids(part)]
+        return [*found, *[0] * num][:num]
 
     def _show(self, row: Row, item: Item, rng: random.Random) -> None:
         kind, ends = _TOKENS[type(item.medium)]
         row.add(self.ids(f"<|{ends}_bos|>"), 0)
-        row.add_item(self.ids(kind)[0], places(item, rng.choice(PACES)))
+        medium, (_, rows, columns) = item.medium, item.grid
+        shown = labels.cells(medium, rows, columns) if isinstance(medium, Scene) else None
+        row.add_item(self.ids(kind)[0], places(item, rng.choice(PACES)), shown)
         row.add(self.ids(f"<|{ends}_eos|>"), 0)
 
     def ids(self, text: str) -> list[int]:
@@ -222,17 +250,15 @@ def places(item: Item, pace: float) -> np.ndarray[Any, Any]:
 
 def _padded(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     num = len(rows)
-    ids = torch.full((num, LENGTH), pad)
-    told = torch.full((num, LENGTH), NO_LABEL)
-    branch = torch.full((num, LENGTH), -1)
+    found = {"ids": pad, "labels": NO_LABEL, "branch": -1, "shown": 0, "about": 0}
+    padded = {name: torch.full((num, LENGTH), value) for name, value in found.items()}
     positions = torch.zeros(3, num, LENGTH, dtype=torch.long)
     for i, row in enumerate(rows):
         length = len(row.ids)
-        ids[i, :length] = torch.tensor(row.ids)
-        told[i, :length] = torch.tensor(row.labels)
-        branch[i, :length] = torch.tensor(row.branch)
+        for name, values in padded.items():
+            values[i, :length] = torch.tensor(getattr(row, name))
         positions[:, i, :length] = torch.from_numpy(np.concatenate(row.positions, 1))
-    return {"ids": ids, "labels": told, "positions": positions, "branch": branch}
+    return {**padded, "positions": positions}
 
 
 def heard_together(spectrograms: Sequence[tuple[np.ndarray[Any, Any], int]]) -> Heard:

@@ -42,8 +42,15 @@ PICTURE_KEYS = (
     *("where", "where", "where", "where", "at", "at", "at", "is", "is", "is", "is"),
     *("describe", "describe", "describe", "foreign", "no sound"),
 )
+FAIR_KEYS = (
+    *("shape", "colour", "colour", "shape of", "count", "count", "where", "where", "where"),
+    *("at", "at", "how many", "how many", "how many", "is", "is", "is", "is", "is", "is"),
+    *("describe", "describe", "describe", "describe", "foreign", "no sound"),
+)
+"""More of what takes several things together."""
+
 CLIP_KEYS = (
-    *("direction", "direction", "direction", "event", "event", "event", "moves"),
+    *("direction", "direction", "direction", "event", "event", "event", "moves", "moves"),
     *("moving shape", "moving colour", "foreign"),
 )
 SOUND_KEYS = (
@@ -100,8 +107,9 @@ def _picture(rng: random.Random) -> _Asker:
 
 
 def _fair_picture(rng: random.Random) -> _Asker:
-    scene = scenes.sampled_scene(rng)
-    return (scene,), lambda: questions.fairly(rng.choice(PICTURE_KEYS), scene, rng)
+    """Two and three shapes more often than one, which leaves nothing to choose from."""
+    scene = scenes.sampled_scene(rng, num=rng.choice((1, 2, 2, 3, 3)))
+    return (scene,), lambda: questions.fairly(rng.choice(FAIR_KEYS), scene, rng)
 
 
 def _clip(rng: random.Random) -> _Asker:

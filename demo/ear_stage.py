@@ -17,7 +17,7 @@ from demo.seeds import lots
 from demo.whole import SOURCE
 
 NAME = "ear"
-STEPS = 1500
+STEPS = 1000
 SOUNDS = 20
 PITCHES = ("", "low", "high", "rising", "falling")
 MOST_TONES = 5

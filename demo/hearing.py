@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from demo.attention import attended
+from demo.compiling import compiled
 
 _FAR = -1e9
 
@@ -25,13 +26,19 @@ def hear(tower: Any, features: torch.Tensor, lengths: torch.Tensor) -> torch.Ten
     past = torch.arange(length)[None] >= halved[:, None]
     bias = torch.zeros(num, 1, 1, length).masked_fill(past[:, None, None], _FAR)
     for layer in tower.layers:
-        hidden = hidden + _attend(layer.self_attn, layer.self_attn_layer_norm(hidden), bias)
-        wide = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
-        hidden = hidden + layer.fc2(wide)
+        hidden = _layer(layer, hidden, bias)
     even = length // 2 * 2
     hidden = (hidden[:, 0:even:2] + hidden[:, 1:even:2]) / 2
     rows: torch.Tensor = tower.proj(tower.ln_post(hidden))
     return rows[torch.arange(length // 2)[None] < (halved // 2)[:, None]]
+
+
+@compiled
+def _layer(layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    hidden = hidden + _attend(layer.self_attn, layer.self_attn_layer_norm(hidden), bias)
+    wide = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
+    out: torch.Tensor = hidden + layer.fc2(wide)
+    return out
 
 
 def _convolved(layer: Any, hidden: torch.Tensor, step: int) -> torch.Tensor:

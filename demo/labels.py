@@ -29,6 +29,12 @@ def picture_labels(
     return torch.from_numpy(found)
 
 
+def cells(scene: Scene, rows: int, columns: int) -> list[int]:
+    """Of each token one more than the cell of the thing that it shows, or 0."""
+    found: list[int] = _grid(scene, rows, columns)[..., 2].clip(min=0).flatten().tolist()
+    return found
+
+
 def clip_labels(
     motions: Sequence[Motion], grids: Sequence[tuple[int, int]], tokens: int
 ) -> torch.Tensor:

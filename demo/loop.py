@@ -12,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
+from demo.optimizer import Optimizer
+
 SAVE_EVERY_S = 120.0
 LOG_EVERY = 25
 _WEIGHTS = 0.995  # how much of the mean weights stays at each step
@@ -69,19 +71,16 @@ class Run:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model = model
-        self.optimizer = _optimizer(model)
+        self.optimizer = Optimizer(model)
         mean: Any = get_ema_multi_avg_fn  # untyped in torch
         self.mean = AveragedModel(model, multi_avg_fn=mean(_WEIGHTS))
 
     def step(self, data: Any, rate: float) -> Mapping[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16):
             loss, figures = self.model(data)
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self.mean.update_parameters(self.model)
         return {"loss": float(loss.detach()), **figures}
 
@@ -110,10 +109,3 @@ def _average(means: dict[str, float], figures: Mapping[str, float]) -> None:
     for name, value in figures.items():
         if value == value:  # a figure may have nothing to count
             means[name] = means.get(name, value) * _MEMORY + value * (1 - _MEMORY)
-
-
-def _optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    weights = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": weights, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)

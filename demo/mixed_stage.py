@@ -21,10 +21,11 @@ from demo.sizes import IMAGE_TOKENS, TOKEN
 from demo.whole import ORDER, SOURCE, Whole
 
 NAME = "mixed"
-STEPS = 3000
+STEPS = 1200
 READING = 1.0
-CROWDS = 6
-WORDS = 24
+POINTING = 0.5
+CROWDS = 4
+WORDS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

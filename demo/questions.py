@@ -24,8 +24,29 @@ from demo.sounds import Heard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
+    """`about`: parts of the answer, from its beginning, with one more than the cell of the thing
+    that each is about, 0 where there is none."""
+
     question: str
     answer: str
+    about: tuple[tuple[str, int], ...] = ()
+
+
+def _about(thing: Thing, question: str, answer: str) -> Turn:
+    return Turn(question=question, answer=answer, about=((answer, thing.cell + 1),))
+
+
+def _listing(scene: Scene, question: str, answer: str) -> Turn:
+    """An answer that begins with all things in order: what names each one is about it."""
+    parts, rest = [], answer
+    for thing in scene.things:
+        before, name, rest = rest.partition(" " + named(thing))
+        parts += [(before, 0), (name, thing.cell + 1)]
+        place = " " + in_cell(thing.cell)
+        if rest.startswith(place):
+            parts.append((place, thing.cell + 1))
+            rest = rest.removeprefix(place)
+    return Turn(question=question, answer=answer, about=tuple(part for part in parts if part[0]))
 
 
 def capital(words: str) -> str:
@@ -65,7 +86,8 @@ def _shape(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
     if len(scene.things) != 1:
         return None
     question = wordings.sampled("shape", rng, unseen=unseen)
-    return Turn(question=question, answer=f"It is {with_article(scene.things[0].shape)}.")
+    thing = scene.things[0]
+    return _about(thing, question, f"It is {with_article(thing.shape)}.")
 
 
 def _colour(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
@@ -74,7 +96,7 @@ def _colour(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
         return None
     key = "colour it" if len(scene.things) == 1 and rng.random() < 0.4 else "colour"
     question = wordings.sampled(key, rng, unseen=unseen, s=thing.shape)
-    return Turn(question=question, answer=f"The {thing.shape} is {thing.colour}.")
+    return _about(thing, question, f"The {thing.shape} is {thing.colour}.")
 
 
 def _shape_of(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
@@ -82,9 +104,7 @@ def _shape_of(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
     if sum(other.colour == thing.colour for other in scene.things) > 1:
         return None
     question = wordings.sampled("shape of", rng, unseen=unseen, c=thing.colour)
-    return Turn(
-        question=question, answer=f"The {thing.colour} shape is {with_article(thing.shape)}."
-    )
+    return _about(thing, question, f"The {thing.colour} shape is {with_article(thing.shape)}.")
 
 
 def _there_are(num: int, word: str) -> str:
@@ -100,7 +120,8 @@ def _how_many(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
     shape = rng.choice((*SHAPES, rng.choice(scene.things).shape))
     num = sum(thing.shape == shape for thing in scene.things)
     question = wordings.sampled("how many", rng, unseen=unseen, ss=plural(shape, 2))
-    return Turn(question=question, answer=f"{seen(scene)}, so {NUMBERS[num]} {plural(shape, num)}.")
+    answer = f"{seen(scene)}, so {NUMBERS[num]} {plural(shape, num)}."
+    return _listing(scene, question, answer)
 
 
 def _where(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
@@ -114,18 +135,18 @@ def _where(scene: Scene, rng: random.Random, unseen: bool) -> Turn | None:
     name = thing.shape if alone and rng.random() < 0.35 else f"{thing.colour} {thing.shape}"
     question = wordings.sampled("where", rng, unseen=unseen, n=name)
     answer = f"The {thing.colour} {thing.shape} is {in_cell(thing.cell)}."
-    return Turn(question=question, answer=answer)
+    return _about(thing, question, answer)
 
 
 def _at(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
     cell = rng.randrange(len(CELLS))
     if scene.things and rng.random() < 0.7:
         cell = rng.choice(scene.things).cell
-    there = [named(thing) for thing in scene.things if thing.cell == cell]
+    there = [thing for thing in scene.things if thing.cell == cell]
     question = wordings.sampled("at", rng, unseen=unseen, w=in_cell(cell))
-    return Turn(
-        question=question, answer=f"{capital(there[0] if there else 'nothing')} is {in_cell(cell)}."
-    )
+    if not there:
+        return Turn(question=question, answer=f"Nothing is {in_cell(cell)}.")
+    return _about(there[0], question, f"{capital(named(there[0]))} is {in_cell(cell)}.")
 
 
 def _is(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
@@ -145,12 +166,12 @@ def _is(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
         name, yes = f"{colour} shape", colour in [t.colour for t in scene.things]
     names = {"n": name, "an": with_article(name), "ns": name + "s"}
     question = wordings.sampled("is", rng, unseen=unseen, **names)
-    return Turn(question=question, answer=f"{seen(scene)}, so {'yes' if yes else 'no'}.")
+    return _listing(scene, question, f"{seen(scene)}, so {'yes' if yes else 'no'}.")
 
 
 def _describe(scene: Scene, rng: random.Random, unseen: bool) -> Turn:
     question = wordings.sampled("describe", rng, unseen=unseen)
-    return Turn(question=question, answer=described(scene) + ".")
+    return _listing(scene, question, described(scene) + ".")
 
 
 def described(scene: Scene) -> str:
@@ -254,7 +275,7 @@ def of_two(
 def of_both(scene: Scene, heard: Heard, rng: random.Random, *, unseen: bool = False) -> Turn:
     """About a picture and a sound in one prompt."""
     question = wordings.sampled("both", rng, unseen=unseen)
-    return Turn(question=question, answer=f"{described(scene)}, and I hear {heard.phrase}.")
+    return _listing(scene, question, f"{described(scene)}, and I hear {heard.phrase}.")
 
 
 def of_nothing(rng: random.Random) -> Turn:

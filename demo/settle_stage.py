@@ -6,7 +6,7 @@ from demo.mixed_stage import Mixed, mixed
 from demo.seeds import lots
 
 NAME = "settle"
-STEPS = 2300
+STEPS = 4400
 READING = 0.5
 _FIRST = 1.0e-3
 

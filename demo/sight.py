@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import rotate_half
 
 from demo.attention import attended
+from demo.compiling import compiled
 from demo.labels import SIZES, UNSURE
 from demo.patches import Patches
 
@@ -26,10 +27,18 @@ def see(tower: Any, patches: Patches) -> torch.Tensor:
     cos, sin = _rotary(tower.rotary_pos_emb, patches.places)
     bias = torch.zeros(num, 1, 1, length).masked_fill(~patches.known[:, None, None], _FAR)
     for block in tower.blocks:
-        hidden = hidden + _attend(block.attn, block.norm1(hidden), cos, sin, bias)
-        hidden = hidden + block.mlp(block.norm2(hidden))
+        hidden = _block(block, hidden, cos, sin, bias)
     rows: torch.Tensor = tower.merger(hidden)
     return rows.view(num, length // 4, -1)
+
+
+@compiled
+def _block(
+    block: Any, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    hidden = hidden + _attend(block.attn, block.norm1(hidden), cos, sin, bias)
+    out: torch.Tensor = hidden + block.mlp(block.norm2(hidden))
+    return out
 
 
 def _embedded(embed: Any, pixels: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from demo.seeds import lots
 from demo.sizes import FRAME_TOKENS, IMAGE_TOKENS, TOKEN
 
 NAME = "tower"
-STEPS = 2000
+STEPS = 1500
 PICTURES = 20
 CLIPS = 2
 

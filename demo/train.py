@@ -24,6 +24,7 @@ from demo import (
     tower_stage,
     words_stage,
 )
+from demo.compiling import COMPILING
 from demo.seeds import SEED
 from demo.whole import Whole
 
@@ -32,6 +33,7 @@ EAR_SEED = 1
 
 def train(folder: Path) -> None:
     """All stages, from where the states in `folder` stand."""
+    COMPILING.wanted = True
     tokenizer = checkpoint.build_tokenizer()
     torch.manual_seed(SEED)
     tower = tower_stage.Tower()
@@ -39,7 +41,9 @@ def train(folder: Path) -> None:
     torch.manual_seed(EAR_SEED)
     ear = ear_stage.Ear(tokenizer)
     loop.train(ear, ear_stage, folder)
-    mixing = mixed_stage.Mixing(tokenizer, weight=mixed_stage.READING)
+    mixing = mixed_stage.Mixing(
+        tokenizer, weight=mixed_stage.READING, pointing=mixed_stage.POINTING
+    )
     mixing.start(tower.state_dict(), ear.state_dict())
     loop.train(words_stage.Words(mixing.thinker), words_stage, folder)
     loop.train(mixing, mixed_stage, folder)
@@ -62,7 +66,7 @@ def main() -> None:
         choices=("mixed", "settle"),
         help="only write that stage's mean weights",
     )
-    parser.add_argument("--threads", type=int, default=1, help="(default 1)")
+    parser.add_argument("--threads", type=int, default=2, help="(default 2)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if not args.save:

@@ -11,9 +11,11 @@ import torch
 
 from demo import architecture, checkpoint, language, sight
 from demo.collate import NO_LABEL, Batch, Collator
+from demo.compiling import compile_in_place
 from demo.patches import Patches
+from demo.pointing import LAYER, Pointing
 
-KINDS = {"picture": 6, "clip": 2, "sound": 2, "two": 3, "both": 1, "text": 1}
+KINDS = {"picture": 7, "clip": 3, "sound": 2, "two": 1, "both": 1, "text": 1}
 ORDER = tuple(kind for kind, num in KINDS.items() for _ in range(num))
 VERDICTS = 3.0  # how much "yes" and "no" weigh among the words of an answer
 
@@ -37,14 +39,21 @@ class _Told:
 
 
 class Whole(torch.nn.Module):
-    """The model, and what only training needs. `weight`: of what the tower says of its tokens."""
+    """The model, and what only training needs.
 
-    def __init__(self, tokenizer: Any, *, weight: float) -> None:
+    `weight`: of what the tower says of its tokens. `pointing`: of where one head looks.
+    """
+
+    def __init__(self, tokenizer: Any, *, weight: float, pointing: float = 0.0) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight, self.pointing = weight, pointing
         self._verdicts = torch.tensor(tokenizer(" yes no")["input_ids"])
         self.thinker: Any = checkpoint.build_model(tokenizer)
         self.reading = sight.Reading(architecture.HIDDEN)
+        language = self.thinker.model.language_model
+        language.config._attn_implementation = "eager"  # as in demo/attention.py
+        self._pointing = Pointing(language)
+        compile_in_place(layer for i, layer in enumerate(language.layers) if i != LAYER)
 
     def start(self, tower: Mapping[str, torch.Tensor], ear: Mapping[str, torch.Tensor]) -> None:
         """With both towers, and the reading, of the stages before."""
@@ -58,6 +67,7 @@ class Whole(torch.nn.Module):
         """The loss, and what the log shows. `more`: grids for the tower alone, and their labels."""
         rows = language.seen(self.thinker, data)
         hidden = language.hidden_states(self.thinker, data, rows)
+        pointing, points = self._pointing.loss(data)
         told = _Told(*language.answers(self.thinker, data, hidden))
         shown = [*rows, *(sight.see(self.thinker.model.visual, part) for part, _ in more)]
         labels = [data.picture_labels, data.frame_labels, *(label for _, label in more)]
@@ -66,7 +76,8 @@ class Whole(torch.nn.Module):
             torch.cat([label.flatten(0, 1) for label in labels]),
         )
         figures = dict(zip(("shape", "colour", "cell"), right, strict=True))
-        return self._answering(data, told) + self.weight * reading, figures | _by_kind(told)
+        loss = self._answering(data, told) + self.weight * reading + self.pointing * pointing
+        return loss, {**figures, "points": points, **_by_kind(told)}
 
     def _answering(self, data: Batch, told: _Told) -> torch.Tensor:
         learnt = data.labels[:, 1:].flatten()

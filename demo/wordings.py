@@ -175,6 +175,9 @@ TRAINED: dict[str, tuple[str, ...]] = {
     ),
     "moves": (
         "{Can you see|Do you see|Did you see} {any movement|any motion|something move|the <s> move}?",
+        "{Do|Did|Can|Could} {you|we|I|one} {see|notice|watch|spot} {the <s>|the shape|this|something} {move|moving}?",
+        "{Do you notice|Did you see|Did we see|Could I watch} it {move|moving|go}?",
+        "{Can you|Could you|Please} {say|tell me} {if|whether} {it|the <s>|the shape} {moves|is moving}.",
         "{Did|Will} {it|the <s>|the shape} move?",
         "Does {it|the <s>|the shape|anything|something} move?",
         "Is {it|the <s>|the shape|anything|something} moving?",

@@ -23,7 +23,7 @@ from demo.seeds import lots
 from demo.whole import SOURCE
 
 NAME = "words"
-STEPS = 2000
+STEPS = 1000
 ROWS = 64
 LENGTH = 80
 _OF_PICTURES = ("is", "is", "how many")
@@ -82,9 +82,6 @@ class Words(torch.nn.Module):
     def __init__(self, thinker: Any) -> None:
         super().__init__()
         self.language = thinker.model.language_model
-        self.language.config._attn_implementation = (
-            "eager"  # whose way back is several times as fast
-        )
         self.head = thinker.lm_head
 
     def forward(self, data: Batch) -> tuple[torch.Tensor, Mapping[str, float]]:

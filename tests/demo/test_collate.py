@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from demo import collate, language, sounds
+from demo import collate, language, questions, scenes, sounds
 from demo.checkpoint import size
 from demo.collate import NO_LABEL, Batch, Collator, Item
 from demo.conversations import Conversation, conversation
@@ -150,3 +151,18 @@ def test_equal_lots_make_equal_batches_and_others_do_not(collator: Collator) -> 
     assert torch.equal(first.pictures.pixels, again.pictures.pixels)
     assert torch.equal(first.frames.pixels, again.frames.pixels)
     assert torch.equal(first.heard.features, again.heard.features)
+
+
+def test_parts_of_an_answer_are_about_what_they_name(collator: Collator) -> None:
+    rng = random.Random(3)
+    for _ in range(60):
+        scene = scenes.sampled_scene(rng, num=rng.choice((1, 2, 3)))
+        turn = questions.of_picture("describe", scene, rng)
+        assert turn is not None
+        parts = "".join(part for part, _ in turn.about)
+        assert turn.answer.startswith(parts)
+        ids = collator.ids(turn.answer)
+        assert [each for part, _ in turn.about for each in collator.ids(part)] == ids[:-1]
+        assert [place for _, place in turn.about if place] == [
+            thing.cell + 1 for thing in scene.things for _ in range(2)
+        ]

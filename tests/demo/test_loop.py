@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from demo import loop
+from demo.optimizer import Optimizer
 
 
 class Line(torch.nn.Module):
@@ -50,3 +51,13 @@ def test_the_mean_lags_behind_the_weights(tmp_path: Path) -> None:
     mean: Any = run.mean.module
     now: Any = run.model
     assert not mean.linear.weight.equal(now.linear.weight)
+
+
+def test_each_half_moves_its_own_weights() -> None:
+    model = torch.nn.ModuleDict({"inner": torch.nn.Linear(3, 3), "head": torch.nn.Linear(3, 2)})
+    halves = Optimizer(model)
+    by_muon = [weight for group in halves.muon.param_groups for weight in group["params"]]
+    by_adamw = [weight for group in halves.adamw.param_groups for weight in group["params"]]
+    inner: Any = model["inner"]
+    assert [id(weight) for weight in by_muon] == [id(inner.weight)]
+    assert len(by_adamw) == 3
