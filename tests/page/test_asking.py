@@ -122,7 +122,9 @@ def test_chats_are_there_again_with_their_items(visit: Visit, site: Open, exampl
         "image => image.decode().then(() => image.width > 0)"
     )
     assert page.locator(".answer .text").inner_text() == "Red."
-    page.get_by_role("button", name="Forget Which colour is it?").click()
+    forget = page.get_by_role("button", name="Forget Which colour is it?")
+    forget.click()
+    forget.wait_for(state="detached")
     page.reload()
     page.locator(".samples").wait_for()
     assert page.locator(".earlier li").count() == 0

@@ -138,9 +138,9 @@ def test_colours_follow_the_system_and_can_be_chosen(visit: Visit, site: Open, s
 
     assert (brightness() > 600) == (scheme == "light")
     button = page.locator("button.theme")
-    button.click()
-    assert brightness() > 600
-    button.click()
-    assert brightness() < 150
+    for theme in ("light", "dark"):
+        button.click()
+        page.locator(f'html[data-theme="{theme}"]').wait_for(state="attached")
+        assert (brightness() > 600) == (theme == "light")
     page.reload()
     assert brightness() < 150

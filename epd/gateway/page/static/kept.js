@@ -23,7 +23,7 @@ async function inStore(mode, work) {
     const store = (await database()).transaction(STORE, mode).objectStore(STORE);
     const request = work(store);
     return await new Promise((resolve, reject) => {
-      request.onsuccess = () => resolve(request.result);
+      request.transaction.oncomplete = () => resolve(request.result);
       request.onerror = () => reject(request.error);
     });
   } catch (error) {

@@ -56,11 +56,11 @@ export class Session {
   }
 
   async forget(chat) {
+    await kept.forget(chat); // first: what is not to be seen any more is gone
     for (const turn of chat.turns) turn.items.forEach(drop);
     this.chats = this.chats.filter((one) => one !== chat);
     if (this.chat === chat) this.chat = newChat();
     this.changed();
-    await kept.forget(chat);
   }
 
   stop() {
