@@ -8,7 +8,9 @@ const WHERE = "page/samples/";
 export function Samples({ takes, onAsk }) {
   const [all, setAll] = useState([]);
   useEffect(() => {
-    fetch("page/samples.json").then(async (response) => setAll(await response.json()));
+    fetch("page/samples.json")
+      .then(async (response) => setAll(await response.json()))
+      .catch((error) => console.warn("no samples:", error)); // as where the page is left meanwhile
   }, []);
   const fit = all.filter(({ takes: needs }) =>
     Object.entries(needs).every(([kind, num]) => (takes[kind] ?? 0) >= num),
