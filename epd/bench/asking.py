@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,9 +155,7 @@ def _other_text(delta: dict[str, Any]) -> Any:
 
 def _message(said: str) -> str:
     """The words of an error object, or as much of what was said as fits on a line."""
-    try:
+    with suppress(ValueError, KeyError, TypeError):  # what is no error object is shown as it is
         error = json.loads(said)["error"]
         said = str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
-        pass
     return " ".join(said.split())[:SHOWN]
