@@ -25,7 +25,7 @@ from epd.attention.kernels import power_of_two
 
 BLOCK = 64
 _TILE = 32 * BLOCK
-_SEARCHED = 16 * BLOCK
+_SEARCHED = 8 * BLOCK
 
 
 @dataclass(frozen=True, slots=True)
