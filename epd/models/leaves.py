@@ -65,7 +65,9 @@ def _gate(model: nn.Module, single_rows: bool, kernels: Kernels) -> None:
                 continue
             both = [mlp.gate_proj, mlp.up_proj]
             packed = PackedLinear(both, single_rows=single_rows, kernels=kernels)
-            setattr(parent, name, GatedMlp(packed, mlp.down_proj, kernels.silu_mul))
+            streamed = packed.streamed
+            gated = streamed.gated if streamed is not None and streamed.can_gate else None
+            setattr(parent, name, GatedMlp(packed, mlp.down_proj, kernels.silu_mul, gated))
 
 
 def _can_gate(gate: Any, up: Any) -> bool:

@@ -15,34 +15,11 @@
 #include <vector>
 
 #include "attention.h"
+#include "layers.h"
+#include "prefill.h"
 #include "product.h"
 #include "rowwise.h"
 #include "screen.h"
-
-struct Layer {
-    const bf16* input_norm;  // [hidden]
-    Product qkv;             // q, k and v one above the other
-    const bf16 *q_norm, *k_norm;
-    Product o;
-    const bf16* post_norm;  // [hidden]
-    Product gate_up;        // gate above up
-    Product down;
-};
-
-struct Decoder {
-    int64_t hidden, intermediate, num_layers;
-    Heads heads;
-    const Layer* layers;
-    const bf16* norm;  // [hidden]
-};
-
-struct Step {
-    int64_t rows, threads;
-    const bf16* embeds;      // [rows, hidden]
-    const bf16 *cos, *sin;   // [rows, head_dim]
-    bf16* out;               // [rows, hidden]
-    Pages pages;
-};
 
 namespace {
 
@@ -173,6 +150,39 @@ extern "C" void epd_multiply(const Product* product, const bf16* x, bf16* out, i
 #pragma omp parallel num_threads(threads)
     multiply_all(*product, wide.data(), rows, store);
 }
+
+#ifdef __AVX512BF16__
+
+// Can the functions below be called?
+extern "C" bool epd_takes_many() { return true; }
+
+extern "C" void epd_prefill(const Decoder* decoder, const Step* step) {
+    Prefill(*decoder, *step).all_layers();
+}
+
+static auto into(bf16* out, int64_t width) {
+    return [=](int64_t row, int64_t i, Floats values) { write(out + row * width + i, values); };
+}
+
+// x [rows, in] -> out [rows, out].
+extern "C" void epd_multiply_many(const Product* product, const bf16* x, bf16* out, int64_t rows,
+                                  int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    multiply_many(*product, {x, product->in}, rows, into(out, product->out));
+}
+
+// x [rows, in] -> silu(first half of the outputs) * second half, [rows, out / 2].
+extern "C" void epd_multiply_gated(const Product* product, const bf16* x, bf16* out, int64_t rows,
+                                   int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    multiply_gated_many(*product, {x, product->in}, rows, into(out, product->out / 2));
+}
+
+#else
+
+extern "C" bool epd_takes_many() { return false; }
+
+#endif
 
 // [rows, 2 * size] -> [rows, size].
 extern "C" void epd_silu_mul(const bf16* joined, bf16* out, int64_t rows, int64_t size,

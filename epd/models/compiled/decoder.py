@@ -1,4 +1,4 @@
-"""Decode steps of the decoders that decoder.cpp computes; which those are.
+"""Steps of the decoders that decoder.cpp computes; which those are.
 
 Nothing is guessed: a decoder is one of transformers' classes named here, made of exactly the
 modules that these classes have today, with our leaves in it, and configured for what the kernel
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from epd.attention import ATTENTION, SingleTokens
+from epd.attention import ATTENTION, NewTokens
+from epd.attention.row_writes import Deepstack
 from epd.models.compiled.kernels import MOST_ROWS, Decoder, Heads, Kernels, Layer, Pages, Step
 from epd.models.compiled.streamed import TILE_OUT, Streamed
 
@@ -69,19 +70,24 @@ class CompiledDecoder:
             norm=decoder.norm.weight.data_ptr(),
         )
 
-    def takes(self, embeds: torch.Tensor) -> bool:
-        """Are these few enough rows to gain from it?"""
-        return len(embeds) <= MOST_ROWS
+    def takes(self, tokens: NewTokens, deepstack: Deepstack | None = None) -> bool:
+        """Can this step be computed here, and gain from it?"""
+        return self._kernels.takes_many or (deepstack is None and _few(tokens))
 
     def forward(
-        self, embeds: torch.Tensor, positions: torch.Tensor, tokens: SingleTokens
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        tokens: NewTokens,
+        deepstack: Deepstack | None = None,
     ) -> torch.Tensor:
-        """[B, hidden] at [3, 1, B] or [1, B] -> last hidden states [B, hidden].
+        """[T, hidden] at [3, 1, T] or [1, T] -> last hidden states [T, hidden].
 
-        Writes keys and values of the new tokens to their pages.
+        Writes keys and values of the new tokens to their pages. `deepstack`: see LanguageModel.
         """
         embeds = embeds.contiguous()
         cos, sin = self._rotary(embeds, positions if positions.dim() == 3 else positions[None])
+        places, more = _deepstack(deepstack, embeds)
         self._check(embeds, cos, sin, tokens)
         out = torch.empty_like(embeds)
         step = Step(
@@ -100,21 +106,47 @@ class CompiledDecoder:
                 table_width=tokens.tables.shape[1],
                 lengths=tokens.lengths.data_ptr(),
             ),
+            sequences=len(tokens.lengths),
+            counts=tokens.counts.data_ptr(),
+            levels=len(more),
+            num_places=len(places),
+            places=places.data_ptr(),
+            more=more.data_ptr(),
         )
-        self._kernels.decode(self._decoder, step)
+        few = deepstack is None and _few(tokens)
+        run = self._kernels.decode if few else self._kernels.prefill
+        run(self._decoder, step)
         return out
 
     def _check(
-        self, embeds: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tokens: SingleTokens
+        self, embeds: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tokens: NewTokens
     ) -> None:
         """The kernel trusts addresses: what lies there is as it thinks."""
         heads = self._decoder.heads
         for tensor in (embeds, cos, sin, tokens.keys, tokens.values):
             assert tensor.dtype == torch.bfloat16 and tensor.is_contiguous()
-        assert embeds.shape == (len(tokens.lengths), self._decoder.hidden)
+        assert embeds.shape == (tokens.num_new, self._decoder.hidden)
         assert cos.shape == sin.shape == (1, len(embeds), heads.dim)
         assert tokens.keys.shape == tokens.values.shape
         assert tokens.keys.shape[2:] == (heads.num_kv, heads.dim)
+
+
+def _few(tokens: NewTokens) -> bool:
+    return tokens.single and tokens.num_new <= MOST_ROWS
+
+
+def _deepstack(
+    deepstack: Deepstack | None, embeds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places [k] int64 and what each level adds there, [levels, k, hidden]."""
+    if deepstack is None:
+        return torch.empty(0, dtype=torch.int64), embeds.new_empty(0, 0, embeds.shape[1])
+    places, slices = deepstack
+    more = slices if isinstance(slices, torch.Tensor) else torch.stack(list(slices))
+    assert places.dtype == torch.int64 and more.dtype == embeds.dtype
+    assert more.shape[1:] == (len(places), embeds.shape[1])
+    assert not len(places) or int(places.max()) < len(embeds)
+    return places.contiguous(), more.contiguous()
 
 
 def compiled_decoder(decoder: Any, kernels: Kernels) -> CompiledDecoder | None:
