@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from epd.attention import NewTokens, PagedBatch, PagedSequence, SdpaBackend, StepAttention
 from epd.attention.row_writes import Deepstack
 from epd.models.compiled import decoder as compiled
 from epd.models.compiled.decoder import recognised
-from epd.models.compiled.kernels import MOST_ROWS, Kernels, load_kernels
+from epd.models.compiled.kernels import MOST_ROWS, Kernels
 from epd.models.compiled.screened import Screened, screened
 from epd.models.compiled.streamed import Streamed, can_stream
 from epd.models.language import LanguageModel, load_language
-from epd.models.packed import PackedLinear, can_pack
+from epd.models.packed import PackedLinear
 from epd.models.random_checkpoint import Sizes, build_random_checkpoint
 from epd.models.rms_norm import RmsNorm
 from epd.models.spec import Checkpoint, read_checkpoint
+from tests.models.bent import bend_vectors, error
 
 BLOCK, BLOCKS = 16, 90
 # With the new token: alone, around the ends of pages and of pieces, and several pieces.
@@ -36,23 +36,6 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not can_pack(nn.Linear(2, 2)):
-        pytest.skip("this CPU decodes with other products")
-    folder = tmp_path_factory.mktemp("compiled") / "kept"
-    if load_kernels(folder) is None:
-        pytest.skip("there is no compiler")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def kernels(cache: Path) -> Kernels:
-    found = load_kernels(cache)
-    assert found is not None
-    return found
-
-
 @pytest.fixture(scope="session", params=SIZES)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     family = request.param if request.param.startswith("qwen") else "qwen2_5_vl"
@@ -60,16 +43,6 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     build_random_checkpoint(folder, family=family, sizes=SIZES[request.param])
     bend_vectors(folder / "model.safetensors")
     return read_checkpoint(folder)
-
-
-def bend_vectors(file: Path) -> None:
-    """Random models have biases of 0 and norms of 1, which would hide what is left out."""
-    torch.manual_seed(5)
-    weights = load_file(file)
-    for weight in weights.values():
-        if weight.dim() == 1:
-            weight += 0.3 * torch.randn_like(weight)
-    save_file(weights, file, {"format": "pt"})
 
 
 @pytest.fixture
@@ -138,10 +111,6 @@ class Bent(StepAttention[Any]):
 
     def new_tokens(self) -> NewTokens:
         return self._bend(super().new_tokens())
-
-
-def error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16])

@@ -20,6 +20,7 @@
 #include "product.h"
 #include "rowwise.h"
 #include "screen.h"
+#include "tower.h"
 
 namespace {
 
@@ -158,6 +159,10 @@ extern "C" bool epd_takes_many() { return true; }
 
 extern "C" void epd_prefill(const Decoder* decoder, const Step* step) {
     Prefill(*decoder, *step).all_layers();
+}
+
+extern "C" void epd_tower_block(const Block* block, const Patches* patches) {
+    TowerBlock(*block, *patches).run();
 }
 
 static auto into(bf16* out, int64_t width) {

@@ -162,7 +162,7 @@ def recognised(decoder: Any) -> bool:
     return (
         _configured(decoder.config)
         and all(_classes(layer) == expected for layer in decoder.layers)
-        and not any(map(_changed, decoder.modules()))
+        and not any(map(changed, decoder.modules()))
         and len({norm.eps for norm in _norms(decoder)} | {decoder.config.rms_norm_eps}) == 1
         and all(_shaped(layer, decoder.config) for layer in decoder.layers)
     )
@@ -181,7 +181,7 @@ def _classes(layer: nn.Module) -> dict[str, str]:
     return {name: type(module).__name__ for name, module in layer.named_modules()}
 
 
-def _changed(module: nn.Module) -> bool:
+def changed(module: nn.Module) -> bool:
     """Does a call of it do more than its class says?"""
     hooks = (module._forward_hooks, module._forward_pre_hooks, "forward" in vars(module))
     return any(hooks)

@@ -107,6 +107,39 @@ class Step(Structure):
     )
 
 
+class Block(Structure):
+    """Weights and shapes of one block of a vision tower; see tower.h."""
+
+    _fields_ = (
+        ("hidden", c_int64),
+        ("intermediate", c_int64),
+        ("heads", c_int64),
+        ("scaling", c_float),
+        ("eps1", c_float),
+        ("eps2", c_float),
+        ("norm1", c_void_p),
+        ("norm2", c_void_p),
+        ("qkv", Product),
+        ("proj", Product),
+        ("gate_up", Product),
+        ("down", Product),
+    )
+
+
+class Patches(Structure):
+    """What it is given."""
+
+    _fields_ = (
+        ("rows", c_int64),
+        ("threads", c_int64),
+        ("hidden", c_void_p),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("num_ends", c_int64),
+        ("ends", c_void_p),
+    )
+
+
 class Kernels:
     """The library. Calls let other Python threads run.
 
@@ -148,6 +181,9 @@ class Kernels:
         self._prefill = library.epd_prefill
         self._prefill.argtypes = (POINTER(Decoder), POINTER(Step))
         self._prefill.restype = None
+        self._tower_block = library.epd_tower_block
+        self._tower_block.argtypes = (POINTER(Block), POINTER(Patches))
+        self._tower_block.restype = None
         self._multiply_many = library.epd_multiply_many
         self._multiply_gated = library.epd_multiply_gated
         for function in (self._multiply_many, self._multiply_gated):
@@ -215,6 +251,10 @@ class Kernels:
     def prefill(self, decoder: Decoder, step: Step) -> None:
         """The same for many tokens of each sequence; where `takes_many`."""
         self._prefill(byref(decoder), byref(step))
+
+    def tower_block(self, block: Block, patches: Patches) -> None:
+        """Change `patches.hidden` to what comes out; where `takes_many`."""
+        self._tower_block(byref(block), byref(patches))
 
 
 def load_kernels(cache: Path) -> Kernels | None:

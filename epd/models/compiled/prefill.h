@@ -26,10 +26,11 @@ class Prefill {
             const int64_t num = step.counts[sequence];
             const int64_t before = step.pages.lengths[sequence] - num;
             for (int64_t i = 0; i < num; ++i) owners.push_back({sequence, before + i});
-            for (int64_t first = 0; first < num; first += SPAN)
-                for (int64_t head = 0; head < heads.num_kv; ++head)
-                    spans.push_back({sequence, head, row, first, std::min(SPAN, num - first),
-                                     before});
+            const int64_t group = heads.group(), most = span_tokens(group);
+            for (int64_t first = 0; first < num; first += most)
+                for (int64_t head = 0; head < heads.num; head += group)
+                    spans.push_back({row + first, std::min(most, num - first), head, group,
+                                     before + first + 1, 1});
             row += num;
         }
     }
@@ -48,6 +49,18 @@ class Prefill {
   private:
     struct Owner {
         int64_t sequence, token;
+    };
+    // Pages of one KV head.
+    struct Source {
+        const Prefill& all;
+        int64_t layer, sequence, kv_head;
+
+        int64_t at(int64_t token) const {
+            const Heads& heads = all.heads;
+            return all.step.pages.at(heads, layer, sequence, token) + kv_head * heads.dim;
+        }
+        const bf16* key(int64_t token) const { return all.step.pages.keys + at(token); }
+        const bf16* value(int64_t token) const { return all.step.pages.values + at(token); }
     };
     using Values = std::unique_ptr<bf16[]>;
 
@@ -107,10 +120,15 @@ class Prefill {
     }
 
     void attend_all(int64_t number) {
-        const Rows asked = {qkv.get(), heads.width()};
+        const Rows queries = {qkv.get(), heads.width()};
 #pragma omp for schedule(dynamic)
-        for (size_t i = 0; i < spans.size(); ++i)
-            Attending(heads, step.pages, number, spans[i], asked).run(attended.get());
+        for (size_t i = 0; i < spans.size(); ++i) {
+            const Span& span = spans[i];
+            const Source source = {*this, number, owners[span.row].sequence,
+                                   span.head / heads.group()};
+            Attending(span, source, queries, heads.dim, heads.scaling)
+                .run(attended.get(), heads.num * heads.dim);
+        }
     }
 
     // Rows of pictures get more behind the first layers: see Qwen3-VL's deepstack.
