@@ -5,6 +5,7 @@ transformers' classes around them stay as they are, and so does what they comput
 * Linear modules get packed weights. Siblings that are given the same input (q, k and v; gate and
   up) become one product.
 * RMSNorm and the activation of a gated product make fewer passes.
+* The convolution over patches that are cut out already becomes a product.
 
 Original weights are freed, except an embedding table that a packed head shared.
 """
@@ -22,6 +23,7 @@ from epd.models.compiled.streamed import TILE_OUT
 from epd.models.fused import SIBLINGS
 from epd.models.gated import GatedMlp, is_gated
 from epd.models.packed import JointLinear, JointProduct, PackedLinear, can_pack
+from epd.models.patch_product import PatchProduct, is_patch_product
 from epd.models.rms_norm import RmsNorm, is_rms_norm
 
 
@@ -43,6 +45,8 @@ def replace_leaves(model: nn.Module, *, single_rows: bool, kernels: Kernels | No
             if can_pack(child):
                 packed = PackedLinear([child], single_rows=single_rows, kernels=kernels)
                 setattr(parent, name, packed)
+            elif is_patch_product(parent, child):
+                setattr(parent, name, PatchProduct(child, kernels))
             elif is_rms_norm(child):
                 setattr(
                     parent, name, RmsNorm(child.weight, child.variance_epsilon, kernels=kernels)

@@ -45,7 +45,7 @@ def load_library(cache: Path) -> ctypes.CDLL | None:
             _build(compiler, path)
         return ctypes.CDLL(str(path), mode=os.RTLD_NOW)
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("decoder layers are not compiled, decoding is slower: %s", _reason(error))
+        log.warning("layers are not compiled, steps are slower: %s", _reason(error))
         return None
 
 
@@ -98,7 +98,7 @@ def _build(compiler: str, path: Path) -> None:
         _run([compiler, *COMPILE, source, "-o", str(made)])
         _run([compiler, *LINK, str(made), "-o", str(library)])
         library.replace(path)
-    log.info("compiled the decoder layers in %.1f s: %s", time.monotonic() - began, path)
+    log.info("compiled layers in %.1f s: %s", time.monotonic() - began, path)
 
 
 def _run(command: list[str]) -> None:

@@ -13,8 +13,8 @@ import torch
 
 from epd.models.compiled.build import load_library
 
-# With 24 rows a step still takes about half the time of packed float32 products, which gain with
-# every row more.
+# Of a step of single tokens. With 24 rows it still takes about half the time of packed float32
+# products, which gain with every row more.
 MOST_ROWS = 32
 
 LANES = 16
