@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from epd.models.packed import PackedLinear
 from epd.models.random_checkpoint import Sizes, build_random_checkpoint
 from epd.models.rms_norm import RmsNorm
 from epd.models.spec import Checkpoint, read_checkpoint
+from tests.checkpoints import build
 from tests.models.bent import bend_vectors, error
 
 BLOCK, BLOCKS = 16, 90
@@ -36,13 +38,31 @@ SIZES = {
 }
 
 
+# Families whose layers are like those of one of the above, under other names.
+ALIKE = ("qwen2_vl", "qwen2_5_omni", "llava", "llava_next", "internvl")
+
+
+@pytest.fixture(scope="session")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Checkpoint]:
+    """The checkpoint of this name, made once."""
+
+    @functools.cache
+    def made(name: str) -> Checkpoint:
+        folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+        if name in ALIKE:
+            build(name, folder)
+        else:
+            family = name if name.startswith("qwen") else "qwen2_5_vl"
+            build_random_checkpoint(folder, family=family, sizes=SIZES[name])
+        bend_vectors(folder / "model.safetensors")
+        return read_checkpoint(folder)
+
+    return made
+
+
 @pytest.fixture(scope="session", params=SIZES)
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    family = request.param if request.param.startswith("qwen") else "qwen2_5_vl"
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    build_random_checkpoint(folder, family=family, sizes=SIZES[request.param])
-    bend_vectors(folder / "model.safetensors")
-    return read_checkpoint(folder)
+def checkpoint(request: pytest.FixtureRequest, read: Callable[[str], Checkpoint]) -> Checkpoint:
+    return read(request.param)
 
 
 @pytest.fixture
@@ -96,7 +116,9 @@ class Steps:
     ) -> torch.Tensor:
         """Last hidden states, new keys and new values, in one row per new token."""
         plan = plan or SdpaBackend().bind(self.batch)
-        axes = self.positions + shift + torch.tensor([[0], [3], [7]])
+        axes = self.positions + shift
+        if model._axes == 3:
+            axes = axes + torch.tensor([[0], [3], [7]])
         hidden = model.forward(model.embed(self.ids), axes, plan, deepstack)
         new = self.pages[:, :, self.new].permute(2, 0, 1, 3, 4).flatten(1)
         return torch.cat([hidden, new], 1).float()
@@ -175,6 +197,29 @@ def many(ours: LanguageModel) -> LanguageModel:
 def test_a_prefill_is_compiled(many: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many._decoder, "forward", None)
     Steps(many, [40], [40]).run(many)
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_layers_under_other_names(
+    name: str, read: Callable[[str], Checkpoint], cache: Path
+) -> None:
+    checkpoint = read(name)
+    ours = load_language(checkpoint, device="cpu", dtype="bfloat16", cache=cache)
+    packed = load_language(checkpoint, device="cpu", dtype="bfloat16")
+    exact = load_language(checkpoint, device="cpu", dtype="float32")
+    assert ours._compiled is not None
+    for step in ([17, 40, 3], None), ([40, 17], [40, 5]):
+        found, usual, right = (Steps(model, *step).run(model) for model in (ours, packed, exact))
+        assert error(found, right) < 1.5 * error(usual, right) + 1e-3
+
+
+def test_a_sliding_window_is_not_compiled(
+    read: Callable[[str], Checkpoint], kernels: Kernels, cache: Path
+) -> None:
+    model = load_language(read("llava_next"), device="cpu", dtype="bfloat16", cache=cache)
+    assert recognised(model._decoder)
+    model._decoder.config.sliding_window = 64
+    assert not recognised(model._decoder)
 
 
 def test_a_prefill_sees_nothing_behind_a_token(many: LanguageModel) -> None:

@@ -30,19 +30,22 @@ _LEAVES = {
 }
 _HEAD_NORMS = {"self_attn.q_norm": "RmsNorm", "self_attn.k_norm": "RmsNorm"}
 
+# Class of the decoder -> beginning of its layers' classes, and what else there is in a layer.
+_ALIKE: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "LlamaModel": ("Llama", {}),
+    "MistralModel": ("Mistral", {}),
+    "Qwen2Model": ("Qwen2", {}),
+    "Qwen2VLTextModel": ("Qwen2VL", {}),
+    "Qwen2_5_VLTextModel": ("Qwen2_5_VL", {}),
+    "Qwen2_5OmniThinkerTextModel": ("Qwen2_5Omni", {}),
+    "Qwen3Model": ("Qwen3", _HEAD_NORMS),
+    "Qwen3VLTextModel": ("Qwen3VLText", _HEAD_NORMS),
+}
+
 # Class of the decoder -> module names of a layer and their classes.
 LAYERS: Mapping[str, Mapping[str, str]] = {
-    "Qwen2_5_VLTextModel": {
-        "": "Qwen2_5_VLDecoderLayer",
-        "self_attn": "Qwen2_5_VLAttention",
-        **_LEAVES,
-    },
-    "Qwen3VLTextModel": {
-        "": "Qwen3VLTextDecoderLayer",
-        "self_attn": "Qwen3VLTextAttention",
-        **_LEAVES,
-        **_HEAD_NORMS,
-    },
+    decoder: {"": f"{name}DecoderLayer", "self_attn": f"{name}Attention", **_LEAVES, **more}
+    for decoder, (name, more) in _ALIKE.items()
 }
 
 
@@ -52,6 +55,7 @@ class CompiledDecoder:
     def __init__(self, decoder: Any, kernels: Kernels) -> None:
         self._kernels = kernels
         self._rotary = decoder.rotary_emb
+        self._has_axes = hasattr(self._rotary, "mrope_section")
         self._weights = decoder  # the structures below hold addresses in it
         config, attention = decoder.config, decoder.layers[0].self_attn
         layers = [_layer(layer) for layer in decoder.layers]
@@ -86,7 +90,9 @@ class CompiledDecoder:
         Writes keys and values of the new tokens to their pages. `deepstack`: see LanguageModel.
         """
         embeds = embeds.contiguous()
-        cos, sin = self._rotary(embeds, positions if positions.dim() == 3 else positions[None])
+        if self._has_axes and positions.dim() == 2:
+            positions = positions[None]
+        cos, sin = self._rotary(embeds, positions)
         places, more = _deepstack(deepstack, embeds)
         self._check(embeds, cos, sin, tokens)
         out = torch.empty_like(embeds)
@@ -169,12 +175,12 @@ def recognised(decoder: Any) -> bool:
 
 
 def _configured(config: Any) -> bool:
-    kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
-    return (
-        config._attn_implementation == ATTENTION
-        and config.hidden_act == "silu"
-        and kinds == {"full_attention"}
-    )
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        full = getattr(config, "sliding_window", None) is None
+    else:
+        full = set(kinds) == {"full_attention"}
+    return full and config._attn_implementation == ATTENTION and config.hidden_act == "silu"
 
 
 def _classes(layer: nn.Module) -> dict[str, str]:
