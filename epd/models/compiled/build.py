@@ -40,7 +40,7 @@ def load_library(cache: Path) -> ctypes.CDLL | None:
     """
     try:
         compiler = _compiler()
-        path = _private(cache) / f"decoder-{_key(compiler)}.so"
+        path = _private(cache) / f"layers-{_key(compiler)}.so"
         if not path.is_file():
             _build(compiler, path)
         return ctypes.CDLL(str(path), mode=os.RTLD_NOW)
@@ -93,8 +93,8 @@ def _build(compiler: str, path: Path) -> None:
     """Under another name first: several processes may do this at once."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
-        made, library = Path(name) / "decoder.o", Path(name) / path.name
-        source = str(FOLDER / "decoder.cpp")
+        made, library = Path(name) / "layers.o", Path(name) / path.name
+        source = str(FOLDER / "library.cpp")
         _run([compiler, *COMPILE, source, "-o", str(made)])
         _run([compiler, *LINK, str(made), "-o", str(library)])
         library.replace(path)

@@ -1,4 +1,4 @@
-"""Steps of the decoders that decoder.cpp computes; which those are.
+"""Steps of the decoders that decode.h and prefill.h compute; which those are.
 
 Nothing is guessed: a decoder is one of transformers' classes named here, made of exactly the
 modules that these classes have today, with our leaves in it, and configured for what the kernel

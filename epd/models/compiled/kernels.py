@@ -1,4 +1,4 @@
-"""The compiled library's functions and the structures that they take; see decoder.cpp.
+"""The compiled library's functions and the structures that they take; see library.cpp.
 
 Structures hold addresses, not tensors: whoever makes one keeps its tensors alive.
 """

@@ -8,14 +8,14 @@
 
 #ifdef __AVX512BF16__
 
-#include <omp.h>
-
 #include <algorithm>
 #include <type_traits>
 
 #include "pairs.h"
 #include "product.h"
 #include "rowwise.h"
+
+extern "C" int omp_get_num_threads();  // not every compiler brings omp.h
 
 constexpr int MOST = 12;           // rows at once
 constexpr int64_t TASK_PARTS = 8;  // of at most so many rows, in one thread's task

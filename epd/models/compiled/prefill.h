@@ -1,6 +1,6 @@
 // All layers of a decoder for many new tokens of some sequences, in one parallel region.
 //
-// What decoder.cpp does for single tokens, where arithmetic and not memory is what takes time. What
+// What decode.h does for single tokens, where arithmetic and not memory is what takes time. What
 // stands between products is done by rows, each read and written once.
 
 #pragma once
