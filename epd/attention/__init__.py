@@ -8,6 +8,7 @@ import torch
 
 from epd.attention.base import (
     AttentionBackend,
+    NewTokens,
     PagedBatch,
     PagedSequence,
     SingleTokens,
@@ -20,6 +21,7 @@ from epd.attention.sdpa import SdpaBackend
 __all__ = [
     "ATTENTION",
     "AttentionBackend",
+    "NewTokens",
     "PagedBatch",
     "PagedSequence",
     "SdpaBackend",

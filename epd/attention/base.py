@@ -81,6 +81,28 @@ class SingleTokens:
         return len(self.lengths)
 
 
+@dataclass(frozen=True, slots=True)
+class NewTokens:
+    """A packed batch for kernels of the CPU that find their own slots.
+
+    `tables` [sequences, blocks], `lengths` [sequences], the new tokens counted, and `counts`
+    [sequences], how many are new, are int32.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    block_size: int
+    tables: torch.Tensor
+    lengths: torch.Tensor
+    counts: torch.Tensor
+    num_new: int
+
+    @property
+    def single(self) -> bool:
+        """Has every sequence one new token?"""
+        return self.num_new == len(self.counts)
+
+
 class AttentionBackend(ABC, Generic[P]):
     """Causal attention over paged keys and values. Each backend types its own plan."""
 
@@ -161,11 +183,10 @@ class StepAttention(Generic[P]):
             return self._backend.decode_plan(self._batch)
         return self._backend.plan(self._batch)
 
-    def single_tokens(self) -> SingleTokens | None:
-        """On the CPU. None where any sequence has more than one new token."""
-        if isinstance(self._batch, SingleTokens):
-            return self._batch if self._batch.lengths.device.type == "cpu" else None
-        return single_tokens(self._batch)
+    def new_tokens(self) -> NewTokens:
+        """Of a packed batch on the CPU."""
+        assert isinstance(self._batch, PagedBatch)
+        return new_tokens(self._batch)
 
     def attend(
         self,
@@ -194,15 +215,22 @@ class StepAttention(Generic[P]):
         )
 
 
-def single_tokens(batch: PagedBatch) -> SingleTokens | None:
-    """The batch in that form, on the CPU; None where any sequence has more than one new token.
+def new_tokens(batch: PagedBatch) -> NewTokens:
+    """The batch in that form.
 
     A table is as wide as the longest sequence needs; a shorter one ends with zeros.
     """
-    if any(sequence.num_new != 1 for sequence in batch.sequences):
-        return None
     tables, lengths = tables_and_lengths(batch)
-    return SingleTokens(batch.keys, batch.values, batch.block_size, tables, lengths)
+    counts = torch.tensor([sequence.num_new for sequence in batch.sequences], dtype=torch.int32)
+    return NewTokens(
+        keys=batch.keys,
+        values=batch.values,
+        block_size=batch.block_size,
+        tables=tables,
+        lengths=lengths,
+        counts=counts,
+        num_new=batch.num_new,
+    )
 
 
 def tables_and_lengths(batch: PagedBatch) -> tuple[torch.Tensor, torch.Tensor]:

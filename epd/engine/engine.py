@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from epd.attention import AttentionBackend
 from epd.attention.staging import staging_for
 from epd.config.sections import LanguageConfig
 from epd.engine.backend import backend_for
 from epd.engine.chunk import Chunk
 from epd.engine.decode_graphs import Capture, graphs_for
+from epd.engine.exchange import KvExchange
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache, num_blocks, num_host_blocks
 from epd.engine.kv.host import HostBlocks
@@ -25,9 +24,7 @@ from epd.engine.kv.prefixes import PageHashes
 from epd.engine.language import LanguageModel
 from epd.engine.launched import ChunkRows, Launched, Outcome
 from epd.engine.phases import Phases
-from epd.engine.ranks.ends import Place
-from epd.engine.ranks.leading import LedCache, LedModel, Lent
-from epd.engine.ranks.tasks import Task
+from epd.engine.ranks.leading import LedCache, LedModel
 from epd.engine.request import Choice, EngineRequest, RequestState, Role, StepResult
 from epd.engine.runner import Runner
 from epd.engine.sampler import BROKEN, Sampler
@@ -87,6 +84,7 @@ class Engine:
         )
         # Of reservations that have not started: what was written, what their pages are known by.
         self._landings = Landings(model.num_layers)
+        self._exchange = KvExchange(self._cache, self._pool, self._scheduler, self._landings)
         self._prefixes: dict[RequestKey, Prefix] = {}
         # Requests whose last choice was ended from outside, until a step says so.
         self._ended: dict[RequestKey, None] = {}
@@ -95,6 +93,11 @@ class Engine:
     def attention(self) -> str:
         """The attention backend that was chosen."""
         return self._attention
+
+    @property
+    def exchange(self) -> KvExchange:
+        """KV for and from other workers."""
+        return self._exchange
 
     # ---- capacity
 
@@ -252,81 +255,6 @@ class Engine:
             self._carry_out(step, result)
             self._phases.ended("other")
         return result
-
-    # ---- KV for and from other workers
-
-    def read_kv(
-        self, key: RequestKey, first_token: int, num_tokens: int, first_layer: int, num_layers: int
-    ) -> torch.Tensor:
-        """A copy, [2, layers, tokens, kv_heads, head_dim], of prompt KV that is here."""
-        blocks, tokens = self._computed(key, first_token, num_tokens)
-        return self._cache.read(blocks, tokens, range(first_layer, first_layer + num_layers))
-
-    def read_part(
-        self, key: RequestKey, first_token: int, num_tokens: int, first_layer: int, num_layers: int
-    ) -> torch.Tensor:
-        """As read_kv(), of several ranks the first one's heads alone."""
-        blocks, tokens = self._computed(key, first_token, num_tokens)
-        return self.led.read_part(blocks, tokens, range(first_layer, first_layer + num_layers))
-
-    def lend_parts(
-        self,
-        key: RequestKey,
-        first_token: int,
-        num_tokens: int,
-        first_layer: int,
-        num_layers: int,
-        place: Place,
-    ) -> Task:
-        """The other ranks put what read_part() gives of them at this place of their arenas."""
-        blocks, tokens = self._computed(key, first_token, num_tokens)
-        layers = range(first_layer, first_layer + num_layers)
-        return self.led.lend(blocks, tokens, layers, place)
-
-    def _computed(
-        self, key: RequestKey, first_token: int, num_tokens: int
-    ) -> tuple[list[int], range]:
-        state, blocks = self._scheduler.get(key), self._pool.any_table(key)
-        end = first_token + num_tokens
-        if state is None or blocks is None or not 0 <= first_token < end <= state.num_computed:
-            raise InternalError(f"KV of tokens {first_token} to {end} of {key} does not exist here")
-        return blocks, range(first_token, end)
-
-    def write_kv(
-        self, key: RequestKey, first_token: int, first_layer: int, kv: torch.Tensor
-    ) -> None:
-        """Copy KV that another worker computed into a reservation that has not started."""
-        self._cache.check_range(kv)
-        tokens = range(first_token, first_token + kv.shape[2])
-        self._landings.check_write(key, tokens)
-        blocks = self._pool.table(key)
-        assert blocks is not None
-        self._cache.write(blocks, first_token, first_layer, kv)
-        self._landings.wrote(key, tokens, range(first_layer, first_layer + kv.shape[1]))
-
-    def take_parts(
-        self, key: RequestKey, first_token: int, first_layer: int, part: torch.Tensor, at: Lent
-    ) -> Task:
-        """As write_kv(), with the first rank's heads; the other ranks take theirs."""
-        self._cache.check_range(part, self.led.keys.shape[2])
-        tokens = range(first_token, first_token + part.shape[2])
-        self._landings.check_write(key, tokens)
-        blocks = self._pool.table(key)
-        assert blocks is not None
-        task = self.led.take(blocks, first_token, first_layer, part, at)
-        self._landings.wrote(key, tokens, range(first_layer, first_layer + part.shape[1]))
-        return task
-
-    @property
-    def num_ranks(self) -> int:
-        """Processes that this engine computes in."""
-        return self._cache.num_ranks if isinstance(self._cache, LedCache) else 1
-
-    @property
-    def led(self) -> LedCache:
-        """The pages of several ranks."""
-        assert isinstance(self._cache, LedCache)
-        return self._cache
 
     # ---- checks
 

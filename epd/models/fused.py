@@ -26,7 +26,7 @@ from epd.models.gated import GatedMlp, is_gated
 from epd.models.packed import JointLinear, JointProduct
 from epd.models.rms_norm import is_rms_norm
 
-SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("gate_proj", "up_proj"))
 """What transformers' layers call one after the other with the same input."""
 
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}

@@ -13,22 +13,27 @@ _SILU = ("SiLU", "SiLUActivation")
 
 
 class GatedMlp(nn.Module):
-    """down(silu(gate(x)) * up(x)). `gate_up` makes both products side by side."""
+    """down(silu(gate(x)) * up(x)). `gate_up` makes both products side by side, or `gated` all that
+    `down` takes.
+    """
 
     def __init__(
         self,
         gate_up: nn.Module,
         down_proj: nn.Module,
         silu_mul: Callable[[torch.Tensor], torch.Tensor],
+        gated: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.gate_up = gate_up
         self.down_proj = down_proj
         self._silu_mul = silu_mul
+        self._gated = gated
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., hidden] -> [..., hidden]."""
-        out: torch.Tensor = self.down_proj(self._silu_mul(self.gate_up(x)))
+        inner = self._gated(x) if self._gated else self._silu_mul(self.gate_up(x))
+        out: torch.Tensor = self.down_proj(inner)
         return out
 
 

@@ -90,10 +90,10 @@ class LanguageModel:
         """
         assert deepstack is None or len(deepstack[1]) == self.deepstack_levels
         batched = positions[:, None] if positions.dim() == 2 else positions[None]
-        if self._compiled is not None and deepstack is None:
-            tokens = plan.single_tokens()
-            if tokens is not None and self._compiled.takes(embeds):
-                return self._compiled.forward(embeds, batched, tokens)
+        if self._compiled is not None:
+            tokens = plan.new_tokens()
+            if self._compiled.takes(tokens, deepstack):
+                return self._compiled.forward(embeds, batched, tokens, deepstack)
         hidden: torch.Tensor = self._decoder(
             inputs_embeds=embeds[None],
             position_ids=batched,

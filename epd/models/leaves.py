@@ -5,6 +5,7 @@ transformers' classes around them stay as they are, and so does what they comput
 * Linear modules get packed weights. Siblings that are given the same input (q, k and v; gate and
   up) become one product.
 * RMSNorm and the activation of a gated product make fewer passes.
+* The convolution over patches that are cut out already becomes a product.
 
 Original weights are freed, except an embedding table that a packed head shared.
 """
@@ -14,12 +15,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from epd.models.compiled.kernels import LANES, Kernels
+from epd.models.compiled.kernels import Kernels
+from epd.models.compiled.streamed import TILE_OUT
 from epd.models.fused import SIBLINGS
 from epd.models.gated import GatedMlp, is_gated
 from epd.models.packed import JointLinear, JointProduct, PackedLinear, can_pack
+from epd.models.patch_product import PatchProduct, is_patch_product
 from epd.models.rms_norm import RmsNorm, is_rms_norm
 
 
@@ -41,6 +45,8 @@ def replace_leaves(model: nn.Module, *, single_rows: bool, kernels: Kernels | No
             if can_pack(child):
                 packed = PackedLinear([child], single_rows=single_rows, kernels=kernels)
                 setattr(parent, name, packed)
+            elif is_patch_product(parent, child):
+                setattr(parent, name, PatchProduct(child, kernels))
             elif is_rms_norm(child):
                 setattr(
                     parent, name, RmsNorm(child.weight, child.variance_epsilon, kernels=kernels)
@@ -57,15 +63,19 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def _gate(model: nn.Module, single_rows: bool, kernels: Kernels) -> None:
-    """One module in place of each gated product that the kernel takes."""
+    """One module in place of each gated product that the kernel takes, in whole tiles."""
     parents: list[Any] = list(model.modules())
     for parent in parents:
         for name, mlp in list(parent.named_children()):
             if not is_gated(mlp) or not _can_gate(mlp.gate_proj, mlp.up_proj):
                 continue
-            both = [mlp.gate_proj, mlp.up_proj]
+            inner = -(-mlp.gate_proj.out_features // TILE_OUT) * TILE_OUT
+            both = [_padded(linear, outputs=inner) for linear in (mlp.gate_proj, mlp.up_proj)]
             packed = PackedLinear(both, single_rows=single_rows, kernels=kernels)
-            setattr(parent, name, GatedMlp(packed, mlp.down_proj, kernels.silu_mul))
+            streamed = packed.streamed
+            gated = streamed.gated if streamed is not None and streamed.can_gate else None
+            down = _padded(mlp.down_proj, inputs=inner)
+            setattr(parent, name, GatedMlp(packed, down, kernels.silu_mul, gated))
 
 
 def _can_gate(gate: Any, up: Any) -> bool:
@@ -75,8 +85,23 @@ def _can_gate(gate: Any, up: Any) -> bool:
         and _kind(gate) == _kind(up)
         and gate.weight.dtype is torch.bfloat16
         and gate.out_features == up.out_features
-        and not gate.out_features % LANES
     )
+
+
+def _padded(linear: nn.Linear, *, outputs: int = 0, inputs: int = 0) -> nn.Linear:
+    """The same with more outputs that are 0, or inputs that add nothing: whole tiles are faster."""
+    more = max(0, outputs - linear.out_features), max(0, inputs - linear.in_features)
+    if not any(more):
+        return linear
+    padded = nn.Linear(1, 1, bias=linear.bias is not None, device="meta")
+    padded.in_features = linear.in_features + more[1]
+    padded.out_features = linear.out_features + more[0]
+    weight = F.pad(linear.weight.detach(), (0, more[1], 0, more[0]))
+    padded.weight = nn.Parameter(weight, requires_grad=False)
+    if linear.bias is not None:
+        bias = F.pad(linear.bias.detach(), (0, more[0]))
+        padded.bias = nn.Parameter(bias, requires_grad=False)
+    return padded
 
 
 def _join(

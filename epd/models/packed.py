@@ -1,10 +1,12 @@
 """Matrix products with weights in the layout that this machine's CPU multiplies fastest.
 
-A CPU with bfloat16 instructions multiplies packed bfloat16. One without them is several times
-slower in bfloat16 than in float32 as soon as there is more than one row, so there a second,
-float32 copy is packed: the same weights, every product summed in float32, rounded once at the
-end. Few rows are bound by reading weights, and read the bfloat16 copy: up to MOST_ROWS with our
-compiled kernels, a single one without. A model that never computes so few rows needs none.
+Our compiled kernels multiply any number of rows where the CPU has bfloat16 instructions of
+AVX-512, with one copy of the weights. Without them, such a CPU multiplies bfloat16 that oneDNN
+packs. One without such instructions is several times slower in bfloat16 than in float32 as soon as
+there is more than one row, so there a second, float32 copy is packed: the same weights, every
+product summed in float32, rounded once at the end. Few rows are bound by reading weights, and read
+the bfloat16 copy: up to MOST_ROWS with our compiled kernels, a single one without. A model that
+never computes so few rows needs none.
 """
 
 from __future__ import annotations
@@ -54,8 +56,13 @@ class PackedLinear(nn.Module):
         widens = weight.dtype == torch.float32 or not has_bf16_instructions()
         computed = torch.float32 if widens else torch.bfloat16
         self._computed = computed
-        self._many = _Packed(weight.to(computed), None if bias is None else bias.to(computed))
+        self._many: _Packed | Streamed
         self._few: _Packed | Streamed | None = None
+        if _streams_all(weight, kernels):
+            assert kernels is not None
+            self._few = self._many = Streamed(weight, bias, kernels)
+            return
+        self._many = _Packed(weight.to(computed), None if bias is None else bias.to(computed))
         if weight.dtype == torch.bfloat16 and single_rows:
             self._few = _for_few_rows(weight, bias, widens, kernels)
 
@@ -66,14 +73,21 @@ class PackedLinear(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Of both copies, biases included."""
-        return sum(packed.nbytes for packed in (self._few, self._many) if packed is not None)
+        """Of each copy, biases included."""
+        copies = {id(packed): packed.nbytes for packed in (self._few, self._many) if packed}
+        return sum(copies.values())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out]."""
         if self._few is not None and x.numel() <= self._few.most_rows * x.shape[-1]:
             return self._few(x)
         return self._many(x.to(self._computed)).to(x.dtype)
+
+
+def _streams_all(weight: torch.Tensor, kernels: Kernels | None) -> bool:
+    """Does one copy serve any number of rows?"""
+    takes = kernels is not None and kernels.takes_many
+    return takes and weight.dtype is torch.bfloat16 and can_stream(weight)
 
 
 def _for_few_rows(

@@ -15,6 +15,7 @@ from epd.errors import ConfigError, InternalError
 from epd.media.decoded import Media, Tensors, VideoInfo
 from epd.models.adapter import Adapter, Asked, Prepared
 from epd.models.compiled.kernels import load_kernels
+from epd.models.compiled.tower import compile_blocks
 from epd.models.fused import fuse_towers
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.partial import load_part
@@ -152,6 +153,7 @@ def load_towers(
         # In float32 many rows gain little, and stay equal to Hugging Face's bit for bit.
         kernels = load_kernels(cache) if cache is not None and device == "cpu" else None
         replace_leaves(model, single_rows=False, kernels=kernels)
+        compile_blocks(model, kernels)
     kernel = varlen_kernel(torch.device(device), getattr(torch, dtype))
     if kernel is not None:
         attend_varlen(model, kernel)

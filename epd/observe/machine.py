@@ -39,8 +39,14 @@ def widens_bfloat16(proc: Path = PROC) -> bool:
 
 
 def compiles(proc: Path = PROC) -> bool:
-    """Is this a processor that decode steps are compiled for, see epd.models.compiled.build?"""
+    """Is this a processor that layers are compiled for, see epd.models.compiled.build?"""
     return "avx512f" in set(re.findall(r"\w+", _text(proc / "cpuinfo") or ""))
+
+
+def compiles_many_rows(proc: Path = PROC) -> bool:
+    """Also for many rows: it multiplies bfloat16, and has no matrix unit that oneDNN would use."""
+    flags = set(re.findall(r"\w+", _text(proc / "cpuinfo") or ""))
+    return "avx512_bf16" in flags and "amx_tile" not in flags
 
 
 def _kib(file: Path, field: str) -> tuple[int, ...]:

@@ -110,9 +110,9 @@ class DecodeCore(LanguageCore):
             unread()
             return
         ranks = chunk.payload.ranks
-        if ranks not in (1, self._engine.num_ranks):
+        if ranks not in (1, self._engine.exchange.num_ranks):
             unread()
-            error = InternalError(f"parts of {ranks} ranks for {self._engine.num_ranks}")
+            error = InternalError(f"parts of {ranks} ranks for {self._engine.exchange.num_ranks}")
             self._failed(prefill, chunk, error)
             return
         last = _Last(1 if ranks == 1 else 2, unread)
@@ -135,10 +135,10 @@ class DecodeCore(LanguageCore):
         """Here, or here and on all other ranks, which say when they are done."""
         where = chunk.request, chunk.first_token, chunk.first_layer
         if chunk.payload.ranks == 1:
-            self._engine.write_kv(*where, kv)
+            self._engine.exchange.write(*where, kv)
             return None
         at = Lent(member.name, partial(packed, member), place_of(chunk.payload))
-        return self._engine.take_parts(*where, kv, at)
+        return self._engine.exchange.take_parts(*where, kv, at)
 
     def _end_parts(self) -> None:
         """Chunks that the other ranks have, or could not take."""
@@ -162,8 +162,8 @@ class DecodeCore(LanguageCore):
 
     def peer_lost(self, name: str) -> None:
         """A prefill worker died."""
-        if self._engine.num_ranks > 1:
-            self._engine.led.part_from(name)
+        if self._engine.exchange.num_ranks > 1:
+            self._engine.exchange.led.part_from(name)
         super().peer_lost(name)
 
     # ---- work

@@ -18,6 +18,7 @@ from epd.gateway import Front, create_app
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.observe import Metrics, open_traces, setup
 from epd.workers.gateway import Node
+from epd.workers.heap import freeze_objects
 from epd.workers.ready import say_error, say_ready
 
 log = logging.getLogger(__name__)
@@ -150,5 +151,6 @@ async def _say_ready(
     await serving.wait()
     host, port = http.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
+    freeze_objects()
     say_ready(ready_fd, url=f"http://{shown}:{port}", control=node.links.control)
     log.info("ready url=http://%s:%d", shown, port)

@@ -26,6 +26,7 @@ from epd.observe.machine import (
     available_host,
     available_shared,
     compiles,
+    compiles_many_rows,
     held_host,
     widens_bfloat16,
 )
@@ -174,6 +175,7 @@ class _Sizes:
         self._widened = compute is Where.HOST and dtype == "bfloat16" and widens_bfloat16()
         single = compute is Where.HOST and dtype == "bfloat16" and tp == 1
         self._compiled = single and config.language.compiled and compiles()
+        self._one_copy = self._compiled and compiles_many_rows()
         modalities = config.encode.modalities or checkpoint.spec.modalities
         self._tower_weights, _ = num_weights(checkpoint, modalities)
         self._language_weights = language_weights(checkpoint).of_rank(rank, tp)
@@ -342,7 +344,7 @@ class _Sizes:
     def _weights(self, name: str, values: int, small: int = 0, *, single_rows: bool) -> Need:
         """In every copy that is packed, see epd.models.packed, and `small` bytes that are not."""
         item, settings = 4 if self._widened else self._item_bytes, ["dtype"]
-        if single_rows and (self._widened or self._compiled):
+        if single_rows and not self._one_copy and (self._widened or self._compiled):
             item += self._item_bytes  # as few rows read them fastest
             settings += [] if self._widened else ["language.compiled"]
         return self._computing(name, values * item + small, *settings)

@@ -61,8 +61,8 @@ class PrefillCore(LanguageCore):
         self._model = model
         self._rows = rows
         self._outgoing = outgoing
-        if engine.num_ranks > 1:
-            outgoing.on_wiped = engine.led.wipe
+        if engine.exchange.num_ranks > 1:
+            outgoing.on_wiped = engine.exchange.led.wipe
         self._config = config
         self._bulk = BulkSender(station.links, outgoing, station.route, chunk_bytes)
         self._admits: dict[RequestKey, Admit] = {}
@@ -297,7 +297,7 @@ class PrefillCore(LanguageCore):
                     layer,
                     min(layers, model.num_layers - layer),
                 )
-                read = self._engine.read_kv if ranks == 1 else self._engine.read_part
+                read = self._engine.exchange.read if ranks == 1 else self._engine.exchange.read_part
                 yield Chunk(
                     partial(read, send.request, *part),
                     partial(_chunk, send, *part),
@@ -313,7 +313,9 @@ class PrefillCore(LanguageCore):
         layers: int,
         payload: Payload,
     ) -> Task:
-        return self._engine.lend_parts(request, first, num, layer, layers, place_of(payload))
+        return self._engine.exchange.lend_parts(
+            request, first, num, layer, layers, place_of(payload)
+        )
 
     def gauges(self) -> dict[str, int]:
         """What the worker holds."""

@@ -14,7 +14,7 @@ from epd.config import Config
 from epd.errors import EpdError
 from epd.observe import setup
 from epd.wire.inbox import Inbox
-from epd.workers.heap import keep_freed_memory
+from epd.workers.heap import freeze_objects, keep_freed_memory
 from epd.workers.kv_plan import planned
 from epd.workers.lookup import Lookup
 from epd.workers.probes import Probes
@@ -111,6 +111,7 @@ class Worker:
         while not self.stopping and not all(seat.station.welcome for seat in self.seats):
             self._turn()
         if not self.stopping:
+            freeze_objects()
             say_ready(ready_fd, control=[seat.links.control for seat in self.seats])
             self.was_ready = True
             log.info("ready host=%s", socket.gethostname())

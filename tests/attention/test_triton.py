@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from epd.attention import SingleTokens, kernels
 from epd.attention import triton as backend
-from epd.attention.base import single_tokens
+from epd.attention.base import tables_and_lengths
 from epd.attention.kernels.decode import num_splits
 from epd.attention.triton import TritonBackend
 from tests.attention.pages import RAGGED, RandomPages
@@ -103,14 +101,16 @@ def test_rotation_in_the_pass_that_writes_keys(device: torch.device) -> None:
 
 def fixed(pages: RandomPages, *, rows: int, width: int) -> SingleTokens:
     """The batch in buffers that are larger than it: what a captured step reads."""
-    tokens = single_tokens(pages.batch)
-    assert tokens is not None
+    batch = pages.batch
+    known, ends = tables_and_lengths(batch)
     tables = torch.full((rows, width), -1, dtype=torch.int32)
     lengths = torch.zeros(rows, dtype=torch.int32)
-    tables[: len(tokens.tables), : tokens.tables.shape[1]] = tokens.tables
-    lengths[: len(tokens.lengths)] = tokens.lengths
+    tables[: len(known), : known.shape[1]] = known
+    lengths[: len(ends)] = ends
     device = pages.query.device
-    return replace(tokens, tables=tables.to(device), lengths=lengths.to(device))
+    return SingleTokens(
+        batch.keys, batch.values, batch.block_size, tables.to(device), lengths.to(device)
+    )
 
 
 def test_a_plan_over_fixed_buffers_reads_them_anew() -> None:

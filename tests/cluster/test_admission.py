@@ -118,19 +118,19 @@ class AnyCrowd(RuleBasedStateMachine):
 
 
 def test_any_order_of_events_answers_everybody() -> None:
-    some = settings(max_examples=150, stateful_step_count=40, deadline=None)
+    some = settings(max_examples=150, stateful_step_count=40)
     run_state_machine_as_test(AnyCrowd, settings=some)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_many_orders_of_events_answer_everybody() -> None:
-    many = settings(max_examples=3000, stateful_step_count=60, deadline=None)
+    many = settings(max_examples=3000, stateful_step_count=60)
     run_state_machine_as_test(AnyCrowd, settings=many)
 
 
 @given(asked=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 3)), min_size=8, max_size=8))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_requests_of_any_sizes_share_room_for_one(asked: list[tuple[int, int]]) -> None:
     many = crowd(LARGEST + 1)
     for text, n in asked:

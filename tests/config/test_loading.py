@@ -127,7 +127,7 @@ def test_a_section_left_empty_can_be_set(tmp_path: Path) -> None:
     assert config.gateway.port == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.builds(
         Config,

@@ -150,7 +150,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(EVENTS, st.sampled_from([96, 2048]), st.integers(1, 4))
 def test_whoever_comes_and_goes_meanwhile_gets_its_own_tokens(
     events: Sequence[tuple[str, int]], kv_tokens: int, running: int

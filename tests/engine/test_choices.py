@@ -153,7 +153,7 @@ def test_a_prefill_whose_choices_all_ended_keeps_its_kv(engine: Engine) -> None:
     result = engine.step()
     assert result.ended == [key("r")]
     assert {run.finish_reason for run in result.tokens} == {FinishReason.LENGTH}
-    assert engine.read_kv(key("r"), 0, 26, 0, 3).shape[2] == 26
+    assert engine.exchange.read(key("r"), 0, 26, 0, 3).shape[2] == 26
     engine.release(key("r"))
     assert engine.used_blocks == 0
 

@@ -223,7 +223,7 @@ def test_prefill_reports_the_end_and_keeps_the_kv(engine: Engine) -> None:
     (run,) = engine.step().tokens
     assert run.finish_reason is FinishReason.LENGTH
     assert engine.used_blocks > 0 and not engine.has_work
-    assert engine.read_kv(key("r"), 0, len(IMAGE.token_ids), 0, 3).shape == (2, 3, 26, 2, 16)
+    assert engine.exchange.read(key("r"), 0, len(IMAGE.token_ids), 0, 3).shape == (2, 3, 26, 2, 16)
     engine.release(key("r"))
     assert engine.used_blocks == 0
 
@@ -255,7 +255,7 @@ def test_abort_at_any_time_frees_all_and_disturbs_nobody(engine: Engine, steps: 
 
 def test_release_frees_a_reservation_that_never_started(engine: Engine) -> None:
     assert engine.reserve(key("r"), 100) == 0 and engine.free_tokens == 4096 - 112
-    engine.write_kv(key("r"), 0, 0, torch.zeros(2, 3, 5, 2, 16))
+    engine.exchange.write(key("r"), 0, 0, torch.zeros(2, 3, 5, 2, 16))
     engine.release(key("r"))
     assert engine.free_tokens == engine.num_tokens_capacity == 4096
     assert engine.fits(4096) and not engine.fits(4097)

@@ -212,7 +212,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLife.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_eight_requests_in_a_pool_for_little_more_than_one_all_finish() -> None:

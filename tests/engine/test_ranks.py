@@ -206,8 +206,8 @@ def test_kv_passes_between_workers_of_any_number_of_ranks(
         assert decode.reserve(state.key, 80) == 0
         for start, end in ((0, 30), (30, num)):
             for layer in range(decode_model.num_layers):
-                kv = prefill.read_kv(request.key, start, end - start, layer, 1)
-                decode.write_kv(state.key, start, layer, kv)
+                kv = prefill.exchange.read(request.key, start, end - start, layer, 1)
+                decode.exchange.write(state.key, start, layer, kv)
         decode.start(state)
         assert first + run(decode, state) == expected
         assert run(prefill, request) == []

@@ -103,13 +103,13 @@ def test_only_computed_kv_can_be_read(engine: Engine) -> None:
     assert engine.reserve(key("r"), 200) == 0
     for first, num in ((0, 1), (-1, 1), (0, 0)):
         with pytest.raises(InternalError, match="does not exist here"):
-            engine.read_kv(key("r"), first, num, 0, 3)
+            engine.exchange.read(key("r"), first, num, 0, 3)
     engine.start(make_request("r", LONG, greedy(4)))
     engine.step()
-    assert engine.read_kv(key("r"), 30, 2, 1, 1).shape == (2, 1, 2, 2, 16)
+    assert engine.exchange.read(key("r"), 30, 2, 1, 1).shape == (2, 1, 2, 2, 16)
     for first, num, layer, layers in ((31, 2, 0, 3), (-1, 2, 0, 3), (0, 1, 2, 2), (0, 1, 0, 0)):
         with pytest.raises(InternalError, match="exist"):
-            engine.read_kv(key("r"), first, num, layer, layers)
+            engine.exchange.read(key("r"), first, num, layer, layers)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_kv_that_does_not_fit_is_refused(
 ) -> None:
     assert engine.reserve(key("r"), 32) == 0
     with pytest.raises(InternalError):
-        engine.write_kv(key("r"), first_token, first_layer, torch.zeros(shape, dtype=dtype))
+        engine.exchange.write(key("r"), first_token, first_layer, torch.zeros(shape, dtype=dtype))
 
 
 def test_kv_of_a_running_request_cannot_be_overwritten(engine: Engine) -> None:
     start(engine, make_request("r", CASE, greedy(4)))
     for name in ("r", "unknown"):
         with pytest.raises(InternalError):
-            engine.write_kv(key(name), 0, 0, torch.zeros(2, 3, 3, 2, 16))
+            engine.exchange.write(key(name), 0, 0, torch.zeros(2, 3, 3, 2, 16))
 
 
 def test_decode_starts_only_when_all_kv_has_landed(engine: Engine) -> None:
@@ -148,11 +148,11 @@ def test_decode_starts_only_when_all_kv_has_landed(engine: Engine) -> None:
     request = make_request("r", CASE, greedy(4))
     request = replace(request, role=Role.DECODE, choices=((0, 5),))
     assert engine.reserve(request.key, 20) == 0
-    engine.write_kv(request.key, 0, 0, torch.zeros(2, 2, 9, 2, 16))
-    engine.write_kv(request.key, 0, 2, torch.zeros(2, 1, 8, 2, 16))
+    engine.exchange.write(request.key, 0, 0, torch.zeros(2, 2, 9, 2, 16))
+    engine.exchange.write(request.key, 0, 2, torch.zeros(2, 1, 8, 2, 16))
     with pytest.raises(InternalError, match="landed"):
         engine.start(request)
-    engine.write_kv(request.key, 8, 2, torch.zeros(2, 1, 1, 2, 16))
+    engine.exchange.write(request.key, 8, 2, torch.zeros(2, 1, 1, 2, 16))
     engine.start(request)
 
 

@@ -154,8 +154,8 @@ def test_cached_kv_cannot_be_overwritten() -> None:
     cached = engine.reserve(key("b"), 130, known, most_cached=64)
     assert cached == 64
     with pytest.raises(InternalError, match="no room"):
-        engine.write_kv(key("b"), 63, 0, torch.zeros(2, 3, 1, 2, 16))
-    engine.write_kv(key("b"), 64, 0, torch.zeros(2, 3, 1, 2, 16))
+        engine.exchange.write(key("b"), 63, 0, torch.zeros(2, 3, 1, 2, 16))
+    engine.exchange.write(key("b"), 64, 0, torch.zeros(2, 3, 1, 2, 16))
 
 
 def test_prefill_answers_from_cached_kv_what_it_would_compute() -> None:

@@ -134,7 +134,7 @@ def free_answers(reference: Reference) -> dict[int, list[int]]:
 
 
 @given(step_tokens=st.integers(1, 300))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_a_picture_may_be_split_between_chunks_at_any_place(
     step_tokens: int,
     free_answers: dict[int, list[int]],

@@ -334,9 +334,9 @@ def hand_over(
     pieces = [(token, min(token + 37, num)) for token in range(cached, num, 37)]
     for at, end in reversed(pieces):
         for layer, count in ((1, layers - 1), (0, 1)):
-            kv = prefill.read_kv(request.key, at, end - at, layer, count)
+            kv = prefill.exchange.read(request.key, at, end - at, layer, count)
             assert kv.is_contiguous()
-            decode.write_kv(request.key, at, layer, kv)
+            decode.exchange.write(request.key, at, layer, kv)
     state = EngineRequest(
         key=request.key,
         token_ids=request.token_ids,

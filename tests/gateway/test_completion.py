@@ -125,7 +125,7 @@ def answers(draw: st.DrawFn) -> tuple[Tokenizer, list[int], list[str]]:
     return tokenizer, ids, stops
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(
     answers(),
     st.lists(st.integers(0, 24), max_size=24),
@@ -159,7 +159,7 @@ def test_a_stream_joins_to_the_whole_answer(
     assert joined(answered(tokenizer, one_by_one, stop_ids, **how)) == whole
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(answers(), st.lists(st.integers(0, 24), max_size=24), st.booleans())
 def test_an_answer_is_the_decoded_text_up_to_the_stop_string(
     answer: tuple[Tokenizer, list[int], list[str]], cuts: list[int], shows_stop: bool

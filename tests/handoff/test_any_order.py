@@ -200,7 +200,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 def test_any_order_of_events_ends_every_request_and_leaks_nothing() -> None:
     """Streams are right at every moment; in the end nobody holds anything for anybody."""
-    some = settings(max_examples=150, stateful_step_count=50, deadline=None)
+    some = settings(max_examples=150, stateful_step_count=50)
     run_state_machine_as_test(AnyOrder, settings=some)
 
 
@@ -208,5 +208,5 @@ def test_any_order_of_events_ends_every_request_and_leaks_nothing() -> None:
 @pytest.mark.timeout(1800)
 def test_many_orders_of_events_end_every_request_and_leak_nothing() -> None:
     """The same, for as long as it takes to meet what is rare."""
-    many = settings(max_examples=3000, stateful_step_count=60, deadline=None)
+    many = settings(max_examples=3000, stateful_step_count=60)
     run_state_machine_as_test(AnyOrder, settings=many)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from epd.models.compiled.kernels import Kernels, load_kernels
 from epd.models.language import LanguageModel, load_language
+from epd.models.packed import can_pack
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import Towers, load_towers
 from tests.checkpoints import FAMILIES, build
@@ -90,3 +93,21 @@ def _towers(path: Path) -> Towers:
 def _language(path: Path) -> LanguageModel:
     with stand_in.attention():
         return load_language(read_checkpoint(path), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session", name="cache")
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled kernels are kept."""
+    if not can_pack(nn.Linear(2, 2)):
+        pytest.skip("this CPU decodes with other products")
+    folder = tmp_path_factory.mktemp("compiled") / "kept"
+    if load_kernels(folder) is None:
+        pytest.skip("there is no compiler")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(cache: Path) -> Kernels:
+    found = load_kernels(cache)
+    assert found is not None
+    return found

@@ -45,7 +45,7 @@ def test_other_sources_flags_or_processors_make_another_library(
     keys.add(build._key(compiler))
     monkeypatch.setattr(build, "COMPILE", [*build.COMPILE, "-g"])
     keys.add(build._key(compiler))
-    (tmp_path / "decoder.cpp").write_text("int nothing;")
+    (tmp_path / "library.cpp").write_text("int nothing;")
     monkeypatch.setattr(build, "FOLDER", tmp_path)
     keys.add(build._key(compiler))
     assert len(keys) == 4

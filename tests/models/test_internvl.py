@@ -65,7 +65,7 @@ def test_some_texts_do_merge(both: Halves) -> None:
 
 
 @given(before=st.text(max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_appended_text_is_tokenised_as_a_whole(before: str, both: Halves) -> None:
     tokenizer = whole_tokenizer(both)
     plain = PlainText(tokenizer)

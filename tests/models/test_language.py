@@ -39,7 +39,7 @@ def test_positions_from_layouts_equal_get_rope_index(
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_positions_of_any_prompt_equal_get_rope_index(
     data: st.DataObject, reference: Reference, language: LanguageModel
 ) -> None:

@@ -15,6 +15,7 @@ from epd.models.language import LanguageModel, load_language
 from epd.models.leaves import replace_leaves, weight_bytes
 from epd.models.packed import JointLinear, PackedLinear
 from epd.models.partial import load_part
+from epd.models.patch_product import PatchProduct
 from epd.models.random_checkpoint import Sizes, build_random_checkpoint
 from epd.models.rms_norm import RmsNorm
 from epd.models.spec import Checkpoint, read_checkpoint
@@ -212,6 +213,45 @@ def test_towers_hold_no_copy_for_single_rows(
     towers = load_towers(family, modalities=(Modality.IMAGE,), device="cpu", dtype="bfloat16")
     kept = [module for module in towers._model.modules() if isinstance(module, PackedLinear)]
     assert kept and all(module._few is None for module in kept)
+
+
+class SomePatchEmbed(nn.Module):
+    """As transformers' are."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        size = (2, 4, 4)
+        self.proj = nn.Conv3d(3, 32, **{"kernel_size": size, "stride": size, **more})
+        self.to(torch.bfloat16).requires_grad_(False)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        patches = patches.view(-1, 3, 2, 4, 4).to(self.proj.weight.dtype)
+        out: torch.Tensor = self.proj(patches).view(-1, 32)
+        return out
+
+
+def replaced(model: SomePatchEmbed) -> nn.Module:
+    """What stands in place of the convolution."""
+    replace_leaves(nn.ModuleList([model]), single_rows=False)
+    return model.proj
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_patches_are_embedded_by_a_product(bias: bool) -> None:
+    model, exact = SomePatchEmbed(bias=bias), SomePatchEmbed(bias=bias).float()
+    exact.proj.weight.data = model.proj.weight.float()
+    patches = torch.randn(7, 96).bfloat16()
+    assert isinstance(replaced(model), PatchProduct)
+    right = exact(patches.float())
+    torch.testing.assert_close(model(patches).float(), right, atol=2**-7, rtol=2**-7)
+    assert not torch.allclose(model(patches.roll(1, 1)).float(), right, atol=2**-7)
+
+
+@pytest.mark.parametrize("more", [{"stride": (2, 2, 2)}, {"padding": 1}, {"dilation": 2}])
+def test_other_convolutions_stay(more: dict[str, Any]) -> None:
+    model = SomePatchEmbed(**more)
+    assert isinstance(replaced(model), nn.Conv3d)
 
 
 def test_a_packed_head_leaves_the_embedding_it_shared(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_any_video_with_any_sound_is_interleaved_as_transformers_does(
     """Ids as by the processor, positions as by the model, which count in different precisions."""
 
     @given(data=st.data())
-    @settings(max_examples=num, deadline=None)
+    @settings(max_examples=num)
     def check(data: st.DataObject) -> None:
         check_interleaved(data, thinker, checkpoint.adapter())
 

@@ -72,7 +72,7 @@ def test_both_mean_frames_per_second(towers: Towers) -> None:
 
 
 @given(total=st.integers(1, 2000), fps=st.floats(1e-3, 1e4), asked=st.floats(1e-3, 1e4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_chosen_frames_are_there_and_ascend(
     total: int, fps: float, asked: float, towers: Towers
 ) -> None:

@@ -70,7 +70,7 @@ GRIDS = st.lists(
 
 
 @given(grids=GRIDS, lengths=st.lists(st.integers(1, 30), min_size=6, max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_positions_of_any_mixed_prompt_equal_get_rope_index(
     grids: list[tuple[bool, int, int, int, float]],
     lengths: list[int],

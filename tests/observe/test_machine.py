@@ -10,6 +10,7 @@ from epd.observe.machine import (
     available_host,
     available_shared,
     compiles,
+    compiles_many_rows,
     held_host,
     widens_bfloat16,
 )
@@ -117,3 +118,18 @@ def test_decode_steps_are_compiled_where_avx512_is(proc: Path) -> None:
     assert compiles(proc)
     (proc / "cpuinfo").write_text("flags : avx2 fma\n")
     assert not compiles(proc)
+
+
+@pytest.mark.parametrize(
+    ("flags", "compiled"),
+    [
+        ("avx512f avx512_bf16", True),
+        ("avx512f avx512_bf16 amx_bf16 amx_tile", False),
+        ("avx512f avx512_vnni", False),
+    ],
+)
+def test_many_rows_are_compiled_where_no_matrix_unit_is_faster(
+    flags: str, compiled: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    assert compiles_many_rows(tmp_path) is compiled

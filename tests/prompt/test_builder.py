@@ -107,7 +107,7 @@ def llama_like(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return replace(checkpoint, spec=spec)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(chat=CHAT)
 @example(chat=[Message(role="user", content="  \n")])
 @example(chat=[Message(role="user", content=(IMAGE, TextPart(text="Frame1: "), IMAGE, IMAGE))])
@@ -131,7 +131,7 @@ def test_prompts_equal_hugging_face(
         assert joined(builder.build(chat), pad) == expected
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(
     words=st.lists(
         st.one_of(st.sampled_from(SPECIALS), st.sampled_from(BORDERS), TEXT), min_size=1

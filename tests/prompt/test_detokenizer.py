@@ -21,7 +21,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return TOKENIZERS[request.param]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=TEXT, name=st.sampled_from(list(TOKENIZERS)))
 def test_pieces_join_to_what_the_tokenizer_decodes(text: str, name: str) -> None:
     """Emoji and other long characters included, with never half of one on the way."""

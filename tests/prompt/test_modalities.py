@@ -76,7 +76,7 @@ def joined(draft: Draft, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return ids
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(turns=st.lists(PARTS, min_size=1, max_size=3))
 @example(turns=[tuple(p for end in ENDS for p in (TextPart(text=f"x{end}"), *ITEMS.values()))])
 def test_chats_of_all_kinds_equal_hugging_face(

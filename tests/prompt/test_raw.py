@@ -57,7 +57,7 @@ def facts(draft: Draft) -> list[tuple[Modality, str]]:
     return [(part.modality, part.where) for part in draft.parts]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PROMPT)
 def test_a_text_has_the_tokenizers_own_ids(
     builder: PromptBuilder, tokenizer: PreTrainedTokenizerFast, text: str
@@ -68,7 +68,7 @@ def test_a_text_has_the_tokenizers_own_ids(
     assert builder.tokens(text, add_special_tokens=True) == tokenizer(text).input_ids
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PROMPT)
 def test_ids_are_read_as_the_text_that_they_say(
     builder: PromptBuilder, tokenizer: PreTrainedTokenizerFast, text: str

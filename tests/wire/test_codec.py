@@ -33,7 +33,7 @@ def header(*, version: Any = PROTOCOL_VERSION, tag: Any, to: Any = "x", fields: 
 
 
 @pytest.mark.parametrize("tag", sorted(REGISTRY))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), to=st.text(max_size=40))
 def test_every_message_comes_back_equal(tag: str, data: st.DataObject, to: str) -> None:
     message = data.draw(MESSAGES_BY_TAG[tag])

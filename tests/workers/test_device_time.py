@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from epd.engine import Engine, StepResult
+from epd.engine.exchange import KvExchange
 from epd.models.laps import Lap, Laps
 from epd.types import Activity
 from epd.wire.inbox import Inbox
@@ -121,13 +122,13 @@ def test_decoding_has_begun_when_the_device_has_the_kv_in_its_pages(
     stage: Stage, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = stage.cores["decode"]
-    write = Engine.write_kv
+    write = KvExchange.write
 
     def copied(*args: Any) -> None:
         write(*args)
         device.work(0.5)
 
-    monkeypatch.setattr(Engine, "write_kv", copied)
+    monkeypatch.setattr(KvExchange, "write", copied)
     key = stage.ask(CASE, greedy(3))
     stage.run(until=lambda: decode.has_work)
     assert len(stage.answers(RequestSpans)) == 1, "what prefill took"

@@ -145,7 +145,7 @@ def test_a_slot_is_given_back_once_every_rank_has_read_it(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not before, however long the second one takes."""
-    led = pair.engines["decode"].led
+    led = pair.engines["decode"].exchange.led
     later: list[Any] = []
     send = led._send
     monkeypatch.setattr(

@@ -40,12 +40,12 @@ def load_library(cache: Path) -> ctypes.CDLL | None:
     """
     try:
         compiler = _compiler()
-        path = _private(cache) / f"decoder-{_key(compiler)}.so"
+        path = _private(cache) / f"layers-{_key(compiler)}.so"
         if not path.is_file():
             _build(compiler, path)
         return ctypes.CDLL(str(path), mode=os.RTLD_NOW)
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("decoder layers are not compiled, decoding is slower: %s", _reason(error))
+        log.warning("layers are not compiled, steps are slower: %s", _reason(error))
         return None
 
 
@@ -93,12 +93,12 @@ def _build(compiler: str, path: Path) -> None:
     """Under another name first: several processes may do this at once."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
-        made, library = Path(name) / "decoder.o", Path(name) / path.name
-        source = str(FOLDER / "decoder.cpp")
+        made, library = Path(name) / "layers.o", Path(name) / path.name
+        source = str(FOLDER / "library.cpp")
         _run([compiler, *COMPILE, source, "-o", str(made)])
         _run([compiler, *LINK, str(made), "-o", str(library)])
         library.replace(path)
-    log.info("compiled the decoder layers in %.1f s: %s", time.monotonic() - began, path)
+    log.info("compiled layers in %.1f s: %s", time.monotonic() - began, path)
 
 
 def _run(command: list[str]) -> None:

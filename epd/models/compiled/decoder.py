@@ -1,4 +1,4 @@
-"""Decode steps of the decoders that decoder.cpp computes; which those are.
+"""Steps of the decoders that decode.h and prefill.h compute; which those are.
 
 Nothing is guessed: a decoder is one of transformers' classes named here, made of exactly the
 modules that these classes have today, with our leaves in it, and configured for what the kernel
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from epd.attention import ATTENTION, SingleTokens
+from epd.attention import ATTENTION, NewTokens
+from epd.attention.row_writes import Deepstack
 from epd.models.compiled.kernels import MOST_ROWS, Decoder, Heads, Kernels, Layer, Pages, Step
 from epd.models.compiled.streamed import TILE_OUT, Streamed
 
@@ -29,19 +30,22 @@ _LEAVES = {
 }
 _HEAD_NORMS = {"self_attn.q_norm": "RmsNorm", "self_attn.k_norm": "RmsNorm"}
 
+# Class of the decoder -> beginning of its layers' classes, and what else there is in a layer.
+_ALIKE: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "LlamaModel": ("Llama", {}),
+    "MistralModel": ("Mistral", {}),
+    "Qwen2Model": ("Qwen2", {}),
+    "Qwen2VLTextModel": ("Qwen2VL", {}),
+    "Qwen2_5_VLTextModel": ("Qwen2_5_VL", {}),
+    "Qwen2_5OmniThinkerTextModel": ("Qwen2_5Omni", {}),
+    "Qwen3Model": ("Qwen3", _HEAD_NORMS),
+    "Qwen3VLTextModel": ("Qwen3VLText", _HEAD_NORMS),
+}
+
 # Class of the decoder -> module names of a layer and their classes.
 LAYERS: Mapping[str, Mapping[str, str]] = {
-    "Qwen2_5_VLTextModel": {
-        "": "Qwen2_5_VLDecoderLayer",
-        "self_attn": "Qwen2_5_VLAttention",
-        **_LEAVES,
-    },
-    "Qwen3VLTextModel": {
-        "": "Qwen3VLTextDecoderLayer",
-        "self_attn": "Qwen3VLTextAttention",
-        **_LEAVES,
-        **_HEAD_NORMS,
-    },
+    decoder: {"": f"{name}DecoderLayer", "self_attn": f"{name}Attention", **_LEAVES, **more}
+    for decoder, (name, more) in _ALIKE.items()
 }
 
 
@@ -51,6 +55,7 @@ class CompiledDecoder:
     def __init__(self, decoder: Any, kernels: Kernels) -> None:
         self._kernels = kernels
         self._rotary = decoder.rotary_emb
+        self._has_axes = hasattr(self._rotary, "mrope_section")
         self._weights = decoder  # the structures below hold addresses in it
         config, attention = decoder.config, decoder.layers[0].self_attn
         layers = [_layer(layer) for layer in decoder.layers]
@@ -69,19 +74,26 @@ class CompiledDecoder:
             norm=decoder.norm.weight.data_ptr(),
         )
 
-    def takes(self, embeds: torch.Tensor) -> bool:
-        """Are these few enough rows to gain from it?"""
-        return len(embeds) <= MOST_ROWS
+    def takes(self, tokens: NewTokens, deepstack: Deepstack | None = None) -> bool:
+        """Can this step be computed here, and gain from it?"""
+        return self._kernels.takes_many or (deepstack is None and _few(tokens))
 
     def forward(
-        self, embeds: torch.Tensor, positions: torch.Tensor, tokens: SingleTokens
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        tokens: NewTokens,
+        deepstack: Deepstack | None = None,
     ) -> torch.Tensor:
-        """[B, hidden] at [3, 1, B] or [1, B] -> last hidden states [B, hidden].
+        """[T, hidden] at [3, 1, T] or [1, T] -> last hidden states [T, hidden].
 
-        Writes keys and values of the new tokens to their pages.
+        Writes keys and values of the new tokens to their pages. `deepstack`: see LanguageModel.
         """
         embeds = embeds.contiguous()
-        cos, sin = self._rotary(embeds, positions if positions.dim() == 3 else positions[None])
+        if self._has_axes and positions.dim() == 2:
+            positions = positions[None]
+        cos, sin = self._rotary(embeds, positions)
+        places, more = _deepstack(deepstack, embeds)
         self._check(embeds, cos, sin, tokens)
         out = torch.empty_like(embeds)
         step = Step(
@@ -100,21 +112,47 @@ class CompiledDecoder:
                 table_width=tokens.tables.shape[1],
                 lengths=tokens.lengths.data_ptr(),
             ),
+            sequences=len(tokens.lengths),
+            counts=tokens.counts.data_ptr(),
+            levels=len(more),
+            num_places=len(places),
+            places=places.data_ptr(),
+            more=more.data_ptr(),
         )
-        self._kernels.decode(self._decoder, step)
+        few = deepstack is None and _few(tokens)
+        run = self._kernels.decode if few else self._kernels.prefill
+        run(self._decoder, step)
         return out
 
     def _check(
-        self, embeds: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tokens: SingleTokens
+        self, embeds: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tokens: NewTokens
     ) -> None:
         """The kernel trusts addresses: what lies there is as it thinks."""
         heads = self._decoder.heads
         for tensor in (embeds, cos, sin, tokens.keys, tokens.values):
             assert tensor.dtype == torch.bfloat16 and tensor.is_contiguous()
-        assert embeds.shape == (len(tokens.lengths), self._decoder.hidden)
+        assert embeds.shape == (tokens.num_new, self._decoder.hidden)
         assert cos.shape == sin.shape == (1, len(embeds), heads.dim)
         assert tokens.keys.shape == tokens.values.shape
         assert tokens.keys.shape[2:] == (heads.num_kv, heads.dim)
+
+
+def _few(tokens: NewTokens) -> bool:
+    return tokens.single and tokens.num_new <= MOST_ROWS
+
+
+def _deepstack(
+    deepstack: Deepstack | None, embeds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places [k] int64 and what each level adds there, [levels, k, hidden]."""
+    if deepstack is None:
+        return torch.empty(0, dtype=torch.int64), embeds.new_empty(0, 0, embeds.shape[1])
+    places, slices = deepstack
+    more = slices if isinstance(slices, torch.Tensor) else torch.stack(list(slices))
+    assert places.dtype == torch.int64 and more.dtype == embeds.dtype
+    assert more.shape[1:] == (len(places), embeds.shape[1])
+    assert not len(places) or int(places.max()) < len(embeds)
+    return places.contiguous(), more.contiguous()
 
 
 def compiled_decoder(decoder: Any, kernels: Kernels) -> CompiledDecoder | None:
@@ -130,26 +168,26 @@ def recognised(decoder: Any) -> bool:
     return (
         _configured(decoder.config)
         and all(_classes(layer) == expected for layer in decoder.layers)
-        and not any(map(_changed, decoder.modules()))
+        and not any(map(changed, decoder.modules()))
         and len({norm.eps for norm in _norms(decoder)} | {decoder.config.rms_norm_eps}) == 1
         and all(_shaped(layer, decoder.config) for layer in decoder.layers)
     )
 
 
 def _configured(config: Any) -> bool:
-    kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
-    return (
-        config._attn_implementation == ATTENTION
-        and config.hidden_act == "silu"
-        and kinds == {"full_attention"}
-    )
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        full = getattr(config, "sliding_window", None) is None
+    else:
+        full = set(kinds) == {"full_attention"}
+    return full and config._attn_implementation == ATTENTION and config.hidden_act == "silu"
 
 
 def _classes(layer: nn.Module) -> dict[str, str]:
     return {name: type(module).__name__ for name, module in layer.named_modules()}
 
 
-def _changed(module: nn.Module) -> bool:
+def changed(module: nn.Module) -> bool:
     """Does a call of it do more than its class says?"""
     hooks = (module._forward_hooks, module._forward_pre_hooks, "forward" in vars(module))
     return any(hooks)

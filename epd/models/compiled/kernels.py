@@ -1,4 +1,4 @@
-"""The compiled library's functions and the structures that they take; see decoder.cpp.
+"""The compiled library's functions and the structures that they take; see library.cpp.
 
 Structures hold addresses, not tensors: whoever makes one keeps its tensors alive.
 """
@@ -6,15 +6,15 @@ Structures hold addresses, not tensors: whoever makes one keeps its tensors aliv
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_bool, c_float, c_int64, c_void_p
 from pathlib import Path
 
 import torch
 
 from epd.models.compiled.build import load_library
 
-# With 24 rows a step still takes about half the time of packed float32 products, which gain with
-# every row more.
+# Of a step of single tokens. With 24 rows it still takes about half the time of packed float32
+# products, which gain with every row more.
 MOST_ROWS = 32
 
 LANES = 16
@@ -88,7 +88,7 @@ class Pages(Structure):
 
 
 class Step(Structure):
-    """One new token of each sequence."""
+    """New tokens of some sequences, one behind the other; see layers.h."""
 
     _fields_ = (
         ("rows", c_int64),
@@ -98,13 +98,60 @@ class Step(Structure):
         ("sin", c_void_p),
         ("out", c_void_p),
         ("pages", Pages),
+        ("sequences", c_int64),
+        ("counts", c_void_p),
+        ("levels", c_int64),
+        ("num_places", c_int64),
+        ("places", c_void_p),
+        ("more", c_void_p),
+    )
+
+
+class Block(Structure):
+    """Weights and shapes of one block of a vision tower; see tower.h."""
+
+    _fields_ = (
+        ("hidden", c_int64),
+        ("intermediate", c_int64),
+        ("heads", c_int64),
+        ("scaling", c_float),
+        ("eps1", c_float),
+        ("eps2", c_float),
+        ("norm1", c_void_p),
+        ("norm2", c_void_p),
+        ("qkv", Product),
+        ("proj", Product),
+        ("gate_up", Product),
+        ("down", Product),
+    )
+
+
+class Patches(Structure):
+    """What it is given."""
+
+    _fields_ = (
+        ("rows", c_int64),
+        ("threads", c_int64),
+        ("hidden", c_void_p),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("num_ends", c_int64),
+        ("ends", c_void_p),
     )
 
 
 class Kernels:
-    """The library. Calls let other Python threads run."""
+    """The library. Calls let other Python threads run.
+
+    `takes_many`: whether it multiplies many rows too, faster than all else here: not where oneDNN
+    has a matrix unit (AMX).
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        library.epd_takes_many.restype = c_bool
+        self.takes_many = library.epd_takes_many() and not torch.cpu._is_amx_tile_supported()
+        if self.takes_many:
+            self._take_many(library)
         self._decode = library.epd_decode
         self._decode.argtypes = (POINTER(Decoder), POINTER(Step))
         self._decode.restype = None
@@ -130,6 +177,19 @@ class Kernels:
         self._settle.argtypes = (c_void_p, c_int64)
         self._settle.restype = None
 
+    def _take_many(self, library: ctypes.CDLL) -> None:
+        self._prefill = library.epd_prefill
+        self._prefill.argtypes = (POINTER(Decoder), POINTER(Step))
+        self._prefill.restype = None
+        self._tower_block = library.epd_tower_block
+        self._tower_block.argtypes = (POINTER(Block), POINTER(Patches))
+        self._tower_block.restype = None
+        self._multiply_many = library.epd_multiply_many
+        self._multiply_gated = library.epd_multiply_gated
+        for function in (self._multiply_many, self._multiply_gated):
+            function.argtypes = (POINTER(Product), c_void_p, c_void_p, c_int64, c_int64)
+            function.restype = None
+
     def empty(self, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         """On large pages of memory, where the system has some: reading is 4 % faster."""
         made = torch.empty(*shape, dtype=dtype)
@@ -140,6 +200,19 @@ class Kernels:
         """[rows, in] -> [rows, out], contiguous bfloat16."""
         threads = torch.get_num_threads()
         self._multiply(byref(product), x.data_ptr(), out.data_ptr(), len(x), threads)
+
+    def multiply_many(self, product: Product, x: torch.Tensor, out: torch.Tensor) -> None:
+        """As multiply(), for more rows than a few; where `takes_many`."""
+        threads = torch.get_num_threads()
+        self._multiply_many(byref(product), x.data_ptr(), out.data_ptr(), len(x), threads)
+
+    def multiply_gated(self, product: Product, x: torch.Tensor, out: torch.Tensor) -> None:
+        """[rows, in] -> silu(first half of the outputs) * second half, [rows, out / 2].
+
+        Where `takes_many`; each half consists of whole tiles.
+        """
+        threads = torch.get_num_threads()
+        self._multiply_gated(byref(product), x.data_ptr(), out.data_ptr(), len(x), threads)
 
     def likeliest(
         self, product: Product, screen: Screen, x: torch.Tensor, ids: torch.Tensor
@@ -174,6 +247,14 @@ class Kernels:
     def decode(self, decoder: Decoder, step: Step) -> None:
         """Write the last hidden states to `step.out`, and new keys and values to the pages."""
         self._decode(byref(decoder), byref(step))
+
+    def prefill(self, decoder: Decoder, step: Step) -> None:
+        """The same for many tokens of each sequence; where `takes_many`."""
+        self._prefill(byref(decoder), byref(step))
+
+    def tower_block(self, block: Block, patches: Patches) -> None:
+        """Change `patches.hidden` to what comes out; where `takes_many`."""
+        self._tower_block(byref(block), byref(patches))
 
 
 def load_kernels(cache: Path) -> Kernels | None:

@@ -8,8 +8,6 @@
 
 #ifdef __AVX512BF16__
 
-#include <immintrin.h>
-
 using Pair = uint32_t;  // the first in the lower half
 
 struct Pairs {

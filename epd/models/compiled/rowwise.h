@@ -6,7 +6,7 @@
 #include "vectors.h"
 
 inline void write(bf16* to, Floats v) {
-    const Halves halves = __builtin_convertvector(Words(rounded(v)) >> 16, Halves);
+    const Halves halves = narrowed(v);
     std::memcpy(to, &halves, sizeof halves);
 }
 
@@ -15,6 +15,17 @@ inline void silu_mul(const bf16* joined, int64_t size, bf16* to) {
     for (int64_t i = 0; i < size; i += LANES) {
         const Floats gate = widened(joined + i);
         write(to + i, rounded(gate / (exponential(-gate) + 1.0f)) * widened(joined + size + i));
+    }
+}
+
+// One head, in place: each half is turned against the other.
+inline void rotate(bf16* head, const bf16* cos, const bf16* sin, int64_t half) {
+#pragma omp simd
+    for (int64_t i = 0; i < half; ++i) {
+        const float a = widened(head[i]), b = widened(head[i + half]);
+        head[i] = narrowed(rounded(a * widened(cos[i])) - rounded(b * widened(sin[i])));
+        head[i + half] = narrowed(rounded(b * widened(cos[i + half])) +
+                                  rounded(a * widened(sin[i + half])));
     }
 }
 

@@ -1,12 +1,18 @@
-"""Weights in the tiles of product.h, which few rows read as fast as memory gives them."""
+"""Weights in the tiles of product.h: few rows read them as fast as memory gives them, and many
+rows, on a CPU that multiplies bfloat16, are multiplied as fast as that CPU can; see many.h."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
 from epd.models.compiled.kernels import MOST_ROWS, Kernels, Product
 
 TILE_OUT, PAIR = 32, 2
+
+FEW_ROWS = 8
+"""Up to here reading the weights takes the time."""
 
 
 def can_stream(weight: torch.Tensor) -> bool:
@@ -17,11 +23,10 @@ def can_stream(weight: torch.Tensor) -> bool:
 class Streamed:
     """One bfloat16 weight matrix and its bias, for up to `most_rows` rows at once."""
 
-    most_rows = MOST_ROWS
-
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels) -> None:
         outputs, inputs = weight.shape
         self.kernels = kernels
+        self.most_rows: float = math.inf if kernels.takes_many else MOST_ROWS
         self._weight = kernels.empty(outputs // TILE_OUT, inputs // PAIR, TILE_OUT, PAIR)
         tiles = weight.view(outputs // TILE_OUT, TILE_OUT, inputs // PAIR, PAIR)
         self._weight.copy_(tiles.transpose(1, 2))
@@ -43,5 +48,20 @@ class Streamed:
         """[..., in] -> [..., out]."""
         out = x.new_empty(*x.shape[:-1], self.product.output)
         rows = x.reshape(-1, self.product.input).contiguous()
-        self.kernels.multiply(self.product, rows, out)
+        if len(rows) > FEW_ROWS and self.kernels.takes_many:
+            self.kernels.multiply_many(self.product, rows, out)
+        else:
+            self.kernels.multiply(self.product, rows, out)
+        return out
+
+    @property
+    def can_gate(self) -> bool:
+        """Can gated() be called?"""
+        return self.kernels.takes_many and not self.product.output % (2 * TILE_OUT)
+
+    def gated(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> silu(first half of the outputs) * second half, [..., out / 2]."""
+        out = x.new_empty(*x.shape[:-1], self.product.output // 2)
+        rows = x.reshape(-1, self.product.input).contiguous()
+        self.kernels.multiply_gated(self.product, rows, out)
         return out

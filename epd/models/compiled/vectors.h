@@ -9,12 +9,17 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 using bf16 = uint16_t;
 using std::int64_t;
 
 constexpr int LANES = 16;
 typedef float Floats __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint16_t Halves __attribute__((vector_size(32)));
 typedef float Quarter __attribute__((vector_size(16)));
 
@@ -32,10 +37,6 @@ inline float widened(bf16 value) {
     return read<float>(&bits);
 }
 
-inline Floats widened(const bf16* from) {
-    return Floats(__builtin_convertvector(read<Halves>(from), Words) << 16);
-}
-
 // To the nearest bfloat16, ties to even. What is not a number stays so.
 inline bf16 narrowed(float value) {
     const uint32_t bits = read<uint32_t>(&value);
@@ -45,17 +46,40 @@ inline bf16 narrowed(float value) {
 
 inline float rounded(float value) { return widened(narrowed(value)); }
 
-inline Floats rounded(Floats value) {
+#ifdef __AVX512BF16__
+
+// Also makes 0 of what is smaller than 2^-126, which no sum misses.
+inline Halves narrowed(Floats value) { return Halves(_mm512_cvtneps_pbh(__m512(value))); }
+
+#else
+
+inline Halves narrowed(Floats value) {
     const Words bits = Words(value);
-    const Words nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-    return Floats(value != value ? Words{} + 0x7fc00000u : nearest);
+    const Words nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return __builtin_convertvector(value != value ? Words{} + 0x7fc0u : nearest, Halves);
 }
+
+#endif
+
+inline Floats widened(Halves value) {
+    return Floats(__builtin_convertvector(value, Words) << 16);
+}
+
+inline Floats widened(const bf16* from) { return widened(read<Halves>(from)); }
+
+inline Floats rounded(Floats value) { return widened(narrowed(value)); }
 
 inline float total(const Floats& v) {
     const char* at = reinterpret_cast<const char*>(&v);
     const Quarter sums = (read<Quarter>(at) + read<Quarter>(at + 16)) +
                          (read<Quarter>(at + 32) + read<Quarter>(at + 48));
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+inline float largest(const Floats& v) {
+    float found = v[0];
+    for (int lane = 1; lane < LANES; ++lane) found = v[lane] > found ? v[lane] : found;
+    return found;
 }
 
 // e^x to two units of float32: 2^n times a polynomial in what is left.

@@ -9,50 +9,18 @@
 //
 // The floor of a step is reading every weight once: bytes of weights / memory bandwidth.
 
-#include <sys/mman.h>
-#include <unistd.h>
+#pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "attention.h"
+#include "layers.h"
 #include "product.h"
-#include "rowwise.h"
-#include "screen.h"
 
-struct Layer {
-    const bf16* input_norm;  // [hidden]
-    Product qkv;             // q, k and v one above the other
-    const bf16 *q_norm, *k_norm;
-    Product o;
-    const bf16* post_norm;  // [hidden]
-    Product gate_up;        // gate above up
-    Product down;
-};
-
-struct Decoder {
-    int64_t hidden, intermediate, num_layers;
-    Heads heads;
-    const Layer* layers;
-    const bf16* norm;  // [hidden]
-};
-
-struct Step {
-    int64_t rows, threads;
-    const bf16* embeds;      // [rows, hidden]
-    const bf16 *cos, *sin;   // [rows, head_dim]
-    bf16* out;               // [rows, hidden]
-    Pages pages;
-};
-
-namespace {
-
-struct Task {
-    int64_t sequence, kv_head, piece;
-};
-
-class Run {
+class Decode {
   public:
-    Run(const Decoder& decoder, const Step& step)
+    Decode(const Decoder& decoder, const Step& step)
         : decoder(decoder), heads(decoder.heads), step(step), rows(step.rows),
           hidden(rows * decoder.hidden), qkv(rows * heads.width()),
           activated(rows * decoder.intermediate) {
@@ -82,6 +50,10 @@ class Run {
     }
 
   private:
+    struct Task {
+        int64_t sequence, kv_head, piece;
+    };
+
     // `own` is this thread's: the input of a product.
     void layer(int64_t number, float* own) {
         const Layer& layer = decoder.layers[number];
@@ -142,57 +114,3 @@ class Run {
     std::vector<int64_t> first_piece;
     std::vector<Task> tasks;
 };
-
-}  // namespace
-
-extern "C" void epd_decode(const Decoder* decoder, const Step* step) {
-    Run(*decoder, *step).all_layers();
-}
-
-static std::vector<float> widened(const bf16* from, int64_t size) {
-    std::vector<float> wide(size);
-    for (int64_t i = 0; i < size; ++i) wide[i] = widened(from[i]);
-    return wide;
-}
-
-// x [rows, in] -> the first of the largest of each row of the product; -1 where none is a number.
-extern "C" void epd_likeliest(const Product* product, const Screen* screen, const bf16* x,
-                              int64_t* ids, int64_t rows, int64_t threads) {
-    const std::vector<float> wide = widened(x, rows * product->in);
-    Search(*product, *screen, wide.data(), rows, threads).run(ids);
-}
-
-// x [rows, in] -> out [rows, out].
-extern "C" void epd_multiply(const Product* product, const bf16* x, bf16* out, int64_t rows,
-                             int64_t threads) {
-    const std::vector<float> wide = widened(x, rows * product->in);
-    const auto store = [&](int64_t row, int64_t i, Floats values) {
-        for (int lane = 0; lane < LANES; ++lane)
-            out[row * product->out + i + lane] = narrowed(values[lane]);
-    };
-#pragma omp parallel num_threads(threads)
-    multiply_all(*product, wide.data(), rows, store);
-}
-
-// [rows, 2 * size] -> [rows, size].
-extern "C" void epd_silu_mul(const bf16* joined, bf16* out, int64_t rows, int64_t size,
-                             int64_t threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t row = 0; row < rows; ++row)
-        silu_mul(joined + row * 2 * size, size, out + row * size);
-}
-
-// [rows, size] -> the same.
-extern "C" void epd_rms_norm(const bf16* x, const bf16* weight, bf16* out, int64_t rows,
-                             int64_t size, float eps, int64_t threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t row = 0; row < rows; ++row)
-        rms_norm(x + row * size, weight, size, eps, out + row * size);
-}
-
-// Only advice: a system without large pages ignores it.
-extern "C" void epd_prefer_large_pages(void* memory, int64_t bytes) {
-    const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE)), from = uintptr_t(memory);
-    const uintptr_t first = (from + page - 1) / page * page, end = (from + bytes) / page * page;
-    if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
-}
