@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +20,11 @@ SOUNDS = 20
 
 def batch(step: int) -> Heard:
     """The data of one step, the same every time."""
-    rng = lots(NAME, step)
-    drawn = [sounds.sampled_heard(rng) for _ in range(SOUNDS)]
+    return sampled(SOUNDS, lots(NAME, step))
+
+
+def sampled(num: int, rng: random.Random) -> Heard:
+    drawn = [sounds.sampled_heard(rng) for _ in range(num)]
     return heard_together([SOURCE.collator.sound(heard, rng) for heard in drawn])
 
 

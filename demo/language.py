@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from demo.collate import NO_LABEL, Batch
+from demo.collate import NO_LABEL, Batch, Heard
 from demo.hearing import hear
 from demo.patches import Patches
 from demo.sight import see
@@ -31,7 +31,7 @@ def perceived(model: Any, batch: Batch) -> Rows:
     tower = model.model.visual
     parts = (batch.pictures, batch.frames)
     pictures, frames = (see(tower, p) if len(p.pixels) else _nothing(model, p) for p in parts)
-    return Rows(pictures=pictures, frames=frames, sounds=_heard(model, batch))
+    return Rows(pictures=pictures, frames=frames, sounds=heard(model, batch.heard))
 
 
 def _nothing(model: Any, none: Patches) -> torch.Tensor:
@@ -60,10 +60,11 @@ def hidden_states(model: Any, batch: Batch, rows: Rows) -> torch.Tensor:
     return found
 
 
-def _heard(model: Any, batch: Batch) -> torch.Tensor:
-    if not len(batch.heard.lengths):
+def heard(model: Any, sounds: Heard) -> torch.Tensor:
+    """Rows of all sounds."""
+    if not len(sounds.lengths):
         return torch.zeros(0, model.config.text_config.hidden_size)
-    return hear(model.model.audio_tower, batch.heard.features, batch.heard.lengths)
+    return hear(model.model.audio_tower, sounds.features, sounds.lengths)
 
 
 def mask(branch: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from demo import architecture, checkpoint, hearing, language, sight
-from demo.collate import NO_LABEL, Batch, Collator
+from demo.collate import NO_LABEL, Batch, Collator, Heard
 from demo.compiling import compile_in_place
 from demo.patches import Patches
 from demo.pointing import LAYER, Pointing
@@ -64,11 +64,14 @@ class Whole(torch.nn.Module):
         _put(self.saying, ear, "saying.")
 
     def judged(
-        self, data: Batch, more: Sequence[tuple[Patches, torch.Tensor]]
+        self, data: Batch, more: Sequence[tuple[Patches, torch.Tensor]], sounds: Heard
     ) -> tuple[torch.Tensor, Mapping[str, float]]:
-        """The loss, and what the log shows. `more`: grids for the tower alone, and their labels."""
+        """The loss, and what the log shows. `more`: grids for the tower alone, and their labels;
+        `sounds`: for the ear alone.
+        """
         rows = language.perceived(self.thinker, data)
-        hidden = language.hidden_states(self.thinker, data, rows)
+        with self._pointing.watching():
+            hidden = language.hidden_states(self.thinker, data, rows)
         pointing, points = self._pointing.loss(data)
         told = _Told(*language.answers(self.thinker, data, hidden))
         grids = (rows.pictures, rows.frames)
@@ -78,7 +81,10 @@ class Whole(torch.nn.Module):
             torch.cat([found.flatten(0, 1) for found in shown]),
             torch.cat([label.flatten(0, 1) for label in labels]),
         )
-        saying, heard = self.saying(rows.sounds, data.heard.labels)
+        heard_alone = language.heard(self.thinker, sounds)
+        saying, heard = self.saying(
+            torch.cat([rows.sounds, heard_alone]), torch.cat([data.heard.labels, sounds.labels])
+        )
         loss = self._answering(data, told) + self.weight * (reading + saying)
         loss = loss + self.pointing * pointing
         return loss, {**right, **heard, "points": points, **_by_kind(told)}
