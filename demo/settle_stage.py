@@ -1,5 +1,6 @@
-"""The last stage: as the fourth, at a rate that falls to nothing, and with more sounds: an ear that
-hears few of them at once forgets how to count.
+"""The fifth stage: as the fourth, at a rate that falls to nothing, and with more sounds.
+
+An ear that hears few of them at once forgets how to count.
 """
 
 from __future__ import annotations
