@@ -24,6 +24,7 @@ from demo.sizes import FRAME_TOKENS, IMAGE_TOKENS, TOKEN
 LENGTH = 192
 NO_LABEL = -100
 FRAMES_PER_S = 50
+ROW_SAMPLES = sounds.RATE // FRAMES_PER_S * 4  # what becomes one row
 HEARD_FRAMES = int(sounds.LONGEST_S * FRAMES_PER_S)
 PER_SECOND = 25  # positions in time
 PACES = (0.12, 0.25, 0.35, 0.5, 0.5, 0.75, 1.0, 1.0, 1.5, 2.0)  # seconds from one grid to the next
@@ -31,10 +32,14 @@ PACES = (0.12, 0.25, 0.35, 0.5, 0.5, 0.75, 1.0, 1.0, 1.5, 2.0)  # seconds from o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """Spectrograms [sounds, mel bins, frames], and how many frames of each are of the sound."""
+    """Spectrograms [sounds, mel bins, frames], and how many frames of each are of the sound.
+
+    `labels` [rows of all sounds, HEARD].
+    """
 
     features: torch.Tensor
     lengths: torch.Tensor
+    labels: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,15 @@ class Batch:
     frames: patches.Patches
     frame_labels: torch.Tensor
     heard: Heard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sound:
+    """A spectrogram [mel bins, frames], of which `num_frames` are of the sound; see Heard."""
+
+    features: np.ndarray[Any, Any]
+    num_frames: int
+    labels: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +163,8 @@ class Collator:
 
     def item(self, medium: Medium, rng: random.Random) -> Item:
         if isinstance(medium, sounds.Heard):
-            features, num_frames = self.spectrogram(sounds.sound(medium, rng))
-            return Item(
-                medium=medium, data=(features, num_frames), grid=(num_rows(num_frames), 1, 1)
-            )
+            sound = self.sound(medium, rng)
+            return Item(medium=medium, data=sound, grid=(len(sound.labels), 1, 1))
         if isinstance(medium, Motion):
             pixels = render.frames(medium.frames, rng)
             times = len(pixels) // 2
@@ -161,6 +173,12 @@ class Collator:
         height, width = pixels.shape[-3:-1]
         grid = times, height // TOKEN, width // TOKEN
         return Item(medium=medium, data=pixels, grid=grid)
+
+    def sound(self, heard: sounds.Heard, rng: random.Random) -> Sound:
+        wave, marks = sounds.marked(heard, rng)
+        features, num_frames = self.spectrogram(wave)
+        told = labels.sound_labels(heard, marks, num_rows(num_frames), ROW_SAMPLES)
+        return Sound(features=features, num_frames=num_frames, labels=told)
 
     def spectrogram(self, wave: sounds.Wave) -> tuple[np.ndarray[Any, Any], int]:
         """[mel bins, frames], and how many frames are of the sound."""
@@ -261,11 +279,16 @@ def _padded(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     return {**padded, "positions": positions}
 
 
-def heard_together(spectrograms: Sequence[tuple[np.ndarray[Any, Any], int]]) -> Heard:
-    if not spectrograms:
+def heard_together(found: Sequence[Sound]) -> Heard:
+    if not found:
         return Heard(
-            features=torch.zeros(0, 1, HEARD_FRAMES), lengths=torch.zeros(0, dtype=torch.long)
+            features=torch.zeros(0, 1, HEARD_FRAMES),
+            lengths=torch.zeros(0, dtype=torch.long),
+            labels=torch.zeros(0, len(labels.HEARD), dtype=torch.long),
         )
-    cut = np.stack([features[:, :HEARD_FRAMES] for features, _ in spectrograms])
-    lengths = torch.tensor([num for _, num in spectrograms])
-    return Heard(features=torch.from_numpy(cut).float(), lengths=lengths)
+    cut = np.stack([sound.features[:, :HEARD_FRAMES] for sound in found])
+    return Heard(
+        features=torch.from_numpy(cut).float(),
+        lengths=torch.tensor([sound.num_frames for sound in found]),
+        labels=torch.cat([sound.labels for sound in found]),
+    )

@@ -1,4 +1,4 @@
-"""The sound tower's forward for training: all sounds at once, padded to one length."""
+"""The sound tower's forward for training, all sounds at once, and what it says of its rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from demo.attention import attended
 from demo.compiling import compiled
+from demo.labels import HEARD
 
 _FAR = -1e9
 
@@ -56,3 +57,22 @@ def _attend(layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tenso
     found = attended(query, key, value, bias)
     out: torch.Tensor = layer.out_proj(found.transpose(1, 2).reshape(num, length, -1))
     return out
+
+
+class Saying(torch.nn.Module):
+    """Says of each row what is heard. Only for training."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(hidden, sum(HEARD.values()))
+
+    def forward(
+        self, rows: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss, and how often each of HEARD is right."""
+        said = self.linear(rows).split(tuple(HEARD.values()), -1)
+        loss, right = torch.zeros(()), {}
+        for name, logits, label in zip(HEARD, said, labels.unbind(-1), strict=True):
+            loss = loss + F.cross_entropy(logits, label)
+            right[name] = float((logits.argmax(-1) == label).float().mean())
+        return loss, right

@@ -1,4 +1,4 @@
-"""What each token of a picture shows: labels that only training needs."""
+"""What each token of a picture shows, and each row of a sound: labels that only training needs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demo.facts import CELLS, COLOURS, SHAPES, Motion, Scene, Thing
+from demo.facts import CELLS, COLOURS, DIRECTIONS, NUMBERS, SHAPES, Motion, Scene, Thing
+from demo.sounds import PITCHES, Heard
 
-SIZES = (len(SHAPES) + 1, len(COLOURS) + 1, len(CELLS) + 1)
-"""Classes of shape, colour and cell; 0 is none."""
+WAYS = (None, *DIRECTIONS)
+SHOWN = {
+    "shape": len(SHAPES) + 1,
+    "colour": len(COLOURS) + 1,
+    "cell": len(CELLS) + 1,
+    "motion": len(WAYS) + 1,
+}
+"""Classes of what a token shows; 0 is none. Only a clip's tokens have a motion."""
+
+HEARD = {"pitch": len(PITCHES) + 1, "begun": len(NUMBERS), "tones": len(NUMBERS)}
+"""Classes of a sound's row: its pitch (0 is none), tones begun so far, and those of the sound."""
 
 UNSURE = -1
 _WITHIN = 0.7  # of the radius: a token whose middle is so near shows the shape
@@ -22,10 +32,10 @@ _BEYOND = 1.25  # of the radius: one that is farther away does not
 def picture_labels(
     scenes: Sequence[Scene], grids: Sequence[tuple[int, int]], tokens: int
 ) -> torch.Tensor:
-    """int64 [pictures, tokens, 3] of shape, colour and cell; UNSURE at edges and at padding."""
-    found = np.full((len(scenes), tokens, 3), UNSURE, np.int64)
+    """int64 [pictures, tokens, SHOWN]; UNSURE at edges, at padding, and of all motion."""
+    found = np.full((len(scenes), tokens, len(SHOWN)), UNSURE, np.int64)
     for i, (scene, (rows, columns)) in enumerate(zip(scenes, grids, strict=True)):
-        found[i, : rows * columns] = _grid(scene, rows, columns).reshape(-1, 3)
+        found[i, : rows * columns, :3] = _grid(scene, rows, columns).reshape(-1, 3)
     return torch.from_numpy(found)
 
 
@@ -38,15 +48,19 @@ def cells(scene: Scene, rows: int, columns: int) -> list[int]:
 def clip_labels(
     motions: Sequence[Motion], grids: Sequence[tuple[int, int]], tokens: int
 ) -> torch.Tensor:
-    """As picture_labels, one grid for two frames, at the place between both."""
-    scenes, sizes = [], []
+    """As picture_labels, one grid for two frames, at the place between both; and its motion."""
+    scenes, sizes, ways = [], [], []
     for motion, grid in zip(motions, grids, strict=True):
         for first, second in zip(motion.frames[::2], motion.frames[1::2], strict=True):
             a, b = first.things[0], second.things[0]
             middle = replace(a, x=(a.x + b.x) / 2, y=(a.y + b.y) / 2)
             scenes.append(replace(first, things=(middle,)))
             sizes.append(grid)
-    return picture_labels(scenes, sizes, tokens)
+            ways.append(WAYS.index(motion.direction) + 1)
+    found = picture_labels(scenes, sizes, tokens)
+    way = torch.tensor(ways, dtype=torch.long)[:, None]
+    found[..., 3] = torch.where(found[..., 0] > 0, way, found[..., 0])
+    return found
 
 
 def _grid(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
@@ -68,6 +82,20 @@ def _grid(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
         found[mine & (far < _WITHIN)] = _classes(thing)
         nearest = np.minimum(nearest, far)
     return found
+
+
+def sound_labels(heard: Heard, marks: NDArray[np.int64], num: int, row: int) -> torch.Tensor:
+    """int64 [num, HEARD] of as many rows of `row` samples. `marks`: of each sample, its tone."""
+    padded = np.zeros(max(num * row, len(marks)), np.int64)
+    padded[: len(marks)] = marks
+    tones = padded[: num * row].reshape(num, row).max(1, initial=0)
+    pitch = PITCHES.index(heard.pitch) + 1 if heard.pitch else 0
+    parts = [
+        np.where(tones > 0, pitch, 0),
+        np.maximum.accumulate(tones),
+        np.full(num, tones.max(initial=0)),
+    ]
+    return torch.from_numpy(np.stack(parts, 1))
 
 
 def _classes(thing: Thing) -> tuple[int, int, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from demo.collate import NO_LABEL, Batch
+from demo.collate import NO_LABEL, Batch, Heard
 from demo.hearing import hear
 from demo.patches import Patches
 from demo.sight import see
@@ -16,12 +17,21 @@ _FAR = -1e9
 _ROUND = 128  # rows that are learnt come in multiples of it: few shapes of matrices are faster
 
 
-def seen(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of pictures and of frames, [grids, tokens, hidden]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What the towers make of a batch: `pictures` and `frames` [grids, tokens, hidden], `sounds`
+    [rows of all, hidden]."""
+
+    pictures: torch.Tensor
+    frames: torch.Tensor
+    sounds: torch.Tensor
+
+
+def perceived(model: Any, batch: Batch) -> Rows:
     tower = model.model.visual
     parts = (batch.pictures, batch.frames)
     pictures, frames = (see(tower, p) if len(p.pixels) else _nothing(model, p) for p in parts)
-    return pictures, frames
+    return Rows(pictures=pictures, frames=frames, sounds=heard(model, batch.heard))
 
 
 def _nothing(model: Any, none: Patches) -> torch.Tensor:
@@ -29,17 +39,15 @@ def _nothing(model: Any, none: Patches) -> torch.Tensor:
     return torch.zeros(0, none.pixels.shape[1] // 4, hidden)
 
 
-def hidden_states(
-    model: Any, batch: Batch, rows: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
+def hidden_states(model: Any, batch: Batch, rows: Rows) -> torch.Tensor:
     """The language model's last, [rows, length, hidden]."""
     language = model.model.language_model
     embedded = language.embed_tokens(batch.ids)
     flat, ids = embedded.flatten(0, 1), batch.ids.flatten()
     parts = (
-        (model.config.image_token_id, rows[0][batch.pictures.known[:, ::4]]),
-        (model.config.video_token_id, rows[1][batch.frames.known[:, ::4]]),
-        (model.config.audio_token_id, _heard(model, batch)),
+        (model.config.image_token_id, rows.pictures[batch.pictures.known[:, ::4]]),
+        (model.config.video_token_id, rows.frames[batch.frames.known[:, ::4]]),
+        (model.config.audio_token_id, rows.sounds),
     )
     where = torch.cat([(ids == token).nonzero()[:, 0] for token, _ in parts])
     flat = flat.index_copy(0, where, torch.cat([found for _, found in parts]))
@@ -52,10 +60,11 @@ def hidden_states(
     return found
 
 
-def _heard(model: Any, batch: Batch) -> torch.Tensor:
-    if not len(batch.heard.lengths):
+def heard(model: Any, sounds: Heard) -> torch.Tensor:
+    """Rows of all sounds."""
+    if not len(sounds.lengths):
         return torch.zeros(0, model.config.text_config.hidden_size)
-    return hear(model.model.audio_tower, batch.heard.features, batch.heard.lengths)
+    return hear(model.model.audio_tower, sounds.features, sounds.lengths)
 
 
 def mask(branch: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from demo import labels, patches, scenes, words_stage
-from demo.collate import Batch
+from demo import ear_stage, labels, patches, scenes, words_stage
+from demo.collate import Batch, Heard
 from demo.conversations import conversation
 from demo.drawing import render
 from demo.seeds import lots
@@ -30,12 +30,13 @@ WORDS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixed:
-    """Conversations, and pictures that only the tower looks at."""
+    """Conversations, pictures that only the tower looks at, sounds that only the ear hears."""
 
     talk: Batch
     crowds: patches.Patches
     crowd_labels: torch.Tensor
     words: words_stage.Batch
+    sounds: Heard
 
 
 def batch(step: int) -> Mixed:
@@ -43,7 +44,7 @@ def batch(step: int) -> Mixed:
     return mixed(lots(NAME, step))
 
 
-def mixed(rng: random.Random) -> Mixed:
+def mixed(rng: random.Random, num_sounds: int = 0, num_words: int = WORDS) -> Mixed:
     talk = SOURCE.collator([conversation(kind, rng, fair=True) for kind in ORDER], rng)
     crowds = [scenes.sampled_crowd(rng) for _ in range(CROWDS)]
     pictures = [render.picture(scene, rng) for scene in crowds]
@@ -52,7 +53,8 @@ def mixed(rng: random.Random) -> Mixed:
         talk=talk,
         crowds=patches.picture_patches(pictures, IMAGE_TOKENS[1]),
         crowd_labels=labels.picture_labels(crowds, grids, IMAGE_TOKENS[1]),
-        words=words_stage.sampled(WORDS, rng),
+        words=words_stage.sampled(num_words, rng),
+        sounds=ear_stage.sampled(num_sounds, rng),
     )
 
 
@@ -60,7 +62,7 @@ class Mixing(Whole):
     """The whole model, learning from both."""
 
     def forward(self, data: Mixed) -> tuple[torch.Tensor, Mapping[str, float]]:
-        loss, figures = self.judged(data.talk, [(data.crowds, data.crowd_labels)])
+        loss, figures = self.judged(data.talk, [(data.crowds, data.crowd_labels)], data.sounds)
         concluding, right = words_stage.concluded(
             self.thinker.model.language_model, self.thinker.lm_head, data.words
         )

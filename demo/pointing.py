@@ -6,6 +6,8 @@ long after the words around it; told where to look, the head learns it in a few 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,10 +25,19 @@ class Pointing:
 
     def __init__(self, language: Any) -> None:
         self._weights: torch.Tensor | None = None
+        self._watches = False
         language.layers[LAYER].self_attn.register_forward_hook(self._keep)
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Forwards in here are those that loss() is about."""
+        self._watches = True
+        yield
+        self._watches = False
+
     def _keep(self, module: Any, given: Any, made: tuple[torch.Tensor, torch.Tensor]) -> None:
-        self._weights = made[1]  # [rows, heads, length, length]
+        if self._watches:
+            self._weights = made[1]  # [rows, heads, length, length]
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, float]:
         """Of the forward before; and the share of its attention that the head gives to the thing.

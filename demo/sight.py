@@ -14,10 +14,11 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import rotate_half
 
 from demo.attention import attended
 from demo.compiling import compiled
-from demo.labels import SIZES, UNSURE
+from demo.labels import SHOWN, UNSURE
 from demo.patches import Patches
 
 _FAR = -1e9
+_BARE = 0.12  # how much a token without a shape weighs
 
 
 def see(tower: Any, patches: Patches) -> torch.Tensor:
@@ -76,17 +77,18 @@ class Reading(torch.nn.Module):
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.linear = torch.nn.Linear(hidden, sum(SIZES))
+        self.linear = torch.nn.Linear(hidden, sum(SHOWN.values()))
 
-    def forward(self, rows: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
-        """The loss, and how often shape, colour and cell are right where there is a shape."""
-        said = self.linear(rows.flatten(0, -2)).split(SIZES, -1)
-        told = labels.flatten(0, -2)
-        shown = told[:, 0] > 0
-        weight = torch.where(shown, 1.0, 0.12) * (told[:, 0] != UNSURE)
-        loss, right = torch.zeros(()), []
-        for logits, label in zip(said, told.T, strict=True):
+    def forward(
+        self, rows: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss, and how often each of SHOWN is right where there is a shape."""
+        said = self.linear(rows).split(tuple(SHOWN.values()), -1)
+        loss, right = torch.zeros(()), {}
+        for name, logits, label in zip(SHOWN, said, labels.unbind(-1), strict=True):
+            shown = label > 0
+            weight = torch.where(shown, 1.0, _BARE) * (label != UNSURE)
             each = F.cross_entropy(logits, label.clamp(min=0), reduction="none")
-            loss = loss + (each * weight).sum() / weight.sum()
-            right.append(float((logits.argmax(-1) == label)[shown].float().mean()))
+            loss = loss + (each * weight).sum() / weight.sum().clamp(min=1.0)
+            right[name] = float((logits.argmax(-1) == label)[shown].float().mean())
         return loss, right

@@ -13,6 +13,7 @@ from demo.facts import NUMBERS, plural
 RATE = 16_000
 LONGEST_S = 5.0
 HIGH, LOW = (900.0, 2600.0), (150.0, 380.0)
+PITCHES = ("low", "high", "rising", "falling")
 
 Wave = NDArray[np.float32]
 

@@ -57,9 +57,7 @@ def drawn(collator: Collator, told: Conversation) -> tuple[list[Item], list[Any]
         if isinstance(medium, sounds.Heard):
             again = lots("wave")
             waves.append(sounds.sound(medium, again))
-            features, frames = collator.spectrogram(waves[-1])
-            grid = (collate.num_rows(frames), 1, 1)
-            items.append(Item(medium=medium, data=(features, frames), grid=grid))
+            items.append(collator.item(medium, lots("wave")))
         else:
             items.append(collator.item(medium, rng))
     return items, waves
@@ -95,7 +93,7 @@ def test_a_row_is_what_the_processor_and_the_model_make_of_it(
     with torch.no_grad():
         labels = batch.labels[:, : len(row.ids)]
         loss = model(**theirs, labels=labels).loss
-        hidden = language.hidden_states(model, batch, language.seen(model, batch))
+        hidden = language.hidden_states(model, batch, language.perceived(model, batch))
         mine = language.answers(model, batch, hidden)[0]
     assert float(mine.mean()) == pytest.approx(float(loss), abs=2e-5)
 
@@ -137,7 +135,7 @@ def losses(collator: Collator, model: Any, told: Conversation, items: list[Item]
     batch = collator.batch([row], items)
     assert (batch.labels != NO_LABEL).any()
     with torch.no_grad():
-        hidden = language.hidden_states(model, batch, language.seen(model, batch))
+        hidden = language.hidden_states(model, batch, language.perceived(model, batch))
         return language.answers(model, batch, hidden)[0]
 
 

@@ -12,7 +12,7 @@ from demo import questions, scenes, sizes, sounds, tower_stage, wordings
 from demo.conversations import TWO_KEYS, conversation
 from demo.drawing import render, strange
 from demo.facts import CELLS, Scene, Thing
-from demo.labels import UNSURE, picture_labels
+from demo.labels import UNSURE, WAYS, clip_labels, picture_labels, sound_labels
 from demo.samples import scene
 from demo.seeds import lots
 from demo.sounds import Heard
@@ -133,8 +133,37 @@ def test_labels_are_at_the_shapes_and_unsure_at_their_edges() -> None:
     drawn: Scene = scene("red circle top left", size=(168, 168))
     found = picture_labels([drawn], [(6, 6)], 42)[0]
     assert found[36:].eq(UNSURE).all()
-    shown = found[:36].view(6, 6, 3)
-    assert shown[0, 0].tolist() == [1, 1, 1] and shown[5, 5].tolist() == [0, 0, 0]
+    shown = found[:36].view(6, 6, 4)
+    assert shown[0, 0].tolist() == [1, 1, 1, UNSURE] and shown[5, 5].tolist() == [0, 0, 0, UNSURE]
+
+
+def test_a_clip_has_its_motion_where_its_shape_is() -> None:
+    for way in ("left", "right", "up", "down", None):
+        motion = next(
+            motion
+            for motion in (scenes.sampled_motion(lots("way", i)) for i in range(1000))
+            if motion.direction == way
+        )
+        found = clip_labels([motion], [(4, 5)], 20)
+        shown = found[..., 0] > 0
+        assert shown.any(1).all()
+        assert set(found[shown][:, 3].tolist()) == {WAYS.index(way) + 1}
+        assert found[~shown][:, 3].le(0).all()
+
+
+def test_rows_of_a_sound_count_its_tones() -> None:
+    heard = Heard(kind="beeps", num=2, pitch="high")
+    marks = np.array([0, 1, 1, 0, 0, 0, 0, 2, 2, 2])
+    assert sound_labels(heard, marks, num=6, row=2).tolist() == [
+        [2, 1, 2],
+        [2, 1, 2],
+        [0, 1, 2],
+        [2, 2, 2],
+        [2, 2, 2],
+        [0, 2, 2],
+    ]
+    silence = Heard(kind="silence", num=0)
+    assert not sound_labels(silence, np.zeros(9, np.int64), num=4, row=2).any()
 
 
 def test_a_thing_is_in_the_cell_of_its_centre() -> None:
