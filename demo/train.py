@@ -22,7 +22,6 @@ from demo import (
     mixed_stage,
     settle_stage,
     tower_stage,
-    verdict_stage,
     words_stage,
 )
 from demo.compiling import COMPILING
@@ -50,8 +49,6 @@ def train(folder: Path) -> None:
     loop.train(mixing, mixed_stage, folder)
     mixing.weight = settle_stage.READING
     loop.train(mixing, settle_stage, folder)
-    mixing.verdicts = verdict_stage.VERDICTS
-    loop.train(mixing, verdict_stage, folder)
     save(folder, mixing, tokenizer)
 
 
@@ -66,7 +63,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for states, and for the checkpoint at the end")
     parser.add_argument(
         "--save",
-        choices=("mixed", "settle", "verdict"),
+        choices=("mixed", "settle"),
         help="only write that stage's mean weights",
     )
     parser.add_argument("--threads", type=int, default=2, help="(default 2)")
