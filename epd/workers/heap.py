@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 from typing import Final
@@ -26,8 +27,9 @@ COLLECT_AFTER: Final = 20_000
 
 def freeze_objects() -> None:
     """What there is when a process is ready lives as long as it: a quarter of a million objects of
-    libraries, which collections of garbage need not look at again and again.
+    libraries, which collections of garbage need not look at again and again. At the end they do.
     """
+    atexit.register(gc.unfreeze)
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
