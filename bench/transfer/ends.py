@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -64,6 +63,11 @@ class Finished:
         self._rows = outgoing.keep(torch.randn(most_rows, WIDTH).to(DTYPE))
         self._items: dict[ItemKey, int] = {}
         self._encoded: list[ItemEncoded] = []
+
+    @property
+    def num_requests(self) -> int:
+        """Those that are not told of yet."""
+        return len(self._encoded)
 
     def submit(self, job: EncodeItem, data: bytes | None) -> None:
         self._items[job.item] = int(data or b"0")
@@ -132,6 +136,11 @@ class Puller:
     @property
     def has_work(self) -> bool:
         return self._prompt is None
+
+    @property
+    def num_requests(self) -> int:
+        """One item after the other."""
+        return int(self.has_work)
 
     def step(self, *, alone: bool = True) -> None:
         if self._prompt is not None:
@@ -274,7 +283,7 @@ def main() -> None:
     register = Register(member=me, fingerprint={"protocol": str(PROTOCOL_VERSION)}, via="")
     station = Station(links, wire, Lookup((), 1.0), register, pulse, lambda member: True)
     station.members[peer.name] = peer
-    core: Any
+    core: Core
     if name == "encode":
         core = EncodeCore(station, Finished(max(todo), outgoing), outgoing, wire.chunk_bytes)  # type: ignore[arg-type]
     else:
