@@ -32,8 +32,10 @@ class Pointing:
     def watching(self) -> Iterator[None]:
         """Forwards in here are those that loss() is about."""
         self._watches = True
-        yield
-        self._watches = False
+        try:
+            yield
+        finally:
+            self._watches = False
 
     def _keep(self, module: Any, given: Any, made: tuple[torch.Tensor, torch.Tensor]) -> None:
         if self._watches:
