@@ -53,10 +53,6 @@ extern "C" void epd_tower_block(const Block* block, const Patches* patches) {
     TowerBlock(*block, *patches).run();
 }
 
-static auto into(bf16* out, int64_t width) {
-    return [=](int64_t row, int64_t i, Floats values) { write(out + row * width + i, values); };
-}
-
 // x [rows, in] -> out [rows, out].
 extern "C" void epd_multiply_many(const Product* product, const bf16* x, bf16* out, int64_t rows,
                                   int64_t threads) {

@@ -114,6 +114,18 @@ inline void each_tile(int64_t tiles, int64_t rows, Work work, Ahead ahead) {
     }
 }
 
+// What stores outputs in rows of `width` values, and what adds them to what is there.
+inline auto into(bf16* to, int64_t width) {
+    return [=](int64_t row, int64_t i, Floats values) { write(to + row * width + i, values); };
+}
+
+inline auto onto(bf16* to, int64_t width) {
+    return [=](int64_t row, int64_t i, Floats values) {
+        bf16* sum = to + row * width + i;
+        write(sum, widened(sum) + values);
+    };
+}
+
 // For all threads: `store(row, output, values)` for all of x W^T + b, sixteen outputs at a time.
 template <class Store>
 inline void multiply_many(const Product& product, Rows x, int64_t rows, Store store) {

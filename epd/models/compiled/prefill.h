@@ -69,23 +69,15 @@ class Prefill {
     void layer(int64_t number) {
         const Layer& layer = decoder.layers[number];
         const int64_t size = decoder.hidden;
-        const auto into = [](const Values& to, int64_t width) {
-            return [at = to.get(), width](int64_t row, int64_t i, Floats values) {
-                write(at + row * width + i, values);
-            };
-        };
-        const auto add = [&](int64_t row, int64_t i, Floats values) {
-            bf16* sum = &hidden[row * size + i];
-            write(sum, widened(sum) + values);
-        };
+        const auto add = onto(hidden.get(), size);
         norm_all(layer.input_norm, normed.get());
-        multiply_many(layer.qkv, {normed.get(), size}, rows, into(qkv, heads.width()));
+        multiply_many(layer.qkv, {normed.get(), size}, rows, into(qkv.get(), heads.width()));
         place_all(layer, number);
         attend_all(number);
         multiply_many(layer.o, {attended.get(), heads.num * heads.dim}, rows, add);
         norm_all(layer.post_norm, normed.get());
         multiply_gated_many(layer.gate_up, {normed.get(), size}, rows,
-                            into(activated, decoder.intermediate));
+                            into(activated.get(), decoder.intermediate));
         multiply_many(layer.down, {activated.get(), decoder.intermediate}, rows, add);
     }
 

@@ -54,13 +54,7 @@ class TowerBlock {
 
     void run() {
         const int64_t size = block.hidden;
-        const auto into = [](bf16* to, int64_t width) {
-            return [=](int64_t row, int64_t i, Floats values) { write(to + row * width + i, values); };
-        };
-        const auto add = [&](int64_t row, int64_t i, Floats values) {
-            bf16* sum = patches.hidden + row * size + i;
-            write(sum, widened(sum) + values);
-        };
+        const auto add = onto(patches.hidden, size);
         const Rows inputs = {normed.get(), size};
 #pragma omp parallel num_threads(patches.threads)
         {
