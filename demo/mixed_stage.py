@@ -44,7 +44,7 @@ def batch(step: int) -> Mixed:
     return mixed(lots(NAME, step))
 
 
-def mixed(rng: random.Random, num_sounds: int = 0) -> Mixed:
+def mixed(rng: random.Random, num_sounds: int = 0, num_words: int = WORDS) -> Mixed:
     talk = SOURCE.collator([conversation(kind, rng, fair=True) for kind in ORDER], rng)
     crowds = [scenes.sampled_crowd(rng) for _ in range(CROWDS)]
     pictures = [render.picture(scene, rng) for scene in crowds]
@@ -53,7 +53,7 @@ def mixed(rng: random.Random, num_sounds: int = 0) -> Mixed:
         talk=talk,
         crowds=patches.picture_patches(pictures, IMAGE_TOKENS[1]),
         crowd_labels=labels.picture_labels(crowds, grids, IMAGE_TOKENS[1]),
-        words=words_stage.sampled(WORDS, rng),
+        words=words_stage.sampled(num_words, rng),
         sounds=ear_stage.sampled(num_sounds, rng),
     )
 

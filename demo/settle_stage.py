@@ -1,4 +1,4 @@
-"""The last stage: as the fourth, at a rate that falls to nothing, and with more sounds.
+"""The fifth stage: as the fourth, at a rate that falls to nothing, and with more sounds.
 
 An ear that hears few of them at once forgets how to count.
 """

@@ -22,6 +22,7 @@ from demo import (
     mixed_stage,
     settle_stage,
     tower_stage,
+    verdict_stage,
     words_stage,
 )
 from demo.compiling import COMPILING
@@ -49,7 +50,11 @@ def train(folder: Path) -> None:
     loop.train(mixing, mixed_stage, folder)
     mixing.weight = settle_stage.READING
     loop.train(mixing, settle_stage, folder)
-    save(folder, mixing, tokenizer)
+    mixing.keep_towers()
+    mixing.verdicts = verdict_stage.VERDICTS
+    run = loop.train(mixing, verdict_stage, folder)
+    mean: Any = run.mean.module
+    save(folder, mean, tokenizer)
 
 
 def save(folder: Path, whole: Whole, tokenizer: Any) -> None:
@@ -63,7 +68,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for states, and for the checkpoint at the end")
     parser.add_argument(
         "--save",
-        choices=("mixed", "settle"),
+        choices=("mixed", "settle", "verdict"),
         help="only write that stage's mean weights",
     )
     parser.add_argument("--threads", type=int, default=2, help="(default 2)")

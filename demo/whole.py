@@ -17,7 +17,7 @@ from demo.pointing import LAYER, Pointing
 
 KINDS = {"picture": 7, "clip": 3, "sound": 2, "two": 1, "both": 1, "text": 1}
 ORDER = tuple(kind for kind, num in KINDS.items() for _ in range(num))
-VERDICTS = 3.0  # how much "yes" and "no" weigh among the words of an answer
+VERDICTS = 3.0
 
 
 class Source:
@@ -42,11 +42,12 @@ class Whole(torch.nn.Module):
     """The model, and what only training needs.
 
     `weight`: of what the towers say of their tokens. `pointing`: of where one head looks.
+    `verdicts`: of "yes" and "no", among the words of an answer.
     """
 
     def __init__(self, tokenizer: Any, *, weight: float, pointing: float = 0.0) -> None:
         super().__init__()
-        self.weight, self.pointing = weight, pointing
+        self.weight, self.pointing, self.verdicts = weight, pointing, VERDICTS
         self._verdicts = torch.tensor(tokenizer(" yes no")["input_ids"])
         self.thinker: Any = checkpoint.build_model(tokenizer)
         self.reading = sight.Reading(architecture.HIDDEN)
@@ -62,6 +63,12 @@ class Whole(torch.nn.Module):
         _put(self.reading, tower, "reading.")
         _put(self.thinker.model.audio_tower, ear, "tower.")
         _put(self.saying, ear, "saying.")
+
+    def keep_towers(self) -> None:
+        """From now on only the language model learns."""
+        for tower in (self.thinker.model.visual, self.thinker.model.audio_tower):
+            tower.requires_grad_(False)
+        self.weight = 0.0
 
     def judged(
         self, data: Batch, more: Sequence[tuple[Patches, torch.Tensor]], sounds: Heard
@@ -92,7 +99,7 @@ class Whole(torch.nn.Module):
     def _answering(self, data: Batch, told: _Told) -> torch.Tensor:
         learnt = data.labels[:, 1:].flatten()
         weighty = torch.isin(learnt[learnt != NO_LABEL], self._verdicts)
-        weight = torch.where(weighty, VERDICTS, 1.0)
+        weight = torch.where(weighty, self.verdicts, 1.0)
         return (told.loss * weight).sum() / weight.sum()
 
 
