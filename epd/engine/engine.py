@@ -231,12 +231,19 @@ class Engine:
         return self._scheduler.num_requests
 
     @property
+    def num_arriving(self) -> int:
+        """Of these, those with prompt tokens of media."""
+        return self._scheduler.num_arriving
+
+    @property
     def has_work(self) -> bool:
         """Would step() do something now?"""
         return bool(self._ended) or self._flying is not None or self._scheduler.has_work
 
-    def step(self) -> StepResult:
+    def step(self, *, hold: bool = False) -> StepResult:
         """One forward over whatever is ready. An empty result when nothing is.
+
+        `hold`: prompts with media wait.
 
         Where a step before this one was left to compute, that one's result.
         """
@@ -249,7 +256,7 @@ class Engine:
             self._land(before, result, ahead=1)
             self._phases.ended("other")
             return result
-        step = self._scheduler.schedule()
+        step = self._scheduler.schedule(hold=hold)
         self._phases.ended("schedule")
         if step is not None:
             self._carry_out(step, result)

@@ -39,16 +39,26 @@ class Prefills:
         return sum(state.num_ready > 0 for state in self._states.values())
 
     @property
+    def num_arriving(self) -> int:
+        """Of these, those with media."""
+        return sum(state.has_media and state.num_ready > 0 for state in self._states.values())
+
+    @property
     def has_work(self) -> bool:
         """Could a token be computed?"""
         return any(state.num_ready for state in self._states.values())
 
-    def plan(self, budget: int) -> list[Chunk]:
-        """Chunks of at most `budget` tokens together; an atomic span may exceed it, alone."""
+    def plan(self, budget: int, *, hold: bool) -> list[Chunk]:
+        """Chunks of at most `budget` tokens together; an atomic span may exceed it, alone.
+
+        `hold`: prompts with media wait.
+        """
         chunks: list[Chunk] = []
         for state in self._states.values():
             if budget <= 0:
                 break
+            if hold and state.has_media:
+                continue
             num = state.next_chunk(budget, alone=not chunks)
             if num:
                 last = state.num_computed + num == state.num_prompt

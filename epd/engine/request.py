@@ -128,6 +128,11 @@ class RequestState:
         return self.num_computed < self.num_prompt
 
     @property
+    def has_media(self) -> bool:
+        """Are there embedding rows in the prompt?"""
+        return self.request.embeddings is not None
+
+    @property
     def num_ready(self) -> int:
         """Prompt tokens that could be computed now."""
         rows = self.request.embeddings

@@ -80,18 +80,30 @@ class Scheduler:
 
     @property
     def num_requests(self) -> int:
-        """That generate, or have prompt tokens that could be computed."""
-        return self._decodes.num_requests + self._prefills.num_ready
+        """That generate, or have prompt tokens that could be computed.
+
+        None that generates where none of them can go on before a prompt is done.
+        """
+        decodes = self._decodes.num_requests if self._decodes.has_work else 0
+        return decodes + self._prefills.num_ready
+
+    @property
+    def num_arriving(self) -> int:
+        """Of these, those with prompt tokens of media."""
+        return self._prefills.num_arriving
 
     @property
     def has_work(self) -> bool:
         """Would a step do something?"""
         return self._decodes.has_work or self._prefills.has_work
 
-    def schedule(self) -> Step | None:
-        """Plan one step; nothing is counted as computed before complete()."""
+    def schedule(self, *, hold: bool = False) -> Step | None:
+        """Plan one step; nothing is counted as computed before complete().
+
+        `hold`: prompts with media wait.
+        """
         plan = self._decodes.plan()
-        prefills = self._prefills.plan(self._max_step_tokens - len(plan.chunks))
+        prefills = self._prefills.plan(self._max_step_tokens - len(plan.chunks), hold=hold)
         if not (plan.chunks or prefills or plan.moves or plan.lost):
             return None
         return Step((*plan.chunks, *prefills), tuple(plan.moves), tuple(plan.lost))

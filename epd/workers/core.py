@@ -6,6 +6,7 @@ from typing import Protocol
 
 from epd.wire.links import Delivery
 from epd.wire.messages import Holding
+from epd.workers.turns import Claims, Turn
 
 
 class Core(Protocol):
@@ -27,19 +28,15 @@ class Core(Protocol):
         """An event from a thread of the stage's own."""
 
     @property
-    def has_work(self) -> bool:
-        """A forward is due."""
-
-    @property
-    def num_requests(self) -> int:
-        """Requests that forwards are due of, now or later."""
+    def claims(self) -> Claims:
+        """Requests that forwards are due of, now or later; none while no forward is due."""
 
     @property
     def stuck(self) -> bool:
         """A peer takes no bulk now and will not say when it does: step() is to be tried soon."""
 
-    def step(self, *, alone: bool = True) -> None:
-        """One unit of work, a small one unless this stage is `alone` in having some."""
+    def step(self, turn: Turn = Turn.ALONE) -> None:
+        """One unit of work, of the kind and size that its turn is for."""
 
     def gauges(self) -> dict[str, int]:
         """What the stage holds."""

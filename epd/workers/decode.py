@@ -29,6 +29,7 @@ from epd.wire.messages import (
 from epd.workers.language import LanguageCore
 from epd.workers.rank_ends import packed, place_of
 from epd.workers.station import Station
+from epd.workers.turns import Turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +174,7 @@ class DecodeCore(LanguageCore):
         """Something may still read what prefill waits for; nothing is sent in bulk."""
         return self._incoming.waits or bool(self._parts)
 
-    def step(self, *, alone: bool = True) -> None:
+    def step(self, turn: Turn = Turn.ALONE) -> None:
         """One forward."""
         self._take_arrived()
         self._end_parts()

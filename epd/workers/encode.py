@@ -33,6 +33,7 @@ from epd.wire.messages import (
 from epd.workers.bulk import BulkSender, Chunk
 from epd.workers.station import Handler, Station
 from epd.workers.timing import log_spans
+from epd.workers.turns import Claims, Turn
 
 log = logging.getLogger(__name__)
 
@@ -124,26 +125,23 @@ class EncodeCore:
     # ---- work
 
     @property
-    def has_work(self) -> bool:
-        """A tower batch or a bulk send is due."""
-        return self._encoder.has_work
-
-    @property
-    def num_requests(self) -> int:
-        """Those with items that are not encoded."""
-        return self._encoder.num_requests
+    def claims(self) -> Claims:
+        """Of those with items that are not encoded."""
+        if not self._encoder.has_work:
+            return Claims()
+        return Claims(arriving=max(1, self._encoder.num_requests))
 
     @property
     def stuck(self) -> bool:
         """A peer's link takes no bulk now."""
         return self._bulk.refused
 
-    def step(self, *, alone: bool = True) -> None:
+    def step(self, turn: Turn = Turn.ALONE) -> None:
         """Send what can be sent, then one tower batch."""
         self._bulk.pump()
         for late in self._encoder.expire(time.monotonic()):
             self._on_broken(late)
-        results = self._encoder.step(alone=alone) if self._encoder.has_work else []
+        results = self._encoder.step(alone=turn is Turn.ALONE) if self._encoder.has_work else []
         for item in self._encoder.timed():
             self._tell(self._owners.get(item), self._encoder.times.end(item))
         for result in results:

@@ -36,6 +36,7 @@ from epd.wire.messages import (
 from epd.workers.pace import Pace
 from epd.workers.station import Handler, Station
 from epd.workers.timing import RequestTimes, log_spans
+from epd.workers.turns import Claims
 
 log = logging.getLogger(__name__)
 
@@ -189,14 +190,13 @@ class LanguageCore:
         return Holding(requests=self._held.held_for(gateway), items=())
 
     @property
-    def num_requests(self) -> int:
-        """Those that generate, or have prompt tokens that could be computed."""
-        return self._engine.num_requests
-
-    @property
-    def has_work(self) -> bool:
-        """A forward is due."""
-        return self._engine.has_work
+    def claims(self) -> Claims:
+        """Of those that generate, or have prompt tokens that could be computed."""
+        if not self._engine.has_work:
+            return Claims()
+        arriving = self._engine.num_arriving
+        running = self._engine.num_requests - arriving
+        return Claims(arriving, running if arriving else max(1, running))
 
     def _do(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:

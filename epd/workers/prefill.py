@@ -39,6 +39,7 @@ from epd.workers.bulk import BulkSender, Chunk
 from epd.workers.language import LanguageCore
 from epd.workers.rank_ends import place_of
 from epd.workers.station import Station
+from epd.workers.turns import Turn
 
 
 class PrefillCore(LanguageCore):
@@ -189,7 +190,7 @@ class PrefillCore(LanguageCore):
         """A peer's link takes no bulk now, or the GPU is not done with something."""
         return self._bulk.refused or self._incoming.waits
 
-    def step(self, *, alone: bool = True) -> None:
+    def step(self, turn: Turn = Turn.ALONE) -> None:
         """Send what can be sent, then one forward."""
         self._bulk.pump()
         self._take_arrived()
@@ -197,7 +198,7 @@ class PrefillCore(LanguageCore):
         self._give_back()
         if self._engine.has_work:
             lap = self._laps.begin()
-            self._complete(self._engine.step(), lap)
+            self._complete(self._engine.step(hold=turn is Turn.HELD), lap)
             self._give_back()
             self._bulk.pump()
 

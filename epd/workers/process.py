@@ -21,7 +21,7 @@ from epd.workers.probes import Probes
 from epd.workers.ranks import start_followers
 from epd.workers.ready import say_error, say_ready
 from epd.workers.seats import Seat, build_seats
-from epd.workers.turns import Turns
+from epd.workers.turns import Turn, Turns
 
 log = logging.getLogger(__name__)
 
@@ -147,8 +147,11 @@ class Worker:
         return min((ms / 1000 for ms in asked if ms is not None), default=None)
 
     def _turn(self) -> None:
-        requests = self._requests()
-        busy = any(requests[place] for place in self._turns.due(requests))
+        self._turns.see([seat.core.claims for seat in self.seats])
+        busy = any(
+            any(seat.core.claims) and self._turns.of(place) is not None
+            for place, seat in enumerate(self.seats)
+        )
         soon = any(seat.core.stuck or seat.laps.pending for seat in self.seats)
         timeout = RETRY_S if soon else TICK_S
         for entry in self._inbox.take(wait=not busy, timeout=timeout):
@@ -156,32 +159,28 @@ class Worker:
             seat.station.handle(event)
         for seat in self.seats:
             seat.laps.settle()
-        requests = self._requests()
-        alone = sum(map(bool, requests)) < 2
-        for place in self._turns.due(requests):
-            seat = self.seats[place]
-            seat.pulse.step_began = time.monotonic()
-            if requests[place] and len(self.seats) > 1:
-                self._timed_step(place, alone=alone)
-            else:
-                seat.core.step(alone=alone)
-            seat.pulse.step_began = None
-            seat.station.settle()
-            seat.pulse.gauges = {**seat.core.gauges(), **seat.counters()}
+        claims = [seat.core.claims for seat in self.seats]
+        self._turns.see(claims)
+        for place, seat in enumerate(self.seats):
+            turn = self._turns.of(place)
+            if turn is not None:
+                self._step(place, turn, timed=any(claims[place]))
+                seat.station.settle()
+                seat.pulse.gauges = {**seat.core.gauges(), **seat.counters()}
         self._tick()
 
-    def _requests(self) -> list[int]:
-        """That each seat has work for; a forward may be due of one that has just ended."""
-        cores = [seat.core for seat in self.seats]
-        return [max(1, core.num_requests) if core.has_work else 0 for core in cores]
-
-    def _timed_step(self, place: int, *, alone: bool) -> None:
-        """A step whose time is told to those who take turns, once the device is through with it."""
+    def _step(self, place: int, turn: Turn, *, timed: bool) -> None:
+        """One step of a seat. `timed`: what it takes counts, once the device is through with it."""
         seat = self.seats[place]
-        lap = seat.laps.begin()
-        self._turns.began(place)
-        seat.core.step(alone=alone)
-        seat.laps.end(lap, lambda seconds, _: self._turns.took(place, seconds))
+        seat.pulse.step_began = time.monotonic()
+        if timed and (len(self.seats) > 1 or self._turns.shared):
+            lap = seat.laps.begin()
+            self._turns.began(place, turn)
+            seat.core.step(turn)
+            seat.laps.end(lap, lambda seconds, _: self._turns.took(place, seconds))
+        else:
+            seat.core.step(turn)
+        seat.pulse.step_began = None
 
     def _tick(self) -> None:
         now = time.monotonic()

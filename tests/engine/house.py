@@ -125,18 +125,18 @@ class House:
         self.scheduler.add(state)
         return state
 
-    def step(self) -> Step | None:
+    def step(self, *, hold: bool = False) -> Step | None:
         """Plan a step and carry it out."""
         work = self.scheduler.has_work
-        step = self.scheduler.schedule()
-        assert (step is not None) == work
+        step = self.scheduler.schedule(hold=hold)
+        assert (step is not None) == work or hold
         if step is not None:
             self.carry_out(step)
         return step
 
-    def plan(self) -> list[tuple[str, int, int, bool]]:
+    def plan(self, *, hold: bool = False) -> list[tuple[str, int, int, bool]]:
         """The next step in plain words, carried out."""
-        step = self.step()
+        step = self.step(hold=hold)
         if step is None:
             return []
         return [(c.state.key.request_id, c.first, c.num, bool(c.samples)) for c in step.chunks]

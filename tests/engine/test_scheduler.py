@@ -94,6 +94,18 @@ def test_an_atomic_span_larger_than_the_budget_goes_alone(house: House) -> None:
     assert house.plan() == [("a", 52, 3, True), ("c", 0, 3, True)]
 
 
+def test_media_that_are_held_wait_for_nobody_but_themselves(house: House) -> None:
+    rows = make_rows(4, 6, 4)
+    rows.add(0, 0, torch.zeros(6, 1))
+    add(house, "picture", 14, rows=rows)
+    add(house, "text", 3)
+    assert (house.scheduler.num_arriving, house.scheduler.num_requests) == (1, 2)
+    assert house.plan(hold=True) == [("text", 0, 3, True)]
+    assert house.plan(hold=True) == [("text", 3, 1, True)]
+    assert house.plan() == [("text", 4, 1, True), ("picture", 0, 14, True)]
+    assert house.scheduler.num_arriving == 0
+
+
 def test_prefill_role_parks_after_its_token(house: House) -> None:
     state = add(house, "a", 5, role=Role.PREFILL, n=2)
     assert house.plan() == [("a", 0, 5, True)]
@@ -211,6 +223,19 @@ def test_prefill_is_never_preempted(house: House) -> None:
     assert not house.scheduler.has_work and house.pool.holds(RequestKey("a", 0), 20)
     house.release(RequestKey("a", 0))
     assert house.plan() == [("old", 16, 1, True)]
+
+
+def test_who_waits_for_the_blocks_of_a_prompt_is_not_counted() -> None:
+    """Media held for its sake would wait for it, and it for them."""
+    house = House(num_blocks=3)
+    add(house, "old", 16)
+    house.plan()
+    rows = make_rows(10, 6, 4)
+    rows.add(0, 0, torch.zeros(6, 1))
+    add(house, "picture", 20, rows=rows)
+    assert house.scheduler.num_requests == 2
+    assert house.plan(hold=True) == [] and house.scheduler.any_preempted
+    assert (house.scheduler.num_arriving, house.scheduler.num_requests) == (1, 1)
 
 
 def test_a_choice_may_end_while_its_request_is_away() -> None:

@@ -166,7 +166,7 @@ class Stage:
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Deliver and step until nothing moves, or `until`."""
-        while self.mail or any(core.has_work or core.stuck for core in self.cores.values()):
+        while self.mail or any(any(core.claims) or core.stuck for core in self.cores.values()):
             while self.mail:
                 self._deliver(*self.mail.popleft())
             if until():

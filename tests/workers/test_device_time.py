@@ -15,6 +15,7 @@ from epd.types import Activity
 from epd.wire.inbox import Inbox
 from epd.wire.messages import RequestSpans
 from epd.workers.process import Worker
+from epd.workers.turns import Claims, Turn
 from tests.device import Device
 from tests.engine.tiny import greedy, make_case
 from tests.workers.stage import Stage
@@ -26,10 +27,11 @@ class Core:
     """Always has work. What generates waits for what it asked for; towers do not."""
 
     def __init__(self, device: Device, seconds: float, *, reads: bool, log: list[str]) -> None:
-        self.has_work, self.num_requests, self.stuck = True, 1, False
+        self.claims = Claims(arriving=not reads, running=reads)
+        self.stuck = False
         self._device, self._seconds, self._reads, self._log = device, seconds, reads, log
 
-    def step(self, *, alone: bool = True) -> None:
+    def step(self, turn: Turn) -> None:
         self._device.work(self._seconds)
         if self._reads:
             self._device.wait()
@@ -92,9 +94,9 @@ def stage(device: Device, monkeypatch: pytest.MonkeyPatch) -> Stage:
         core._laps = Laps(device.lap)
     step = Engine.step
 
-    def asked(engine: Engine) -> StepResult:
+    def asked(engine: Engine, *, hold: bool = False) -> StepResult:
         device.work(STEP_S)
-        result = step(engine)
+        result = step(engine, hold=hold)
         if result.tokens:
             device.wait()
         return result
@@ -130,7 +132,7 @@ def test_decoding_has_begun_when_the_device_has_the_kv_in_its_pages(
 
     monkeypatch.setattr(KvExchange, "write", copied)
     key = stage.ask(CASE, greedy(3))
-    stage.run(until=lambda: decode.has_work)
+    stage.run(until=lambda: any(decode.claims))
     assert len(stage.answers(RequestSpans)) == 1, "what prefill took"
     assert decode._laps.pending
     stage.run()
