@@ -34,6 +34,7 @@ from epd.wire.zmq_links import ZmqLinks
 from epd.workers.lookup import Lookup
 from epd.workers.pulse import Pulse
 from epd.workers.station import Station
+from epd.workers.turns import Claims, Turn
 
 TICK_S = 0.25
 MOST_TOKENS = 1 << 20
@@ -57,12 +58,8 @@ class StubCore:
         self._running: dict[RequestKey, Running] = {}
 
     @property
-    def has_work(self) -> bool:
-        return bool(self._running)
-
-    @property
-    def num_requests(self) -> int:
-        return len(self._running)
+    def claims(self) -> Claims:
+        return Claims(running=len(self._running))
 
     @property
     def stuck(self) -> bool:
@@ -76,7 +73,7 @@ class StubCore:
         elif isinstance(message, Cancel):
             self._running.pop(message.request, None)
 
-    def step(self, *, alone: bool = True) -> None:
+    def step(self, turn: Turn = Turn.ALONE) -> None:
         runs: dict[str, list[TokenRun]] = {}
         for key, running in list(self._running.items()):
             runs.setdefault(running.gateway, []).append(self._run(key, running))
@@ -169,7 +166,7 @@ def _loop(
 ) -> None:
     ticked = stepped = 0.0
     while not stopping():
-        for event in inbox.take(wait=not core.has_work, timeout=TICK_S):
+        for event in inbox.take(wait=not any(core.claims), timeout=TICK_S):
             station.handle(event)
         now = time.monotonic()
         if now - stepped >= step_s:

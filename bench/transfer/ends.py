@@ -46,6 +46,7 @@ from epd.workers.process import Worker, settle_threads
 from epd.workers.pulse import Pulse
 from epd.workers.seats import PULL_BYTES, Seat
 from epd.workers.station import Station
+from epd.workers.turns import Claims, Turn
 
 WIDTH = 3584
 DTYPE = torch.bfloat16
@@ -134,15 +135,11 @@ class Puller:
         return time.process_time() + time.clock_gettime(self._clock)
 
     @property
-    def has_work(self) -> bool:
-        return self._prompt is None
-
-    @property
-    def num_requests(self) -> int:
+    def claims(self) -> Claims:
         """One item after the other."""
-        return int(self.has_work)
+        return Claims(arriving=int(self._prompt is None))
 
-    def step(self, *, alone: bool = True) -> None:
+    def step(self, turn: Turn = Turn.ALONE) -> None:
         if self._prompt is not None:
             return
         if len(self._done) == len(self._todo):

@@ -77,7 +77,7 @@ class Turns:
         self._asked[place].append(claims._replace(arriving=0) if turn is Turn.HELD else claims)
 
     def took(self, place: int, seconds: float) -> None:
-        """The earliest step of that seat that is not over. It counts if there is work of both kinds.
+        """The earliest step of that seat that is not over; it counts while there is work of both.
 
         One with both is charged to media but for what the rest of it takes alone.
         """

@@ -27,14 +27,14 @@ def start(self: Engine, request: EngineRequest) -> None:
     _seeds.add(request.sampling.seed)
 
 
-def step(self: Engine) -> StepResult:
+def step(self: Engine, *, hold: bool = False) -> StepResult:
     """The next step after such a request has come has it in it."""
     if DEADLY in _seeds:
         os.kill(os.getpid(), signal.SIGKILL)
     if SLOW in _seeds:
         _seeds.discard(SLOW)
         time.sleep(float(os.environ[SECONDS]))
-    return _step(self)
+    return _step(self, hold=hold)
 
 
 if __name__ == "__main__":
