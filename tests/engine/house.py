@@ -148,6 +148,8 @@ class House:
         for chunk in step.chunks:
             self._compute(chunk)
         for chunk in step.chunks:
+            self.scheduler.launched(chunk)
+        for chunk in step.chunks:
             self._complete(chunk)
 
     def move(self, move: Move) -> None:
@@ -187,7 +189,7 @@ class House:
 
     def _complete(self, chunk: Chunk) -> None:
         state = chunk.state
-        self.scheduler.complete(chunk)
+        self.scheduler.landed(chunk)
         for choice in chunk.samples:
             token = (choice.num_tokens + choice.number) % 7 + 2
             self.answers[choice.name].append(token)
@@ -196,8 +198,6 @@ class House:
         if state.in_prompt:
             return
         prefill = state.request.role is Role.PREFILL
-        if chunk.choice is None and (prefill or state.choices):
-            self.scheduler.prompt_done(state)
         if not state.choices and not prefill:
             self.finished.append(state.key)
             self.release(state.key)
