@@ -21,10 +21,11 @@ class Device:
         """It works for so long, if it has so much to do."""
         self.done = min(self.asked, self.done + seconds)
 
-    def wait(self) -> None:
-        """The host waits for all that was asked for."""
-        self.host += self.asked - self.done
-        self.done = self.asked
+    def wait(self, until: float | None = None) -> None:
+        """The host waits for all that was asked for, or for so many seconds of it."""
+        missing = max(0.0, (self.asked if until is None else until) - self.done)
+        self.host += missing
+        self.done += missing
 
     def lap(self) -> DeviceLap:
         """Timed by the device."""
@@ -49,7 +50,7 @@ class DeviceLap:
         return self._device.done >= self._ended
 
     def wait(self) -> None:
-        self._device.wait()
+        self._device.wait(self._ended)
 
     @property
     def seconds(self) -> float:

@@ -175,7 +175,7 @@ class LanguageConfig(Section):
     )
     ahead: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="plan the next decode step while one computes; auto: on a GPU",
+        description="plan and launch the next step while one computes; auto: on a GPU",
     )
     max_context: int | None = Field(
         None, ge=1, description="longest prompt + output; the checkpoint's limit unless set"

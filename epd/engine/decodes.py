@@ -20,11 +20,15 @@ from epd.types import RequestKey
 
 @dataclass(slots=True)
 class DecodePlan:
-    """One token each. `lost` found no room anywhere; their blocks are free already."""
+    """One token each. `lost` found no room anywhere; their blocks are free already.
+
+    `waits`: somebody needs room, which is made when nothing is ahead any more.
+    """
 
     chunks: list[Chunk] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
     lost: list[RequestState] = field(default_factory=list)
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +116,20 @@ class Decodes:
             self._bring_back(plan)
         return plan
 
-    def plan_ahead(self) -> DecodePlan | None:
-        """The next token of those whose last one may still be ahead; None where that is unwise.
+    def plan_ahead(self) -> DecodePlan:
+        """The next token of those whose last one may still be ahead, also of first ones.
 
-        It is where somebody has to make room or waits to come back. Without chunks: make the
-        moves, and plan() when nothing is ahead any more.
+        Nobody makes room or comes back; where that is due nobody goes on, though moves may be left.
         """
         picked = list(islice(self._turns.values(), self._most_running))
         picked = [(state, choice) for state, choice in picked if not state.full(choice)]
-        if self._away or not picked:
-            return None
-        plan = DecodePlan()
-        for state, choices in _growing(picked):
+        plan = DecodePlan(waits=bool(self._away))
+        for state, choices in [] if plan.waits else _growing(picked):
             if not self._extend(state, choices, plan):
-                return plan
+                plan.waits = True
+                break
+        if plan.waits:
+            return plan
         for state, choice in picked:
             self._run(state, choice, plan)
         return plan
@@ -139,7 +143,8 @@ class Decodes:
         for state in self.states():
             assert not state.in_prompt and state.choices
             for choice in state.choices.values():
-                assert choice.tokens and choice.num_prompt == state.num_prompt
+                assert choice.tokens or choice.ahead
+                assert choice.num_prompt == state.num_prompt
         for state in self._states.values():
             for choice in state.choices.values():
                 computed = choice.num_tokens - 1

@@ -6,38 +6,37 @@ before it starts; release() takes everything back in any state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from epd.attention import AttentionBackend
 from epd.attention.staging import staging_for
 from epd.config.sections import LanguageConfig
+from epd.engine.answers import Answers
 from epd.engine.backend import backend_for
-from epd.engine.chunk import Chunk
 from epd.engine.decode_graphs import Capture, graphs_for
 from epd.engine.exchange import KvExchange
+from epd.engine.flights import Flights
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache, num_blocks, num_host_blocks
 from epd.engine.kv.host import HostBlocks
 from epd.engine.kv.landings import Landings
 from epd.engine.kv.prefixes import PageHashes
 from epd.engine.language import LanguageModel
-from epd.engine.launched import ChunkRows, Launched, Outcome
 from epd.engine.phases import Phases
 from epd.engine.ranks.leading import LedCache, LedModel
-from epd.engine.request import Choice, EngineRequest, RequestState, Role, StepResult
+from epd.engine.request import EngineRequest, RequestState, Role, StepResult
 from epd.engine.runner import Runner
-from epd.engine.sampler import BROKEN, Sampler
-from epd.engine.scheduler import Scheduler, Step
-from epd.errors import BadRequest, EpdError, InternalError, Overloaded
+from epd.engine.sampler import Sampler
+from epd.engine.scheduler import Scheduler
+from epd.errors import BadRequest, InternalError
 from epd.grammar import Grammars
-from epd.types import Prefix, RequestKey, TokenLogprobs, TokenRun
+from epd.types import Prefix, RequestKey
 
 
 class Engine:
     """Started requests, their blocks, and one forward at a time.
 
-    On a GPU a step of decodes is left to compute while the next one is scheduled, and read then.
+    On a GPU a step is left to compute while the next one is planned and launched, see Flights.
     """
 
     def __init__(
@@ -69,18 +68,25 @@ class Engine:
         backend = backend or backend_for(model, config)
         self._attention, staging = backend.name, staging_for(model.device)
         graphs = graphs_for(model, self._cache, backend, staging, config, capture)
-        self._runner = Runner(
+        runner = Runner(
             model, self._cache, self._pool, backend, self._sampler, staging, self._phases, graphs
         )
-        # Whether steps of decodes are read one step late, and the one that was not read yet.
-        on_gpu = model.device.type == "cuda"
-        self._reads_late = on_gpu if config.ahead == "auto" else config.ahead == "on"
-        self._flying: Launched | None = None
         self._scheduler = Scheduler(
             self._pool,
             self._host,
             max_step_tokens=config.step_tokens(model.device.type),
             max_running=config.max_running,
+        )
+        self._answers = Answers(self._scheduler, self._sampler, self._pool, self.release)
+        on_gpu = model.device.type == "cuda"
+        self._flights = Flights(
+            runner,
+            self._cache,
+            self._scheduler,
+            self._sampler,
+            self._answers,
+            self._phases,
+            reads_late=on_gpu if config.ahead == "auto" else config.ahead == "on",
         )
         # Of reservations that have not started: what was written, what their pages are known by.
         self._landings = Landings(model.num_layers)
@@ -200,7 +206,7 @@ class Engine:
             request.embeddings.skip_before(state.num_computed)
         self._scheduler.add(state)
         if request.role is Role.DECODE:
-            self._start_sampling(state)
+            self._answers.begin(state)
         self._landings.forget(key)
         self._prefixes.pop(key, None)
 
@@ -208,7 +214,7 @@ class Engine:
         """Free all that is held for a request, in any state; unknown keys are ignored."""
         state = self._scheduler.remove(key)
         if state is not None:
-            self._forget(state)
+            self._answers.forget(state)
         self._landings.forget(key)
         self._prefixes.pop(key, None)
         self._ended.pop(key, None)
@@ -220,7 +226,7 @@ class Engine:
         found = None if state is None else state.choices.get(choice)
         if state is None or found is None:
             return
-        self._end_choice(state, found)
+        self._answers.end_choice(state, found)
         if not state.choices and state.request.role is not Role.PREFILL:
             self.release(key)
             self._ended[key] = None
@@ -238,29 +244,18 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Would step() do something now?"""
-        return bool(self._ended) or self._flying is not None or self._scheduler.has_work
+        return bool(self._ended) or self._flights.any or self._scheduler.has_work
 
     def step(self, *, hold: bool = False) -> StepResult:
         """One forward over whatever is ready. An empty result when nothing is.
 
-        `hold`: prompts with media wait.
-
-        Where a step before this one was left to compute, that one's result.
+        `hold`: prompts with media wait. Where the step before this one was left to compute, that is
+        read, and this one is left.
         """
         self._phases.begin()
         result = StepResult(ended=list(self._ended))
         self._ended.clear()
-        if self._flying is not None:
-            before, self._flying = self._flying, None
-            self._go_ahead(before)
-            self._land(before, result, ahead=1)
-            self._phases.ended("other")
-            return result
-        step = self._scheduler.schedule(hold=hold)
-        self._phases.ended("schedule")
-        if step is not None:
-            self._carry_out(step, result)
-            self._phases.ended("other")
+        self._flights.step(result, hold=hold)
         return result
 
     # ---- checks
@@ -300,173 +295,3 @@ class Engine:
                 raise InternalError(f"rows of width {width}: this model takes {wanted}")
             if dtype != want:
                 raise InternalError(f"rows in {dtype} for a model in {want}")
-
-    # ---- parts of a step
-
-    def _carry_out(self, step: Step, result: StepResult) -> None:
-        for state in step.lost:
-            self._forget(state)
-            lost = Overloaded("no KV block is left to go on with")
-            result.failed.append((state.key, lost))
-        for move in step.moves:
-            self._cache.move(move)
-        chunks = self._with_rows(step, result)
-        for chunk, _ in chunks:
-            if chunk.choice is None and chunk.samples:
-                self._start_sampling(chunk.state)
-        self._phases.ended("other")
-        if not chunks:
-            return
-        self._phases.forward(len(chunks), sum(chunk.num for chunk, _ in chunks))
-        launched = self._runner.launch(chunks)
-        if self._may_fly([chunk for chunk, _ in chunks]):
-            self._fly(launched)
-        else:
-            self._land(launched, result, ahead=0)
-
-    def _may_fly(self, chunks: Sequence[Chunk]) -> bool:
-        """Whether the host needs no id of this step before it plans the next one."""
-        decodes = all(chunk.choice is not None for chunk in chunks)
-        return self._reads_late and decodes and not self._sampler.needs_ids
-
-    def _fly(self, launched: Launched) -> None:
-        for choice in launched.choices:
-            choice.ahead += 1
-        self._flying = launched
-
-    def _go_ahead(self, before: Launched) -> None:
-        """Launch the next step of decodes while `before` computes, where that is wise."""
-        if self._sampler.needs_ids:
-            return
-        step = self._scheduler.schedule_ahead()
-        self._phases.ended("schedule")
-        if step is None:
-            return
-        for move in step.moves:
-            self._cache.move(move)
-        if step.chunks:
-            self._phases.forward(len(step.chunks), len(step.chunks))
-            self._fly(self._runner.launch([(chunk, None) for chunk in step.chunks], before))
-
-    def _land(self, launched: Launched, result: StepResult, *, ahead: int) -> None:
-        """Read a step, and see what becomes of its requests. `ahead`: how late that is."""
-        outcome = self._runner.read(launched)
-        for choice in launched.choices:
-            choice.ahead -= ahead
-        result.prompt_logprobs += outcome.prompt_logprobs
-        sampled = _tokens(outcome)
-        for chunk in launched.chunks:
-            self._finish_chunk(chunk, [next(sampled) for _ in chunk.samples], result)
-
-    def _with_rows(self, step: Step, result: StepResult) -> list[tuple[Chunk, ChunkRows | None]]:
-        """Fetch each chunk's rows; a request whose rows cannot be used fails alone."""
-        chunks: list[tuple[Chunk, ChunkRows | None]] = []
-        for chunk in step.chunks:
-            try:
-                chunks.append((chunk, _rows(chunk)))
-            except EpdError as error:
-                self._fail(chunk.state.key, error, result)
-        return chunks
-
-    def _start_sampling(self, state: RequestState) -> None:
-        """Prompt tokens that earlier attempts generated count as generated."""
-        request = state.request
-        own = state.num_prompt - request.first_index
-        prompt, generated = state.prompt[:own], state.prompt[own:]
-        for choice in state.choices.values():
-            self._sampler.add(
-                choice.name, request.sampling, choice.number, prompt, generated + choice.tokens
-            )
-
-    def _finish_chunk(
-        self, chunk: Chunk, sampled: list[tuple[int, TokenLogprobs | None]], result: StepResult
-    ) -> None:
-        state = chunk.state
-        if self._scheduler.get(state.key) is not state:
-            return  # another of its choices failed it, or it was released, since this was launched
-        if chunk.choice is not None and state.choices.get(chunk.choice.number) is not chunk.choice:
-            return  # it ended since
-        if any(token == BROKEN for token, _ in sampled):
-            self._fail(state.key, self._fault(chunk), result)
-            return
-        self._scheduler.complete(chunk)
-        if chunk.choice is None:
-            result.computed.append((state.key, state.num_computed))
-            if state.request.embeddings is not None:
-                state.request.embeddings.drop_before(state.num_computed)
-        for choice, (token, logprobs) in zip(chunk.samples, sampled, strict=True):
-            self._emit(state, choice, token, logprobs, result)
-        if not state.in_prompt:
-            self._after_tokens(chunk, result)
-
-    def _fault(self, chunk: Chunk) -> EpdError:
-        """Why there is no token. KV that gives no finite logits is not to be found again."""
-        for choice in chunk.samples:
-            if (fault := self._sampler.fault(choice.name)) is not None:
-                return fault
-        self._pool.disown(chunk.state.key)
-        return InternalError("the model's logits are not finite")
-
-    def _emit(
-        self,
-        state: RequestState,
-        choice: Choice,
-        token: int,
-        logprobs: TokenLogprobs | None,
-        result: StepResult,
-    ) -> None:
-        index = state.next_index(choice)
-        reason = state.accept(choice, token)
-        result.tokens.append(
-            TokenRun(
-                request=state.key,
-                first_index=index,
-                token_ids=(token,),
-                finish_reason=reason,
-                choice=choice.number,
-                logprobs=() if logprobs is None else (logprobs,),
-            )
-        )
-        if reason is not None:
-            self._end_choice(state, choice)
-
-    def _after_tokens(self, chunk: Chunk, result: StepResult) -> None:
-        """Where the request goes from here."""
-        state = chunk.state
-        prefill = state.request.role is Role.PREFILL
-        if prefill:
-            for choice in chunk.samples:
-                self._sampler.forget(choice.name)
-        if chunk.choice is None and (prefill or state.choices):
-            self._scheduler.prompt_done(state)
-        if not state.choices:
-            result.ended.append(state.key)
-            if not prefill:
-                self.release(state.key)
-
-    def _end_choice(self, state: RequestState, choice: Choice) -> None:
-        self._scheduler.end_choice(state, choice)
-        self._sampler.forget(choice.name)
-
-    def _fail(self, key: RequestKey, error: EpdError, result: StepResult) -> None:
-        result.failed.append((key, error))
-        self.release(key)
-
-    def _forget(self, state: RequestState) -> None:
-        """What a request has besides blocks."""
-        if state.request.embeddings is not None:
-            state.request.embeddings.close()
-        for choice in state.choices.values():
-            self._sampler.forget(choice.name)
-
-
-def _rows(chunk: Chunk) -> ChunkRows | None:
-    rows = chunk.state.request.embeddings
-    if rows is None or chunk.choice is not None:
-        return None
-    found = rows.gather(chunk.first, chunk.num)
-    return None if found is None else ChunkRows(*found)
-
-
-def _tokens(outcome: Outcome) -> Iterator[tuple[int, TokenLogprobs | None]]:
-    return zip(outcome.ids, outcome.logprobs, strict=True)

@@ -11,7 +11,7 @@ from epd.attention.staging import Fetched
 from epd.engine.chunk import Chunk
 from epd.engine.request import Choice
 from epd.engine.sampler import Sampled
-from epd.types import RequestKey, TokenLogprobs
+from epd.types import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,23 @@ class ChunkRows:
 @dataclass(slots=True)
 class Outcome:
     """Of every choice that samples, in the order of the chunks: its id (see sampler.BROKEN), and
-    its log-probabilities where any are asked for; of prompts, as in StepResult."""
+    its log-probabilities where any are asked for; of prompts, those from the token that is named.
+    """
 
     ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs | None] = field(default_factory=list)
-    prompt_logprobs: list[tuple[RequestKey, int, tuple[TokenLogprobs, ...]]] = field(
+    prompt_logprobs: list[tuple[Chunk, int, tuple[TokenLogprobs, ...]]] = field(
         default_factory=list
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMeasured:
+    """What logprobs.measure_prompt() found from prompt token `first` on, on its way to the host."""
+
+    chunk: Chunk
+    first: int
+    values: Fetched
 
 
 @dataclass(slots=True)
@@ -48,7 +58,12 @@ class Launched:
     ids: Fetched | None = None
     measured: Fetched | None = None
     told: bool = False
-    outcome: Outcome = field(default_factory=Outcome)
+    prompts: list[PromptMeasured] = field(default_factory=list)
+
+    @property
+    def says(self) -> bool:
+        """Whether there is anything to read."""
+        return bool(self.choices or self.prompts)
 
 
 def token_ids(chunk: Chunk) -> list[int]:

@@ -35,14 +35,14 @@ def read(measured: torch.Tensor, tops: Iterable[int]) -> list[TokenLogprobs]:
 
 
 @torch.inference_mode()
-def prompt_logprobs(
-    logits: torch.Tensor, next_ids: torch.Tensor, top: int
-) -> tuple[TokenLogprobs, ...]:
+def measure_prompt(logits: torch.Tensor, next_ids: torch.Tensor, top: int) -> torch.Tensor:
     """Of each next prompt token: row t of [T, vocab] against next_ids[t], both on one device."""
-    if not len(logits):
-        return ()
-    top = min(top, logits.shape[-1])
-    return tuple(read(measure(logits, next_ids, top), [top] * len(logits)))
+    return measure(logits, next_ids, min(top, logits.shape[-1]))
+
+
+def read_prompt(measured: torch.Tensor) -> tuple[TokenLogprobs, ...]:
+    """What measure_prompt() found. Waits once."""
+    return tuple(read(measured, [(measured.shape[1] - 1) // 2] * len(measured)))
 
 
 def _measure(logits: torch.Tensor, ids: torch.Tensor, top: int) -> torch.Tensor:

@@ -48,6 +48,12 @@ class Prefills:
         """Could a token be computed?"""
         return any(state.num_ready for state in self._states.values())
 
+    @property
+    def any_grammar(self) -> bool:
+        """Is the first token of one of those that could be computed held to a grammar?"""
+        found = (state for state in self._states.values() if state.request.sampling.grammar)
+        return any(state.num_ready for state in found)
+
     def plan(self, budget: int, *, hold: bool) -> list[Chunk]:
         """Chunks of at most `budget` tokens together; an atomic span may exceed it, alone.
 

@@ -52,11 +52,12 @@ class EngineRequest:
 
 @dataclass(slots=True)
 class StepResult:
-    """What one step did. `computed` counts prompt tokens that have KV now, all chunks together.
+    """What one step did, and what came of the one before where that was left to compute.
 
-    `tokens` has one run per choice. A failed request is released. Of an `ended` one nothing more
-    comes: it is released too, but for PREFILL, whose KV stays until release().
-    `prompt_logprobs` are of prompt tokens from the one that is named.
+    `computed` counts prompt tokens that have KV, all chunks together: for whatever the device is
+    asked for from now on. `tokens` has one run per choice. A failed request is released. Of an
+    `ended` one nothing more comes: it is released too, but for PREFILL, whose KV stays until
+    release(). `prompt_logprobs` are of prompt tokens from the one that is named.
     """
 
     tokens: list[TokenRun] = field(default_factory=list)
@@ -93,7 +94,7 @@ class Choice:
 
 
 class RequestState:
-    """How far a request has come. KV exists of its first `num_computed` prompt tokens.
+    """How far a request has come. KV of its first `num_computed` prompt tokens was asked for.
 
     `cached` of them were there from the start; `prefix` is what its pages are known by. `choices`
     are those that have not ended. `age` counts requests in order of admission.

@@ -22,12 +22,18 @@ from epd.engine.decode_graphs import DecodeGraphs, DecodeRows
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache
 from epd.engine.language import LanguageModel
-from epd.engine.launched import ChunkRows, Launched, Outcome, rotary_positions, token_ids
-from epd.engine.logprobs import prompt_logprobs
+from epd.engine.launched import (
+    ChunkRows,
+    Launched,
+    Outcome,
+    PromptMeasured,
+    rotary_positions,
+    token_ids,
+)
+from epd.engine.logprobs import measure_prompt, read_prompt
 from epd.engine.phases import Phases
 from epd.engine.request import Choice
 from epd.engine.sampler import Sampler
-from epd.types import RequestKey, TokenLogprobs
 
 # Logits that exist at once for log-probabilities of a prompt: bounds their memory.
 MAX_LOGITS = 1 << 24
@@ -76,6 +82,8 @@ class Runner:
     ) -> Launched:
         """Ask for one forward. `before` was not read yet: ids that are ahead come from there."""
         alone = [chunk for chunk, _ in chunks]
+        if not any(chunk.choice is not None and chunk.choice.ahead for chunk in alone):
+            before = None
         launched = Launched(alone, [choice for chunk in alone for choice in chunk.samples])
         logits = self._replayed(alone, before)
         if logits is not None:
@@ -89,7 +97,7 @@ class Runner:
     @torch.inference_mode()
     def read(self, launched: Launched) -> Outcome:
         """What the step gave, once. Waits for it."""
-        outcome, names = launched.outcome, [choice.name for choice in launched.choices]
+        outcome, names = Outcome(), [choice.name for choice in launched.choices]
         if launched.sampled is not None and launched.ids is not None:
             outcome.ids = launched.ids.read().tolist()
             if launched.told:
@@ -98,6 +106,9 @@ class Runner:
             outcome.logprobs = launched.sampled.logprobs(
                 None if measured is None else measured.read()
             )
+        outcome.prompt_logprobs = [
+            (each.chunk, each.first, read_prompt(each.values.read())) for each in launched.prompts
+        ]
         self._phases.ended("sample")
         return outcome
 
@@ -135,7 +146,7 @@ class Runner:
         logits = self._logits(hidden, packed) if likeliest is None else None
         self._phases.ended("forward")
         self._sample(launched, likeliest, logits)
-        launched.outcome.prompt_logprobs += self._prompt_logprobs(hidden, launched.chunks)
+        launched.prompts += self._measure_prompts(hidden, launched.chunks)
 
     def _sequence(self, chunk: Chunk) -> PagedSequence:
         blocks = self._pool.table(chunk.state.key, chunk.table)
@@ -225,9 +236,9 @@ class Runner:
         if launched.sampled.measured is not None:
             launched.measured = self._staging.fetch(launched.sampled.measured)
 
-    def _prompt_logprobs(
+    def _measure_prompts(
         self, hidden: torch.Tensor, chunks: Sequence[Chunk]
-    ) -> Iterator[tuple[RequestKey, int, tuple[TokenLogprobs, ...]]]:
+    ) -> Iterator[PromptMeasured]:
         """Each row of a chunk tells about the next prompt token."""
         at = 0
         for chunk in chunks:
@@ -237,14 +248,14 @@ class Runner:
             num = min(chunk.num, state.num_prompt - first)
             if top is None or chunk.choice is not None or num < 1:
                 continue
-            found: list[TokenLogprobs] = []
+            found: list[torch.Tensor] = []
             most = max(1, MAX_LOGITS // self._model.vocab_size)
             next_ids = put(torch.tensor(state.prompt[first : first + num]), self._model.device)
             for part in range(0, num, most):
                 size = min(most, num - part)
                 logits = self._model.logits(hidden[start + part : start + part + size])
-                found += prompt_logprobs(logits, next_ids[part : part + size], top)
-            yield state.key, first, tuple(found)
+                found.append(measure_prompt(logits, next_ids[part : part + size], top))
+            yield PromptMeasured(chunk, first, self._staging.fetch(torch.cat(found)))
 
 
 def _sources(chunks: Sequence[Chunk], before: Launched | None) -> list[int]:
@@ -257,10 +268,11 @@ def _sources(chunks: Sequence[Chunk], before: Launched | None) -> list[int]:
 
 
 def _with_ahead(before: Launched, ids: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-    """`ids`, replaced where the device alone knows them.
+    """`ids`, of which the first have `sources`, replaced where the device alone knows them.
 
     One that is BROKEN becomes 0: its request fails when it is read.
     """
     assert before.sampled is not None
     known = before.sampled.ids.index_select(0, sources.clamp(min=0)).clamp(min=0)
-    return torch.where(sources < 0, ids, known)
+    heads = torch.where(sources < 0, ids[: len(sources)], known)
+    return heads if len(heads) == len(ids) else torch.cat([heads, ids[len(sources) :]])

@@ -2,7 +2,10 @@
 
 Running decodes come first, then prefill chunks, together up to `max_step_tokens`: that bounds the
 delay of running streams. Every request is in one place: prefills, decodes, or parked (a PREFILL
-request that is done here, its KV kept for whoever pulls it).
+request of which nothing more is to be asked, its KV kept for whoever pulls it).
+
+A step is launched, then it lands; the next one may be planned and launched in between. Decodes of
+that one go on from tokens that are ahead: known to the device, not yet to the host.
 """
 
 from __future__ import annotations
@@ -98,7 +101,7 @@ class Scheduler:
         return self._decodes.has_work or self._prefills.has_work
 
     def schedule(self, *, hold: bool = False) -> Step | None:
-        """Plan one step; nothing is counted as computed before complete().
+        """Plan one step; nothing is counted before launched(). Nothing may be ahead.
 
         `hold`: prompts with media wait.
         """
@@ -108,30 +111,48 @@ class Scheduler:
             return None
         return Step((*plan.chunks, *prefills), tuple(plan.moves), tuple(plan.lost))
 
-    def schedule_ahead(self) -> Step | None:
-        """Plan one while another computes. Decodes alone; None where the other has to end first."""
-        if self._prefills.has_work:
+    def schedule_ahead(self, *, hold: bool = False) -> Step | None:
+        """Plan one while another computes; None where nothing should go before that is read.
+
+        A first token within a grammar waits: the host would, for its mask, before it reads.
+        `hold`: prompts with media wait.
+        """
+        if self._prefills.any_grammar:
             return None
         plan = self._decodes.plan_ahead()
-        return None if plan is None else Step(tuple(plan.chunks), tuple(plan.moves))
+        budget = 0 if plan.waits else self._max_step_tokens - len(plan.chunks)
+        prefills = self._prefills.plan(budget, hold=hold)
+        if not (plan.chunks or prefills or plan.moves):
+            return None
+        return Step((*plan.chunks, *prefills), tuple(plan.moves))
 
-    def complete(self, chunk: Chunk) -> None:
-        """The chunk's tokens have KV now. What its last row gave is accepted after this."""
-        state, end = chunk.state, chunk.first + chunk.num
+    def launched(self, chunk: Chunk) -> None:
+        """The device was asked for it. What it is asked for later finds the KV of its tokens.
+
+        So a prompt's pages may be found from here on, and where all of it was asked for, FULL
+        generates: its first tokens are ahead. PREFILL waits to be pulled.
+        """
+        for choice in chunk.samples:
+            choice.ahead += 1
+        state = chunk.state
         if chunk.choice is not None:
-            self._publish_choice(state, chunk.choice, end)
             return
-        before, state.num_computed = state.num_computed, end
+        before, state.num_computed = state.num_computed, chunk.first + chunk.num
         self._publish_prompt(state, before)
+        if not state.in_prompt:
+            self._prompt_done(state)
 
-    def prompt_done(self, state: RequestState) -> None:
-        """First tokens are accepted; of those that go on, FULL generates and PREFILL waits."""
-        self._prefills.remove(state.key)
-        if state.request.role is Role.PREFILL:
-            self._parked[state.key] = state
-            return
-        self._pool.fork(state.key, state.choices, state.num_prompt)
-        self._decodes.add(state)
+    def landed(self, chunk: Chunk) -> list[bool]:
+        """The host knows what it gave; whether each choice that sampled is still there to take it.
+
+        A page of an answer is published only here: what it is known by are its ids.
+        """
+        for choice in chunk.samples:
+            choice.ahead -= 1
+        live = [self._lives(chunk.state, choice) for choice in chunk.samples]
+        if chunk.choice is not None and all(live):
+            self._publish_choice(chunk.state, chunk.choice, chunk.first + chunk.num)
+        return live
 
     def end_choice(self, state: RequestState, choice: Choice) -> None:
         """Nothing more is to be sampled for it. Whoever ends the last one removes the request."""
@@ -146,6 +167,17 @@ class Scheduler:
         for state in (*self._prefills.states(), *self._parked.values()):
             assert state.num_computed <= state.num_prompt
             assert self._pool.holds(state.key, state.num_prompt), "prompt without blocks"
+
+    def _lives(self, state: RequestState, choice: Choice) -> bool:
+        return self.get(state.key) is state and state.choices.get(choice.number) is choice
+
+    def _prompt_done(self, state: RequestState) -> None:
+        self._prefills.remove(state.key)
+        if state.request.role is Role.PREFILL:
+            self._parked[state.key] = state
+            return
+        self._pool.fork(state.key, state.choices, state.num_prompt)
+        self._decodes.add(state)
 
     def _publish_prompt(self, state: RequestState, before: int) -> None:
         """Pages that became full after the first `before` tokens."""

@@ -139,13 +139,12 @@ class Laps:
             else:
                 heard(lap.seconds, now - lap.until(last))
 
-    def finish(self) -> None:
-        """Tell all, where the host has read what the stream was asked for last, so that the device
-        is through with everything before that."""
-        for lap, _ in self._open:
-            if lap is not None:
-                lap.wait()
-        self.settle()
+    def finish(self, last: Lap) -> None:
+        """Tell all up to that one, of which the host has read what it was for. What the device was
+        asked for behind it is not waited for."""
+        if any(lap is last for lap, _ in self._open):
+            last.wait()
+            self.settle()
 
 
 def laps_for(device: torch.device) -> Laps:

@@ -69,6 +69,8 @@ class PrefillCore(LanguageCore):
         self._admits: dict[RequestKey, Admit] = {}
         self._deltas: dict[RequestKey, float] = {}
         self._merged: dict[RequestKey, MultiModalEmbeddingData] = {}
+        # Of requests whose first token is still to come: the forward that it comes from.
+        self._last_laps: dict[RequestKey, Lap] = {}
         self._handlers |= {
             Admit: lambda peer, m, _: self._on_admit(peer, m),
             EmbeddingData: self._on_rows,
@@ -210,6 +212,7 @@ class PrefillCore(LanguageCore):
             if key in self._merged:
                 done = self._admits[key].prompt.rows_before(num_tokens)
                 self._do(self._rows.consumed(key, done))
+        self._tell_prefilled(result)
         for key in result.ended:
             if key in self._admits and self._admits[key].decode is None:
                 self._tell(self._times.ended(key))
@@ -224,14 +227,20 @@ class PrefillCore(LanguageCore):
         self._admission.stepped()
 
     def _time(self, computed: list[tuple[RequestKey, int]], lap: Lap) -> None:
-        """What a prompt took is told before its first token goes, which has been read."""
+        """A step is told of when the device is through with it."""
         whole = [key for key, num in computed if num == self._admits[key].prompt.num_tokens]
         going_on = {key for key, _ in computed if key in self._merged}.difference(whole)
         ready = {key: self._merged[key].ready_tokens for key in going_on}
         self._laps.end(lap, partial(self._computed, computed, ready))
-        if whole:
-            self._laps.finish()
-        for key in whole:
+        self._last_laps |= dict.fromkeys(whole, lap)
+
+    def _tell_prefilled(self, result: StepResult) -> None:
+        """What a prompt took, before its first token goes, which has been read."""
+        for key in dict.fromkeys([*(run.request for run in result.tokens), *result.ended]):
+            lap = self._last_laps.pop(key, None)
+            if lap is None:
+                continue
+            self._laps.finish(lap)
             rows = self._merged.get(key)
             self._tell(self._times.prefilled(key, None if rows is None else rows.merge_seconds))
 
@@ -275,7 +284,7 @@ class PrefillCore(LanguageCore):
         )
 
     def _free(self, request: RequestKey) -> None:
-        for held in (self._admits, self._deltas, self._merged):
+        for held in (self._admits, self._deltas, self._merged, self._last_laps):
             held.pop(request, None)
         self._do(self._rows.ended(request))
         super()._free(request)

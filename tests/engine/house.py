@@ -86,10 +86,27 @@ def symbols(token_ids: Sequence[int]) -> list[int]:
     return found[1:]
 
 
-class House:
-    """Carries steps out on symbols; every choice of a request says something else."""
+def said(choice: Choice, place: int) -> int:
+    """The choice's token at that place, counted from the prompt's first."""
+    return (place + choice.number) % 7 + 2
 
-    def __init__(self, *, num_blocks: int = 40, num_host_blocks: int = 40, **limits: int) -> None:
+
+class House:
+    """Carries steps out on symbols; every choice of a request says something else.
+
+    `late`: as on a GPU, a step lands when the next one has been launched.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 40,
+        num_host_blocks: int = 40,
+        late: bool = False,
+        **limits: int,
+    ) -> None:
+        self.late = late
+        self._flying: tuple[Chunk, ...] = ()
         self.pool = BlockPool(num_blocks=num_blocks, block_size=SIZE)
         self.host = HostBlocks(num_host_blocks)
         chosen = {"max_step_tokens": BUDGET, "max_running": RUNNING, **limits}
@@ -125,13 +142,26 @@ class House:
         self.scheduler.add(state)
         return state
 
+    @property
+    def has_work(self) -> bool:
+        """Would step() do something?"""
+        return bool(self._flying) or self.scheduler.has_work
+
     def step(self, *, hold: bool = False) -> Step | None:
-        """Plan a step and carry it out."""
-        work = self.scheduler.has_work
-        step = self.scheduler.schedule(hold=hold)
-        assert (step is not None) == work or hold
-        if step is not None:
-            self.carry_out(step)
+        """Plan a step and carry it out; the one before it lands now, if that has not."""
+        before, self._flying = self._flying, ()
+        if before:
+            step = self.scheduler.schedule_ahead(hold=hold)
+        else:
+            work = self.scheduler.has_work
+            step = self.scheduler.schedule(hold=hold)
+            assert (step is not None) == work or hold
+        chunks = () if step is None else self.launch(step)
+        if self.late and any(chunk.samples for chunk in chunks):
+            self._flying = chunks
+        else:
+            self.land(chunks)
+        self.land(before)
         return step
 
     def plan(self, *, hold: bool = False) -> list[tuple[str, int, int, bool]]:
@@ -142,12 +172,21 @@ class House:
         return [(c.state.key.request_id, c.first, c.num, bool(c.samples)) for c in step.chunks]
 
     def carry_out(self, step: Step) -> None:
+        """At once."""
+        self.land(self.launch(step))
+
+    def launch(self, step: Step) -> tuple[Chunk, ...]:
         self.lost += [state.key for state in step.lost]
         for move in step.moves:
             self.move(move)
         for chunk in step.chunks:
             self._compute(chunk)
         for chunk in step.chunks:
+            self.scheduler.launched(chunk)
+        return step.chunks
+
+    def land(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in chunks:
             self._complete(chunk)
 
     def move(self, move: Move) -> None:
@@ -173,8 +212,13 @@ class House:
 
     def _compute(self, chunk: Chunk) -> None:
         state, end = chunk.state, chunk.first + chunk.num
-        ids = state.prompt[:end] if chunk.choice is None else state.tokens(chunk.choice, 0, end)
-        assert len(ids) == end and ids[chunk.first :] == chunk.token_ids
+        ids = state.prompt[:end]
+        if chunk.choice is not None:
+            ids = state.tokens(chunk.choice, 0, end)
+            assert end - len(ids) == chunk.choice.ahead
+            ids = ids + [said(chunk.choice, place) for place in range(len(ids), end)]
+        assert len(ids) == end
+        assert ids[chunk.first :] == chunk.token_ids or (chunk.choice and chunk.choice.ahead)
         table = self.pool.table(state.key, chunk.table) or []
         held = [value for block in table for value in self.pages[block]]
         assert held[: chunk.first] == symbols(ids)[: chunk.first], "pages hold something else"
@@ -187,17 +231,14 @@ class House:
 
     def _complete(self, chunk: Chunk) -> None:
         state = chunk.state
-        self.scheduler.complete(chunk)
-        for choice in chunk.samples:
-            token = (choice.num_tokens + choice.number) % 7 + 2
+        for choice, lives in zip(chunk.samples, self.scheduler.landed(chunk), strict=True):
+            if not lives:
+                continue
+            token = said(choice, choice.num_prompt + len(choice.tokens))
             self.answers[choice.name].append(token)
             if state.accept(choice, token):
                 self.scheduler.end_choice(state, choice)
-        if state.in_prompt:
-            return
-        prefill = state.request.role is Role.PREFILL
-        if chunk.choice is None and (prefill or state.choices):
-            self.scheduler.prompt_done(state)
-        if not state.choices and not prefill:
+        here = self.scheduler.get(state.key) is state
+        if here and not state.choices and state.request.role is not Role.PREFILL:
             self.finished.append(state.key)
             self.release(state.key)

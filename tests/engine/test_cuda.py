@@ -1,4 +1,4 @@
-"""The engine on a GPU, where steps of decodes are read one step late, against the CPU."""
+"""The engine on a GPU, where steps are read one step late, against the CPU."""
 
 from __future__ import annotations
 

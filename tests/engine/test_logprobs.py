@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from epd.engine.logprobs import prompt_logprobs
+from epd.engine.logprobs import measure_prompt, read_prompt
 from tests.engine import plain_sampling
 
 VOCAB = 97
@@ -17,7 +17,7 @@ def test_each_row_tells_of_the_token_that_follows(top: int) -> None:
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(150, VOCAB, generator=generator) * 4
     ids = torch.randint(0, VOCAB, (150,), generator=generator)
-    found = prompt_logprobs(logits, ids, top)
+    found = read_prompt(measure_prompt(logits, ids, top))
     assert len(found) == 150
     for line, token, got in zip(logits, ids.tolist(), found, strict=True):
         want = plain_sampling.logprobs(line.tolist())
@@ -27,10 +27,6 @@ def test_each_row_tells_of_the_token_that_follows(top: int) -> None:
 
 def test_half_precision_is_measured_in_full() -> None:
     logits = (torch.randn(3, VOCAB) * 4).bfloat16()
-    [first, *_] = prompt_logprobs(logits, torch.tensor([1, 2, 3]), 1)
+    [first, *_] = read_prompt(measure_prompt(logits, torch.tensor([1, 2, 3]), 1))
     want = plain_sampling.logprobs(logits[0].float().tolist())
     assert first.logprob == pytest.approx(want[1], abs=1e-4)
-
-
-def test_no_tokens_have_no_logprobs() -> None:
-    assert prompt_logprobs(torch.empty(0, VOCAB), torch.empty(0, dtype=torch.int64), 3) == ()

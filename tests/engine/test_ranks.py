@@ -143,11 +143,12 @@ def test_two_ranks_say_what_one_says(family: str, tmp_path: Path) -> None:
 
 
 def test_pages_are_copied_and_moved_on_every_rank(tmp_path: Path) -> None:
-    """Choices that share a page, and requests that give way to others and come back."""
+    """Choices that share a page, and requests that give way to others and come back; also where
+    prompts and decodes are launched before others are read."""
     checkpoint = checkpoint_of("qwen2_5_vl", tmp_path)
 
-    def answers(model: Model) -> dict[tuple[str, int], list[int]]:
-        engine = Engine(model, LanguageConfig(kv_tokens=160, max_step_tokens=64))
+    def answers(model: Model, **config: Any) -> dict[tuple[str, int], list[int]]:
+        engine = Engine(model, LanguageConfig(kv_tokens=160, max_step_tokens=64, **config))
         for name in "ab":
             request = request_of(model)
             sampling = SamplingParams(max_tokens=18, n=2, temperature=1.0, seed=ord(name))
@@ -166,6 +167,7 @@ def test_pages_are_copied_and_moved_on_every_rank(tmp_path: Path) -> None:
     assert len(expected) == 4 and len({tuple(tokens) for tokens in expected.values()}) == 4
     with led_model(checkpoint, 2) as model:
         assert answers(model) == expected
+        assert answers(model, ahead="on") == expected
 
 
 def test_rows_matter_to_the_answer(tmp_path: Path) -> None:

@@ -157,9 +157,9 @@ def test_a_choice_that_ends_leaves_the_others_alone(house: House) -> None:
 # ---- preemption
 
 
-def full_house(**limits: int) -> House:
+def full_house(num_host_blocks: int = 40) -> House:
     """Two requests whose pages are full and fill the pool: a, older and longer, and b."""
-    house = House(num_blocks=3, max_step_tokens=48, **limits)
+    house = House(num_blocks=3, max_step_tokens=48, num_host_blocks=num_host_blocks)
     add(house, "a", 32, max_tokens=9)
     add(house, "b", 16, max_tokens=9)
     assert len(house.plan()) == 2

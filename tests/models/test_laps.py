@@ -46,13 +46,17 @@ def test_a_device_tells_when_it_is_through_and_how_long_that_took() -> None:
 def test_laps_that_are_told_together_ended_apart() -> None:
     device = Device()
     laps, ended = Laps(device.lap), list[float]()
-    for seconds in (3.0, 2.0):
-        lap = laps.begin()
+    begun = []
+    for seconds in (3.0, 2.0, 7.0):
+        begun.append(laps.begin())
         device.work(seconds)
-        laps.end(lap, lambda _, at: ended.append(at))
-    laps.finish()
+        laps.end(begun[-1], lambda _, at: ended.append(at))
+    laps.finish(begun[1])
     assert ended[1] - ended[0] == pytest.approx(2.0)
     assert device.host == 5.0  # a wait, and told apart from the device's own time
+    assert len(ended) == 2 and laps.pending, "what is behind it is not waited for"
+    laps.finish(begun[0])
+    assert device.host == 5.0, "it was told"
 
 
 @pytest.mark.gpu

@@ -80,6 +80,8 @@ def test_by_the_hosts_clock_every_step_of_a_stream_would_wait_for_a_forward() ->
 
 CASE = make_case(1, texts=(20, 30, 9), grids=((3, 4), (4, 4)))
 
+TEXT = make_case(2, texts=(60,))
+
 
 @pytest.fixture
 def device() -> Device:
@@ -88,17 +90,22 @@ def device() -> Device:
 
 @pytest.fixture
 def stage(device: Device, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return stage_on(device, monkeypatch)
+
+
+def stage_on(device: Device, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Stage:
     """Every forward takes STEP_S of the device; ids are there when it has done it."""
-    made = Stage()
+    made = Stage(**config)
     for core in made.cores.values():
         core._laps = Laps(device.lap)
-    step = Engine.step
+    step, late = Engine.step, config.get("ahead") == "on"
 
     def asked(engine: Engine, *, hold: bool = False) -> StepResult:
-        device.work(STEP_S)
+        before, forwards = device.asked, engine.counts["steps"]
         result = step(engine, hold=hold)
+        device.work(STEP_S * (engine.counts["steps"] - forwards))
         if result.tokens:
-            device.wait()
+            device.wait(before if late else None)
         return result
 
     monkeypatch.setattr(Engine, "step", asked)
@@ -117,6 +124,23 @@ def test_prefill_is_told_by_the_device_before_its_token_goes(stage: Stage, devic
     agos = [chunk.ago_ms for chunk in told.chunks]
     assert agos == sorted(agos, reverse=True), "one behind the other, though told together"
     stage.run()
+    stage.close()
+
+
+def test_a_prompts_token_goes_while_the_next_prompt_is_computed(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read late, it waits for its own forward; what is told of it is of that one."""
+    stage = stage_on(device, monkeypatch, ahead="on", max_step_tokens=128)
+    keys = [stage.ask(TEXT, greedy(2)) for _ in range(2)]
+    stage.ask(CASE, greedy(2))
+    stage.run(until=lambda: bool(stage.answers(RequestSpans)))
+    told = stage.answers(RequestSpans)
+    assert [each.request for each in told] == keys
+    assert [chunk.ms for each in told for chunk in each.chunks] == [1000 * STEP_S] * 2
+    assert (device.done, device.asked) == (STEP_S, 2 * STEP_S)
+    stage.run()
+    stage.check_nothing_held()
     stage.close()
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
+import torch
 
 from epd.types import Activity, SamplingParams
 from epd.types import Stage as Stages
 from epd.wire import messages as m
 from tests.engine.tiny import Case, generate, greedy, make_case
-from tests.workers.stage import EVERYWHERE, Stage
+from tests.workers.stage import EVERYWHERE, Model, Stage
+
+WAYS = [(False, "off"), (True, "off"), (False, "on"), (True, "on")]
 
 
-@pytest.fixture(params=[False, True], ids=["split", "fused"])
+@pytest.fixture(params=WAYS, ids=["split", "fused", "split late", "fused late"])
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    made = Stage(fused=request.param)
+    fused, ahead = request.param
+    made = Stage(fused=fused, ahead=ahead)
     yield made
     made.check_nothing_held()
     made.close()
@@ -220,3 +224,25 @@ def test_a_step_that_only_decodes_tells_nothing(stage: Stage) -> None:
     stage.ask(PICTURES, greedy(24))
     stage.run()
     assert len(stage.answers(m.RequestSpans)) == 1 + len(stage.cores)
+
+
+class Broken(Model):
+    """No logits of it are numbers."""
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return super().logits(hidden) * torch.nan
+
+    def likeliest(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        return None
+
+
+def test_kv_that_was_offered_and_gives_no_token_is_given_back_on_both_sides() -> None:
+    """Read late, decode may have all of it by then."""
+    stage = Stage(models={"prefill": Broken(), "decode": Model()}, ahead="on")
+    key = stage.ask(PICTURES, greedy(6))
+    stage.run()
+    assert stage.offered[-1].num_tokens == PICTURES.prompt.num_tokens
+    assert [failed.request for failed in stage.answers(m.RequestFailed)] == [key]
+    assert stage.tokens(key) == [] and stage.prefill.gauges()["kv_blocks_cached"] == 0
+    stage.check_nothing_held()
+    stage.close()
