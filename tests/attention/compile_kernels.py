@@ -23,6 +23,7 @@ from epd.attention.kernels.decode import decode
 from epd.attention.kernels.experts import product as of_experts
 from epd.attention.kernels.prefill import prefill, tile_queries
 from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
+from epd.attention.kernels.rotary import rotate_patches
 from epd.attention.kernels.rows import add_rows, put_rows
 from epd.attention.kernels.sample import Notes, sample
 from epd.attention.kernels.silu_mul import silu_mul
@@ -119,6 +120,9 @@ def small(x: torch.Tensor) -> None:
     silu_mul(torch.zeros(1, 5, 2 * 18944, dtype=x.dtype))
     places = torch.zeros(3, dtype=torch.int64)
     put_rows(x[0], places, x[0, :3])
+    for dim in (64, 72, 80, 128):
+        query, key, _ = torch.zeros(5, 3, 16, dim, dtype=x.dtype).unbind(1)
+        rotate_patches(query, key, *torch.zeros(2, 5, dim))
     add_rows(x[0], places, x[0, :3])
 
 
