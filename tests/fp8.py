@@ -34,8 +34,14 @@ def dequantised(weight: torch.Tensor, factors: torch.Tensor, block: int) -> torc
     return weight.float() * spread(factors, block, weight.shape)
 
 
-def twins(path: Path, block: int) -> tuple[Path, Path]:
-    """The checkpoint in FP8, and with the same weights written out."""
+def _is_product(name: str, weight: torch.Tensor, towers: bool) -> bool:
+    if set(TOWERS) & set(name.split(".")):
+        return towers and weight.ndim == 2 and name.endswith(".weight") and "embed." not in name
+    return name.endswith(("proj.weight", "experts.gate_up_proj", "experts.down_proj"))
+
+
+def twins(path: Path, block: int, *, towers: bool = False) -> tuple[Path, Path]:
+    """The checkpoint in FP8, and with the same weights written out. `towers`: theirs too."""
     small, plain = (path.parent / name for name in ("small", "plain"))
     shutil.copytree(path, small)
     shutil.copytree(path, plain)
@@ -44,8 +50,7 @@ def twins(path: Path, block: int) -> tuple[Path, Path]:
         written, out = {}, {}
         for name, weight in weights.items():
             written[name] = out[name] = weight
-            ours = name.endswith(("proj.weight", "experts.gate_up_proj", "experts.down_proj"))
-            if ours and weight.ndim > 1 and not set(TOWERS) & set(name.split(".")):
+            if weight.ndim > 1 and _is_product(name, weight, towers):
                 written[name], factors = quantised(weight, block)
                 written[f"{name}_scale_inv"] = factors
                 out[name] = dequantised(written[name], factors, block).to(weight.dtype)
@@ -57,7 +62,7 @@ def twins(path: Path, block: int) -> tuple[Path, Path]:
         "fmt": "e4m3",
         "activation_scheme": "dynamic",
         "weight_block_size": [block, block],
-        "modules_to_not_convert": ["lm_head", *TOWERS],
+        "modules_to_not_convert": ["lm_head", *(() if towers else TOWERS)],
     }
     (small / "config.json").write_text(json.dumps(config))
     return small, plain

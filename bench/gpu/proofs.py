@@ -19,6 +19,7 @@ EQUALITY = (
     "tests/models/test_every_family.py",
     "tests/models/test_varlen.py",
     "tests/models/test_cuda.py",
+    "tests/models/test_block_experts.py",
     "tests/models/test_block_linear.py",
     "tests/cluster/test_equality.py",
 )

@@ -18,9 +18,6 @@ from epd.models.storage import SIDE
 _UNITS: Final = (8, 9)
 """Compute capability from which cards multiply FP8."""
 
-_HEIGHTS: Final = (1, 8, 32, 64, 128)
-"""Rows that are one each of the kinds that kernels.blocks.tiles() tells apart."""
-
 
 class BlockLinear(nn.Module):
     """x W^T + b, in the dtype of x.
@@ -31,6 +28,8 @@ class BlockLinear(nn.Module):
     bits.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(
         self, weight: torch.Tensor, factors: torch.Tensor, bias: torch.Tensor | None
     ) -> None:
@@ -38,7 +37,8 @@ class BlockLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale_inv = nn.Parameter(factors, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        own = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.register_parameter("bias", own)
 
     @classmethod
     def in_place_of(cls, linear: nn.Linear) -> BlockLinear:
@@ -67,26 +67,19 @@ class BlockLinear(nn.Module):
         )
         return out.view(*x.shape[:-1], self.out_features)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the same ones the kernels are the same."""
+        return self.out_features, self.in_features, int(self.bias is None)
+
+    def multiply(self, rows: int, dtype: torch.dtype) -> None:
+        """Its product once."""
+        self(self.weight.new_zeros(rows, self.in_features, dtype=dtype))
+
 
 def has_units(device: torch.device) -> bool:
     """Does it multiply FP8? What is no card does, as the interpreter does."""
     return kernels.capability(device) >= _UNITS if device.type == "cuda" else True
-
-
-@torch.inference_mode()
-def compile_products(model: nn.Module, dtype: torch.dtype) -> None:
-    """Run each size of product under `model` once for every height of its tiles.
-
-    A kernel is compiled when it is first launched, for seconds; no request should wait for that.
-    """
-    found = {
-        (module.out_features, module.in_features, module.bias is None): module
-        for module in model.modules()
-        if isinstance(module, BlockLinear)
-    }
-    for module in found.values():
-        for rows in _HEIGHTS:
-            module(module.weight.new_zeros(rows, module.in_features, dtype=dtype))
 
 
 def can_join(linears: Sequence[nn.Linear | BlockLinear]) -> bool:

@@ -3,35 +3,30 @@
 * Siblings that are given the same input (q, k and v; gate and up) become one product.
 * Norms, the sum before a norm, and the activation of a gated product become one kernel each.
 * Rotations of language models are put off until keys are written to their pages, see
-  epd.attention.rotary.
+  epd.attention.rotary; those of vision towers become one kernel.
 
 Each is replaced only where a module is made of exactly what the replacement computes; others stay.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from epd.attention import ATTENTION, kernels
-from epd.attention.base import rotate
-from epd.attention.rotary import DeferredRotary, mark
+from epd.attention import kernels
 from epd.models.block_linear import BlockLinear, can_join, joined
 from epd.models.gated import GatedMlp, is_gated
 from epd.models.packed import JointLinear, JointProduct
 from epd.models.rms_norm import is_rms_norm
+from epd.models.rotations import put_off_rotation, rotate_together
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("gate_proj", "up_proj"))
 """What transformers' layers call one after the other with the same input."""
 
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
-_ROTATION = "apply_rotary_pos_emb"
-_TAG = "epd_put_off"
 
 
 def fuse(model: nn.Module, decoder: Any) -> None:
@@ -43,8 +38,10 @@ def fuse(model: nn.Module, decoder: Any) -> None:
 
 
 def fuse_towers(model: nn.Module) -> None:
-    """Norms, gated products and siblings of towers, in place. Their blocks stay as they are."""
+    """Norms, gated products, siblings and rotations of towers, in place. Their blocks stay."""
     runs = kernels.why_not(next(model.parameters()).device) is None
+    if runs:
+        rotate_together(model)
     _replace_under(model, runs, layers=False)
 
 
@@ -133,69 +130,6 @@ class FusedLayer(nn.Module):
         normed, residual = self.post_attention_layernorm.of_sum(attended, hidden_states)
         out: torch.Tensor = residual + self.mlp(normed)
         return out
-
-
-def put_off_rotation(decoder: Any) -> None:
-    """Layers whose rotation is the usual one leave it to our attention; others keep theirs.
-
-    Functions cannot be replaced in one model alone: the family's module gets one that rotates
-    as before unless the cosines come from this decoder.
-    """
-    attention: list[Any] = [getattr(layer, "self_attn", None) for layer in decoder.layers]
-    if decoder.config._attn_implementation != ATTENTION:
-        return
-    family = sys.modules[type(attention[0]).__module__]
-    usual = getattr(family, _ROTATION, None)
-    if usual is None or not all(_rotates(layer, decoder) for layer in attention):
-        return
-    if not hasattr(usual, _TAG):
-        if not _is_usual(usual, attention[0].head_dim):
-            return
-        setattr(family, _ROTATION, _putting_off(usual))
-    deferred = DeferredRotary()
-    for layer in attention:
-        mark(layer, deferred)
-    decoder.rotary_emb.register_forward_hook(_tagging(deferred))
-
-
-def _putting_off(usual: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(usual)
-    def rotation(
-        q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, **kwargs: Any
-    ) -> Any:
-        deferred: DeferredRotary | None = getattr(cos, _TAG, None)
-        if deferred is None:
-            return usual(q, k, cos, sin, **kwargs)
-        return deferred.defer(q, k, cos, sin)
-
-    setattr(rotation, _TAG, True)
-    return rotation
-
-
-def _tagging(deferred: DeferredRotary) -> Callable[..., None]:
-    def tag(module: nn.Module, args: Any, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
-        setattr(angles[0], _TAG, deferred)
-
-    return tag
-
-
-def _rotates(layer: Any, decoder: Any) -> bool:
-    """Does it turn whole heads with the family's function?"""
-    frequencies = getattr(getattr(decoder, "rotary_emb", None), "inv_freq", ())
-    whole = 2 * len(frequencies) == getattr(layer, "head_dim", None)
-    return whole and _ROTATION in type(layer).forward.__code__.co_names
-
-
-def _is_usual(rotation: Callable[..., Any], dim: int) -> bool:
-    """Does it turn one half of a vector against the other, as ours does?"""
-    q, k = torch.linspace(-1, 1, 4 * dim).view(2, 1, 1, 2, dim)
-    angles = torch.linspace(0, 3, dim).view(1, 2, dim // 2).repeat(1, 1, 2)
-    cos, sin = angles.cos(), angles.sin()
-    found = rotation(q, k, cos, sin)
-    return all(
-        torch.allclose(turned[0], rotate(given[0], (cos[0], sin[0])), atol=1e-6)
-        for turned, given in zip(found, (q, k), strict=True)
-    )
 
 
 def _is_layer(layer: Any) -> bool:

@@ -40,4 +40,9 @@ class GatedMlp(nn.Module):
 def is_gated(module: Any) -> bool:
     """Made of exactly these children, with this activation."""
     named = dict(module.named_children())
-    return set(named) == _CHILDREN and type(named["act_fn"]).__name__ in _SILU
+    return set(named) == _CHILDREN and is_silu(named["act_fn"])
+
+
+def is_silu(activation: object) -> bool:
+    """torch's class, or transformers' own."""
+    return type(activation).__name__ in _SILU

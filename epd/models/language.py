@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from epd.attention.kernels import capability
 from epd.attention.row_writes import Deepstack, WriteRows, adder
 from epd.models.adapter import Adapter
-from epd.models.block_linear import compile_products, has_units
+from epd.models.block_products import compile_products, keeps_blocks
 from epd.models.compiled.decoder import compiled_decoder
 from epd.models.compiled.kernels import Kernels, load_kernels
 from epd.models.compiled.screened import screened
@@ -24,11 +22,8 @@ from epd.models.partial import load_part
 from epd.models.positions import prompt_positions
 from epd.models.shards import Shards
 from epd.models.spec import Checkpoint
-from epd.models.storage import blocks_of, why_plain
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.types import Prompt
-
-log = logging.getLogger(__name__)
 
 
 class LanguageModel:
@@ -164,7 +159,7 @@ def load_language(
     register()
     adapter = checkpoint.adapter()
     shards = None if group is None else Shards(adapter, group)
-    small = _keeps_blocks(checkpoint, device, dtype, group, fused)
+    small = keeps_blocks(checkpoint, device, dtype, fused=fused)
     model = load_part(
         checkpoint,
         adapter.language_parts(),
@@ -187,20 +182,3 @@ def load_language(
     if small:
         compile_products(model, getattr(torch, dtype))
     return LanguageModel(adapter, model, kernels, group)
-
-
-def _keeps_blocks(
-    checkpoint: Checkpoint, device: str, dtype: str, group: Group | None, fused: bool
-) -> bool:
-    block = blocks_of(checkpoint.config)
-    if block is None:
-        return False
-    ranks = 1 if group is None else group.size
-    why = why_plain(block, device=device, dtype=dtype, ranks=ranks, fused=fused)
-    if why is not None:
-        log.info("weights in fp8 are loaded as %s: %s", dtype, why)
-        return False
-    number = ".".join(map(str, capability(torch.device(device))))
-    many = "fp8" if has_units(torch.device(device)) else dtype
-    log.info("weights in fp8 stay so; compute capability %s: many rows in %s", number, many)
-    return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -40,8 +39,8 @@ def load_part(
 
     Refuses with ConfigError: a weight that is missing, and one that belongs to no module of the
     full model. `shards`: only this rank's part of each weight goes to the device. `keep_blocks`:
-    linear modules keep weights that are stored in FP8; see storage.why_plain. `options` go to
-    `from_pretrained`.
+    linear modules and experts keep weights that are stored in FP8; see storage.why_plain.
+    `options` go to `from_pretrained`.
     """
     whole = model_class(checkpoint)
     from transformers.utils.logging import disable_progress_bar
@@ -53,7 +52,7 @@ def load_part(
     block, change = blocks_of(checkpoint.config), None
     stored = None if block is None or checkpoint.dummy else Stored(checkpoint.path, block)
     if keep_blocks and block is not None:
-        change = _keep_unnamed(checkpoint) if stored is None else stored.keep
+        change = _keep(checkpoint, stored, shards)
     part = _without(whole, keep, _beside(checkpoint), change)
     if checkpoint.dummy:
         model = dummy_part(
@@ -91,17 +90,32 @@ def shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
 
 
 def small_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    """Of what stays in FP8 where a dummy checkpoint's is kept, and of the factors beside it."""
-    keep = checkpoint.adapter().language_parts()
-    part = _without(model_class(checkpoint), keep, set(), _keep_unnamed(checkpoint))
+    """Of what stays in FP8 on one rank where a dummy checkpoint's is kept."""
+    adapter = checkpoint.adapter()
+    keep = (*adapter.language_parts(), *adapter.tower_parts(checkpoint.spec.modalities))
+    part = _without(model_class(checkpoint), keep, set(), _keep(checkpoint, None, None))
     found = dummy_shapes(part, checkpoint.path)
-    weights = [name.removesuffix(SCALES) for name in found if name.endswith(SCALES)]
-    return {each: found[each] for name in weights for each in (name, f"{name}{SCALES}")}
+    return {name: shape for name, shape in found.items() if f"{name}{SCALES}" in found}
 
 
-def _keep_unnamed(checkpoint: Checkpoint) -> Callable[[Any], None]:
+def _keep(
+    checkpoint: Checkpoint, stored: Stored | None, shards: Shards | None
+) -> Callable[[Any], None]:
+    """What lets a model keep weights in FP8; those that no file has without `stored`."""
     said = quantisation(checkpoint.config) or {}
-    return partial(keep_unnamed, plain=said.get("modules_to_not_convert") or ())
+
+    def keep(model: Any) -> None:
+        fits = _anything if shards is None else shards.fits(model)
+        if stored is None:
+            keep_unnamed(model, fits, said.get("modules_to_not_convert") or ())
+        else:
+            stored.keep(model, fits)
+
+    return keep
+
+
+def _anything(name: str) -> bool:
+    return True
 
 
 def model_class(checkpoint: Checkpoint) -> Any:

@@ -7,8 +7,9 @@ here a rank has plain tensors of its own part, so everything that works on plain
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,9 @@ from torch import nn
 
 from epd.errors import ConfigError, UnsupportedModel
 from epd.models.adapter import Adapter
+from epd.models.block_linear import BlockLinear
 from epd.models.group import Group
+from epd.models.storage import SCALES, SIDE
 
 USUAL: Final[Mapping[str, str]] = {
     "layers.*.self_attn.q_proj": "colwise",
@@ -32,6 +35,9 @@ USUAL: Final[Mapping[str, str]] = {
 
 _WHOLE = {"replicate", "replicated_with_grad_allreduce", "embedding_rowwise"}
 _SUMMED = {"rowwise", "moe_tp_experts"}
+_LINEAR = (nn.Linear, BlockLinear)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,10 @@ class Cut:
         parts = [whole.chunk(size, self.dim)[rank] for whole in weight.chunk(self.packed, self.dim)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, self.dim)
 
+    def in_blocks(self, weight: torch.Tensor, size: int) -> bool:
+        """Has each of `size` ranks whole blocks?"""
+        return not weight.shape[self.dim] % (self.packed * size * SIDE)
+
 
 class Shards:
     """One rank's part of a language model."""
@@ -61,7 +71,10 @@ class Shards:
         self._group = group
 
     def cuts(self, model: nn.Module) -> dict[str, Cut]:
-        """By the names of the model's weights. Weights that are not named are whole everywhere."""
+        """By the names of the model's weights. Weights that are not named are whole everywhere.
+
+        Factors of weights in FP8 are cut like them.
+        """
         decoder = self._adapter.decoder(model)
         names = {id(weight): name for name, weight in model.named_parameters()}
         found = {
@@ -72,7 +85,30 @@ class Shards:
         head = self._adapter.head(model)
         if self.divides_head(head) and head.weight is not decoder.get_input_embeddings().weight:
             found[names[id(head.weight)]] = Cut(0)
-        return found
+        factors = {f"{name}{SCALES}": cut for name, cut in found.items()}
+        return found | {name: factors[name] for name in names.values() if name in factors}
+
+    def fits(self, model: nn.Module) -> Callable[[str], bool]:
+        """Do parts of the weight of this name begin and end where its blocks of FP8 do?
+
+        The log has one of each kind where they do not. Nor does a head that stays whole.
+        """
+        cuts, weights = self.cuts(model), dict(model.named_parameters())
+        head, size = self._adapter.head(model).weight, self._group.size
+        told: set[str] = set()
+
+        def fit(name: str) -> bool:
+            weight, cut = weights[name], cuts.get(name)
+            if cut is None:
+                return weight is not head
+            if cut.in_blocks(weight, size):
+                return True
+            if (kind := re.sub(r"\d+", "*", name)) not in told:
+                told.add(kind)
+                log.info("tp is %d: %s become plain, ranks have parts of blocks", size, kind)
+            return False
+
+        return fit
 
     def take(self, cut: Cut | None, weight: torch.Tensor, name: str) -> torch.Tensor:
         """What this rank has of a weight."""
@@ -99,11 +135,11 @@ class Shards:
             empty = nn.Embedding(0, embedding.shape[1], _weight=embedding.data[:0].clone())
             decoder.set_input_embeddings(empty.requires_grad_(False))
         for linear in [*decoder.modules(), head]:
-            if isinstance(linear, nn.Linear):
+            if isinstance(linear, _LINEAR):
                 linear.out_features, linear.in_features = linear.weight.shape
         for module, style in list(_planned(decoder)):
             if style in _SUMMED and isinstance(module, nn.Module):
-                if rank and isinstance(module, nn.Linear):
+                if rank and isinstance(module, _LINEAR):
                     module.register_parameter("bias", None)  # added once
                 _replace(decoder, module, Summed(module, self._group))
 
@@ -160,7 +196,7 @@ def _cuts(target: nn.Module | _Bare, style: str) -> Iterator[tuple[nn.Parameter,
         yield target.weight, Cut(target.weight.ndim - 2, packed=2)
     elif style == "rowwise":
         yield weight, Cut(weight.ndim - 1)
-    elif style == "colwise" and isinstance(target, nn.Linear):
+    elif style == "colwise" and isinstance(target, _LINEAR):
         yield weight, Cut(0)
         if isinstance(target.bias, nn.Parameter):
             yield target.bias, Cut(0)

@@ -11,7 +11,7 @@ from epd.errors import ConfigError
 from epd.models.fingerprint import weight_headers
 from epd.models.sections import text_section, tower_sections
 from epd.models.spec import Checkpoint
-from epd.models.storage import FACTOR_BYTES, SCALES, stays_small
+from epd.models.storage import FACTOR_BYTES, SCALES, share_in_blocks, stays_small
 from epd.types import Modality
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -53,7 +53,7 @@ class LanguageWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallWeights:
-    """What may stay in FP8 of the language model: how many values, and bytes with factors."""
+    """What stays in FP8 of a part of a model: how many values, and bytes with factors."""
 
     values: int = 0
     num_bytes: int = 0
@@ -151,31 +151,46 @@ def language_weights(checkpoint: Checkpoint) -> LanguageWeights:
     return LanguageWeights(embedding=embedding, divided=divided, whole=whole, tied=tied)
 
 
-def small_weights(checkpoint: Checkpoint) -> SmallWeights:
-    """All that can be kept; whether it is, storage.why_plain says."""
-    if checkpoint.dummy:
-        from epd.models.partial import small_shapes
-
-        return _small(small_shapes(checkpoint))
+def small_weights(checkpoint: Checkpoint, ranks: int = 1) -> SmallWeights:
+    """What one rank can keep of the language model; whether it does, storage.why_plain says."""
     towers = {name for names in checkpoint.spec.towers.values() for name in names}
-    entries = {
-        name: entry for header in weight_headers(checkpoint.path) for name, entry in header.items()
-    }
-    kept = [
-        name
-        for name, entry in entries.items()
-        if name != "__metadata__" and name.startswith(checkpoint.prefix)
-        if not towers & set(name.split(".")) and stays_small(name, entry)
-    ]
+    shapes = _small_shapes(checkpoint).items()
+    inside = text_section(checkpoint.config).get("moe_intermediate_size")
     return _small(
-        {each: entries[each]["shape"] for name in kept for each in (name, f"{name}{SCALES}")}
+        share_in_blocks(name, shape, ranks, inside)
+        for name, shape in shapes
+        if not towers & set(name.split("."))
     )
 
 
-def _small(shapes: Mapping[str, Sequence[int]]) -> SmallWeights:
-    factors = sum(math.prod(shape) for name, shape in shapes.items() if name.endswith(SCALES))
-    values = sum(math.prod(shape) for shape in shapes.values()) - factors
-    return SmallWeights(values=values, num_bytes=values + FACTOR_BYTES * factors)
+def small_towers(checkpoint: Checkpoint, modalities: Iterable[Modality]) -> SmallWeights:
+    """The same of the towers of these modalities, which are never divided."""
+    wanted = {name for modality in modalities for name in checkpoint.spec.towers[modality]}
+    return _small(
+        share_in_blocks(name, shape, 1, None)
+        for name, shape in _small_shapes(checkpoint).items()
+        if wanted & set(name.split("."))
+    )
+
+
+def _small(shares: Iterable[tuple[int, int] | None]) -> SmallWeights:
+    found = [share for share in shares if share is not None]
+    values, blocks = (sum(share[of] for share in found) for of in (0, 1))
+    return SmallWeights(values=values, num_bytes=values + FACTOR_BYTES * blocks)
+
+
+def _small_shapes(checkpoint: Checkpoint) -> Mapping[str, Sequence[int]]:
+    """Of every weight in FP8 of this model, by names that say which part has it."""
+    if checkpoint.dummy:
+        from epd.models.partial import small_shapes
+
+        return small_shapes(checkpoint)
+    return {
+        name: entry["shape"]
+        for header in weight_headers(checkpoint.path)
+        for name, entry in header.items()
+        if name != "__metadata__" and name.startswith(checkpoint.prefix) and stays_small(entry)
+    }
 
 
 def _shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Sequence[int]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,9 @@ SIDE: Final = 128
 
 FACTOR_BYTES: Final = 4
 """Of a block's factor, once it is loaded."""
+
+_SUMMED: Final = {"o_proj", "down_proj"}
+"""Modules whose inputs ranks divide, where it is outputs elsewhere."""
 
 SCALES: Final = "_scale_inv"
 """How the names of FP8 blocks' factors end."""
@@ -35,12 +40,11 @@ def blocks_of(config: dict[str, Any]) -> tuple[int, int] | None:
     return None if found is None else (found["weight_block_size"][0], found["weight_block_size"][1])
 
 
-def why_plain(
-    block: tuple[int, int], *, device: str, dtype: str, ranks: int = 1, fused: bool = True
-) -> str | None:
+def why_plain(block: tuple[int, int], *, device: str, dtype: str, fused: bool = True) -> str | None:
     """Why all weights in FP8 become plain as they are loaded.
 
-    None: those of the language model's linear modules stay as they are, and are multiplied so.
+    None: those of linear modules and experts stay as they are, and are multiplied so, but for some
+    of experts and ranks, see share_in_blocks().
     """
     if not device.startswith("cuda"):
         return f"the kernel needs a CUDA device, this is {device}"
@@ -50,15 +54,32 @@ def why_plain(
         return f"blocks are {block[0]} x {block[1]}, the kernel takes {SIDE} x {SIDE}"
     if dtype == "float32":
         return "float32 is asked for, and the kernel is for 16 bits"
-    if ranks > 1:
-        return f"tp is {ranks}, and ranks have parts of blocks"
     return None if fused else "language.fused is false"
 
 
-def stays_small(name: str, entry: dict[str, Any]) -> bool:
-    """Is this entry of a file's header a linear module's weight in FP8? Experts are no modules."""
-    small = entry.get("dtype") == FP8 and len(entry["shape"]) == 2
-    return small and "experts" not in name.split(".")
+def stays_small(entry: dict[str, Any]) -> bool:
+    """Is this entry of a file's header a weight in FP8 of a linear module, or of experts?"""
+    return entry.get("dtype") == FP8 and len(entry["shape"]) in (2, 3)
+
+
+def share_in_blocks(
+    name: str, shape: Sequence[int], ranks: int, inside: int | None
+) -> tuple[int, int] | None:
+    """What one of so many ranks has of a weight: values and blocks; None where it becomes plain.
+
+    Parts must be whole blocks, and so must the gates of experts, which are `inside` wide, on one
+    rank too: they lie in one weight with what they gate.
+    """
+    steps, (*experts, out, inner) = name.split("."), shape
+    divided = inner if _SUMMED & set(steps) else out
+    if "experts" in steps:
+        divided = inside or 0
+    elif ranks == 1:
+        divided = 0
+    if divided % (SIDE * ranks) or ("experts" in steps and not divided):
+        return None
+    blocks = math.prod(experts) * -(-out // SIDE) * -(-inner // SIDE)
+    return math.prod(shape) // ranks, blocks // ranks
 
 
 def refuse_quantisation(config: dict[str, Any], folder: Path) -> None:

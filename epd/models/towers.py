@@ -14,6 +14,7 @@ from epd.attention.towers import VARLEN, Kernel, register_varlen, takes_ends, va
 from epd.errors import ConfigError, InternalError
 from epd.media.decoded import Media, Tensors, VideoInfo
 from epd.models.adapter import Adapter, Asked, Prepared
+from epd.models.block_products import compile_products, keeps_blocks
 from epd.models.compiled.kernels import load_kernels
 from epd.models.compiled.tower import compile_blocks
 from epd.models.fused import fuse_towers
@@ -33,7 +34,7 @@ class Towers:
         self._adapter = adapter
         self._model = model
         self._processors = processors
-        weights = next(model.parameters())
+        weights = next(w for w in model.parameters() if w.dtype is not torch.float8_e4m3fn)
         self.device: torch.device = weights.device
         self.dtype: torch.dtype = weights.dtype
         self.dtype_name = str(weights.dtype).removeprefix("torch.")
@@ -146,9 +147,19 @@ def load_towers(
         )
     adapter.pictures_on = pictures_on
     parts = adapter.tower_parts(modalities)
-    model = load_part(checkpoint, parts, device=device, dtype=dtype, attn_implementation="sdpa")
+    small = keeps_blocks(checkpoint, device, dtype, fused=fused)
+    model = load_part(
+        checkpoint,
+        parts,
+        device=device,
+        dtype=dtype,
+        keep_blocks=small,
+        attn_implementation="sdpa",
+    )
     if fused and device != "cpu" and dtype != "float32":
         fuse_towers(model)
+    if small:
+        compile_products(model, getattr(torch, dtype))
     if dtype == "bfloat16":
         # In float32 many rows gain little, and stay equal to Hugging Face's bit for bit.
         kernels = load_kernels(cache) if cache is not None and device == "cpu" else None

@@ -91,7 +91,7 @@ def read_shapes(folder: str | Path) -> Shapes:
     product_bytes: float = value_bytes
     if blocks_of(checkpoint.config) == (SIDE, SIDE):
         product_bytes = 1 + FACTOR_BYTES / SIDE**2
-        assumed.append("weights in fp8 stay so: a card with Triton, one rank, 16 bits")
+        assumed.append("weights in fp8 stay so: a card with Triton, 16 bits, ranks of whole blocks")
     return Shapes(
         name=checkpoint.name,
         language=_language(checkpoint),

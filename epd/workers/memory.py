@@ -15,6 +15,7 @@ from epd.models.sizes import (
     SmallWeights,
     language_weights,
     num_weights,
+    small_towers,
     small_weights,
     text_size,
     tower_size,
@@ -179,7 +180,10 @@ class _Sizes:
         modalities = config.encode.modalities or checkpoint.spec.modalities
         self._tower_weights, _ = num_weights(checkpoint, modalities)
         self._language_weights = language_weights(checkpoint).of_rank(rank, tp)
-        self._small = self._kept_small(dtype)
+        self._small = self._small_tower = SmallWeights()
+        if self._keeps_blocks(dtype):
+            self._small = small_weights(checkpoint, tp)
+            self._small_tower = small_towers(checkpoint, modalities)
 
     def staging(self, role: str) -> list[Need]:
         """What travels between stages, on its way."""
@@ -221,7 +225,9 @@ class _Sizes:
         # are on its desks then, which are part of its base, or copies where these are all lent.
         waiting = max(0, encode.intake_threads - encode.decoders) * budget.result_bytes(media)
         return [
-            self._weights("tower weights", self._tower_weights, single_rows=False),
+            self._weights(
+                "tower weights", self._tower_weights, self._small_tower, single_rows=False
+            ),
             self._computing("rows store", encode.rows_bytes, "encode.rows_bytes"),
             self._computing("rows cache", encode.cache_bytes, "encode.cache_bytes"),
             self._computing(
@@ -276,9 +282,8 @@ class _Sizes:
 
     def _part(self) -> list[Need]:
         """What every rank has of the language model."""
-        plain, small = self._language_weights - self._small.values, self._small.num_bytes
         needs = [
-            self._weights("weights", plain, small, single_rows=True),
+            self._weights("weights", self._language_weights, self._small, single_rows=True),
             self._kv_cache(),
             self._computing("activations", self._step(), "language.max_step_tokens"),
         ]
@@ -330,24 +335,21 @@ class _Sizes:
         text, vocab = text_size(self._checkpoint), self._checkpoint.vocab_size
         return [self._computing("head screen", vocab * (text.hidden + 8), "language.compiled")]
 
-    def _kept_small(self, dtype: str) -> SmallWeights:
-        """What of the language model stays in FP8."""
+    def _keeps_blocks(self, dtype: str) -> bool:
+        """Does what can stay in FP8 stay so?"""
         block = blocks_of(self._checkpoint.config)
         device = "cuda" if self._compute is Where.DEVICE else "cpu"
         fused = self._config.language.fused
-        if block is None or why_plain(
-            block, device=device, dtype=dtype, ranks=self._tp, fused=fused
-        ):
-            return SmallWeights()
-        return small_weights(self._checkpoint)
+        return block is not None and not why_plain(block, device=device, dtype=dtype, fused=fused)
 
-    def _weights(self, name: str, values: int, small: int = 0, *, single_rows: bool) -> Need:
-        """In every copy that is packed, see epd.models.packed, and `small` bytes that are not."""
+    def _weights(self, name: str, values: int, small: SmallWeights, *, single_rows: bool) -> Need:
+        """In every copy that is packed, see epd.models.packed; `small` ones never are."""
         item, settings = 4 if self._widened else self._item_bytes, ["dtype"]
         if single_rows and not self._one_copy and (self._widened or self._compiled):
             item += self._item_bytes  # as few rows read them fastest
             settings += [] if self._widened else ["language.compiled"]
-        return self._computing(name, values * item + small, *settings)
+        num_bytes = (values - small.values) * item + small.num_bytes
+        return self._computing(name, num_bytes, *settings)
 
     def _computing(self, name: str, num_bytes: int, *settings: str) -> Need:
         return Need(name=name, num_bytes=num_bytes, where=self._compute, settings=settings)

@@ -20,8 +20,10 @@ from triton.runtime import driver, jit
 
 from epd.attention.kernels.blocks import FEW_ROWS, product
 from epd.attention.kernels.decode import decode
+from epd.attention.kernels.experts import product as of_experts
 from epd.attention.kernels.prefill import prefill, tile_queries
 from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
+from epd.attention.kernels.rotary import rotate_patches
 from epd.attention.kernels.rows import add_rows, put_rows
 from epd.attention.kernels.sample import Notes, sample
 from epd.attention.kernels.silu_mul import silu_mul
@@ -65,6 +67,7 @@ def main(capability: int) -> list[tuple[str, int, int]]:
         attention(heads, kv_heads, dim, dtype)
     small(torch.zeros(1, 5, 3584, dtype=BF16))
     blocks(capability >= 89)
+    experts(capability >= 89)
     sampling(torch.zeros(4, 152064, dtype=BF16))
     return found
 
@@ -117,6 +120,9 @@ def small(x: torch.Tensor) -> None:
     silu_mul(torch.zeros(1, 5, 2 * 18944, dtype=x.dtype))
     places = torch.zeros(3, dtype=torch.int64)
     put_rows(x[0], places, x[0, :3])
+    for dim in (64, 72, 80, 128):
+        query, key, _ = torch.zeros(5, 3, 16, dim, dtype=x.dtype).unbind(1)
+        rotate_patches(query, key, *torch.zeros(2, 5, dim))
     add_rows(x[0], places, x[0, :3])
 
 
@@ -133,6 +139,26 @@ def blocks(knows_e4m3: bool) -> None:
         product(x, weight, factors, bias, narrows=False, knows_e4m3=knows_e4m3)
         if knows_e4m3 and rows > FEW_ROWS:
             product(x, weight, factors, bias, narrows=True, knows_e4m3=True)
+
+
+def experts(knows_e4m3: bool) -> None:
+    """Qwen3-VL-30B-A3B's: a token, a batch and prefill, from where rows lie and to there."""
+    weight = torch.zeros(128, 1536, 2048, dtype=torch.float8_e4m3fn)
+    factors, ends = torch.zeros(128, 12, 16), torch.zeros(128, dtype=torch.int32)
+    for rows in (8, 4096, 16384):
+        x, order = torch.zeros(rows, 2048, dtype=BF16), torch.zeros(rows, dtype=torch.int64)
+        for narrows in (False, True)[: 1 + (knows_e4m3 and rows > 8192)]:
+            of_experts(
+                x,
+                order,
+                weight,
+                factors,
+                ends,
+                order,
+                rows=rows,
+                narrows=narrows,
+                knows_e4m3=knows_e4m3,
+            )
 
 
 def sampling(logits: torch.Tensor) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 KERNELS = (
     *("_decode", "_join", "_prefill", "_write"),
-    *("_rms_norm", "_silu_mul", "_rows"),
-    *("_narrow", "_product", "_add"),
+    *("_rms_norm", "_silu_mul", "_rows", "_rotate"),
+    *("_narrow", "_product", "_add", "_experts"),
     *("_peaks", "_best", "_edge", "_sums", "_walk"),
 )
 

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from epd.attention.kernels.rms_norm import add_rms_norm, rms_norm
+from epd.attention.kernels.rotary import rotate_patches
 from epd.attention.kernels.rows import add_rows, put_rows
 from epd.attention.kernels.silu_mul import silu_mul
+from epd.models.torchvision_shim import prepare_torchvision
 
 ALL = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 NEAR = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -60,6 +62,32 @@ def test_silu_mul(dtype: torch.dtype, device: torch.device) -> None:
     gate, up = both.double().chunk(2, -1)
     near(silu_mul(both), F.silu(gate) * up)
     assert (silu_mul(both).double() - F.silu(up) * gate).abs().max() > 0.1  # negative control
+
+
+@ALL
+@pytest.mark.parametrize("dim", [64, 72, 80, 128])
+@pytest.mark.parametrize("seed", range(3))
+def test_queries_and_keys_of_patches_are_turned(
+    seed: int, dim: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """As transformers' function turns them, out of parts of one product, which stays as it is."""
+    prepare_torchvision()
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
+
+    generator = torch.Generator().manual_seed(seed)
+    num, heads = (int(torch.randint(1, most, (), generator=generator)) for most in (40, 20))
+    product = torch.randn(num, 3, heads, dim, generator=generator).to(device, dtype)
+    angles = torch.randn(2, num, dim, generator=generator).to(device)
+    query, key, _ = product.unbind(1)
+    kept = product.clone()
+    expected = apply_rotary_pos_emb_vision(query.double(), key.double(), *angles)
+    found = rotate_patches(query, key, *angles)
+    for turned, wanted in zip(found, expected, strict=True):
+        near(turned, wanted)
+        assert turned.is_contiguous()
+    assert torch.equal(product, kept)
+    other = apply_rotary_pos_emb_vision(key.double(), query.double(), *angles)[0]
+    assert (found[0].double() - other).abs().max() > 0.1  # negative control
 
 
 @ALL

@@ -101,8 +101,8 @@ def build_2_5(path: Path) -> Path:
     return save(Qwen2_5OmniThinkerForConditionalGeneration, config, processor, path)
 
 
-def build_3(path: Path) -> Path:
-    """Qwen3-Omni-MoE's thinker."""
+def build_3(path: Path, *, inside: int = 48) -> Path:
+    """Qwen3-Omni-MoE's thinker. `inside`: the width of an expert."""
     prepare_torchvision()
     from transformers import (
         Qwen3OmniMoeProcessor,
@@ -118,7 +118,7 @@ def build_3(path: Path) -> Path:
         "mrope_section": [7, 5, 4],
         "mrope_interleaved": True,
     }
-    experts = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+    experts = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": inside}
     config = Qwen3OmniMoeThinkerConfig(
         text_config={"rope_parameters": rope, "head_dim": 32, **experts, **TEXT},
         vision_config={

@@ -11,13 +11,12 @@ EXPERTS = {
     "model_type": "qwen3_vl_moe_text",
     "num_experts": 6,
     "num_experts_per_tok": 2,
-    "moe_intermediate_size": 48,
     "mlp_only_layers": [2],  # one layer without experts
 }
 
 
-def build(path: Path) -> Path:
-    """Write it into the folder `path` and return it."""
+def build(path: Path, *, inside: int = 48) -> Path:
+    """Write it into the folder `path` and return it. `inside`: the width of an expert."""
     build_random_checkpoint(path, family="qwen3_vl", sizes=TINY)
     import torch
     from transformers import GenerationConfig, Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
@@ -28,7 +27,7 @@ def build(path: Path) -> Path:
         **whole
         | {
             "model_type": "qwen3_vl_moe",
-            "text_config": dense["text_config"] | EXPERTS,
+            "text_config": dense["text_config"] | EXPERTS | {"moe_intermediate_size": inside},
             "vision_config": dense["vision_config"] | {"model_type": "qwen3_vl_moe_vision"},
         }
     )

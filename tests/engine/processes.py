@@ -26,14 +26,18 @@ from epd.models.torchvision_shim import prepare_torchvision
 LEAVE_S = 60.0
 
 
-def load(checkpoint: Checkpoint, *, fused: bool, group: Group | None = None) -> LanguageModel:
+def load(
+    checkpoint: Checkpoint, *, fused: bool, group: Group | None = None, keep_blocks: bool = False
+) -> LanguageModel:
     """A rank's part, or the whole, as it is loaded onto a card, but on the CPU."""
     prepare_torchvision()
     register()
     adapter = checkpoint.adapter()
     shards = None if group is None else Shards(adapter, group)
     parts = adapter.language_parts()
-    model = load_part(checkpoint, parts, device="cpu", dtype="float32", shards=shards)
+    model = load_part(
+        checkpoint, parts, device="cpu", dtype="float32", shards=shards, keep_blocks=keep_blocks
+    )
     decoder = adapter.decoder(model)
     decoder.config._attn_implementation = ATTENTION
     if shards is not None:
@@ -44,11 +48,14 @@ def load(checkpoint: Checkpoint, *, fused: bool, group: Group | None = None) -> 
 
 
 @contextmanager
-def two_processes(checkpoint: Checkpoint, meeting: Path, *, fused: bool) -> Iterator[LedModel]:
+def two_processes(
+    checkpoint: Checkpoint, meeting: Path, *, fused: bool, keep_blocks: bool = False
+) -> Iterator[LedModel]:
     """A model on this process and another. One at a time: a process is in one group."""
     ours, theirs = multiprocessing.Pipe()
     start = multiprocessing.get_context("spawn").Process
-    other = start(target=_follow, args=(checkpoint.path, meeting, theirs, fused))
+    how = {"fused": fused, "keep_blocks": keep_blocks}
+    other = start(target=_follow, args=(checkpoint.path, meeting, theirs, how))
     other.start()
     theirs.close()
 
@@ -57,7 +64,7 @@ def two_processes(checkpoint: Checkpoint, meeting: Path, *, fused: bool) -> Iter
 
     group = Ranks(0, 2, meeting, "cpu")
     try:
-        yield LedModel(load(checkpoint, fused=fused, group=group), group, send)
+        yield LedModel(load(checkpoint, group=group, **how), group, send)
     finally:
         ours.close()
         dist.destroy_process_group()
@@ -65,10 +72,10 @@ def two_processes(checkpoint: Checkpoint, meeting: Path, *, fused: bool) -> Iter
     assert other.exitcode == 0
 
 
-def _follow(path: Path, meeting: Path, orders: Connection, fused: bool) -> None:
+def _follow(path: Path, meeting: Path, orders: Connection, how: dict[str, bool]) -> None:
     torch.set_num_threads(1)
     group = Ranks(1, 2, meeting, "cpu")
-    part = load(read_checkpoint(path), fused=fused, group=group)
+    part = load(read_checkpoint(path), group=group, **how)
     Follower(part, group, SdpaBackend()).follow(_rows(orders))
 
 

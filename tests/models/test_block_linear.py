@@ -9,17 +9,25 @@ import pytest
 import torch
 from torch import nn
 
-from epd.attention import ATTENTION, PagedBatch, PagedSequence, SdpaBackend, kernels, register
-from epd.models.block_linear import BlockLinear, compile_products
-from epd.models.fused import fuse, join
+from epd.attention import kernels, register
+from epd.config import load_config
+from epd.models import storage
+from epd.models.block_linear import BlockLinear
+from epd.models.block_products import compile_products
+from epd.models.fused import fuse_towers, join
 from epd.models.language import LanguageModel, load_language
+from epd.models.leaves import weight_bytes
 from epd.models.packed import JointLinear
 from epd.models.partial import load_part
 from epd.models.sizes import small_weights
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
+from epd.models.towers import Towers, load_towers
+from epd.workers.memory import needs_of
 from tests.checkpoints import build
 from tests.fp8 import dequantised, quantised, twins
+from tests.models.in_blocks import greedy, load
+from tests.models.pictures import picture, prepare
 
 NEAR, ROUNDED = 5e-3, 4e-2
 """Of the norm: a result in bfloat16, and rows of three fraction bits."""
@@ -133,40 +141,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoi
     return read_checkpoint(small), read_checkpoint(other)
 
 
-def load(checkpoint: Checkpoint, *, keep: bool, dtype: str = "float32") -> LanguageModel:
-    """As a worker with a card loads it, but onto the CPU."""
-    prepare_torchvision()
-    register()
-    adapter = checkpoint.adapter()
-    parts = adapter.language_parts()
-    model = load_part(checkpoint, parts, device="cpu", dtype=dtype, keep_blocks=keep)
-    decoder = adapter.decoder(model)
-    decoder.config._attn_implementation = ATTENTION
-    if keep:
-        fuse(model, decoder)
-    return LanguageModel(adapter, model)
-
-
 @torch.inference_mode()
-def greedy(model: LanguageModel, prompt: list[int], steps: int) -> tuple[list[int], torch.Tensor]:
-    """Tokens, and the logits of the first."""
-    shape = (model.num_layers, 16 * 16, model.kv_heads, model.head_dim)
-    keys, values = torch.zeros((2, *shape), dtype=model.dtype, device=model.device)
-    blocks = list(range(-(-(len(prompt) + steps) // 16)))
-    tokens, done, first = list(prompt), 0, torch.empty(0)
-    for _ in range(steps):
-        num = len(tokens) - done
-        batch = PagedBatch((PagedSequence(num, len(tokens), blocks),), keys, values, 16)
-        at = torch.arange(done, len(tokens), device=model.device).double()
-        ids = torch.tensor(tokens[done:], device=model.device)
-        hidden = model.forward(model.embed(ids), at.expand(3, -1), SdpaBackend().bind(batch))
-        logits = model.logits(hidden[-1:])[0].float().cpu()
-        first = first if first.numel() else logits
-        done = len(tokens)
-        tokens.append(int(logits.argmax()))
-    return tokens[len(prompt) :], first
-
-
 def test_a_checkpoint_says_the_same_both_ways(pair: tuple[Checkpoint, Checkpoint]) -> None:
     small, other = load(pair[0], keep=True), load(pair[0], keep=False)
     attention, mlp = small._decoder.layers[0].self_attn, small._decoder.layers[0].mlp
@@ -190,21 +165,6 @@ def test_memory_held_is_a_byte_for_each_value(pair: tuple[Checkpoint, Checkpoint
     assert small.weight_bytes == other.weight_bytes - saved
 
 
-@pytest.mark.parametrize("family", ["qwen3_omni_moe", "qwen3_vl_moe"])
-def test_experts_become_plain_beside_attention_that_does_not(family: str, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(twins(build(family, tmp_path / "t"), 128)[0])
-    parts = checkpoint.adapter().language_parts()
-    models = [
-        load_part(checkpoint, parts, device="cpu", dtype="float32", keep_blocks=keep)
-        for keep in (True, False)
-    ]
-    kept, weights = (dict(model.named_parameters()) for model in models)
-    small = {name for name, weight in kept.items() if weight.dtype is torch.float8_e4m3fn}
-    assert small == {name for name in weights if name.endswith("proj.weight")}
-    for name in weights.keys() - small:
-        assert torch.equal(kept[name], weights[name]), name
-
-
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe"])
 def test_random_weights_stay_in_fp8_where_real_ones_do(family: str, tmp_path: Path) -> None:
     """And a memory plan counts the same for both."""
@@ -219,6 +179,51 @@ def test_random_weights_stay_in_fp8_where_real_ones_do(family: str, tmp_path: Pa
     assert shapes(made) == shapes(stored)
     tokens, logits = greedy(made, [5, 6, 7], 2)
     assert len(tokens) == 2 and bool(logits.isfinite().all())
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_omni_moe"])
+@torch.inference_mode()
+def test_towers_say_the_same_both_ways(family: str, tmp_path: Path) -> None:
+    """With blocks that are wider than their heads; convolutions and tables stay plain."""
+    small, plain = map(read_checkpoint, twins(build(family, tmp_path / "t"), 128, towers=True))
+    modalities = small.spec.modalities
+    expected = load_towers(plain, modalities=modalities, device="cpu", dtype="float32")
+    adapter = small.adapter()
+    parts = adapter.tower_parts(modalities)
+    model = load_part(
+        small,
+        parts,
+        device="cpu",
+        dtype="float32",
+        keep_blocks=True,
+        attn_implementation="sdpa",
+    )
+    fuse_towers(model)
+    found = Towers(adapter, model, adapter.load_processors(modalities))
+    assert found.dtype is torch.float32
+    kept = [module for module in model.modules() if isinstance(module, BlockLinear)]
+    assert len(kept) > 10 and found.weight_bytes < 0.7 * expected.weight_bytes
+    (item,) = [prepare(found, picture(90, 60))]
+    (rows,), (wanted,) = found.encode([item]), expected.encode([item])
+    torch.testing.assert_close(rows, wanted, atol=2e-4, rtol=2e-4)
+    for module in kept:
+        module.weight_scale_inv.mul_(1.5)
+    assert not torch.allclose(found.encode([item])[0], wanted, atol=1e-2)  # negative control
+
+
+@pytest.mark.parametrize("dummy", [False, True])
+def test_a_plan_counts_towers_in_fp8(
+    dummy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "find_spec", lambda name: name)
+    path, _ = twins(build("qwen2_5_vl", tmp_path / "t"), 128, towers=True)
+    checkpoint = read_checkpoint(path, dummy=dummy)
+    parts = checkpoint.adapter().tower_parts(checkpoint.spec.modalities)
+    model = load_part(checkpoint, parts, device="cpu", dtype="bfloat16", keep_blocks=True)
+    config = load_config(None, ("dtype=bfloat16",))
+    needs = needs_of("encode", config, checkpoint, device="cuda")
+    counted = next(need.num_bytes for need in needs if need.name == "tower weights")
+    assert counted == weight_bytes(model)
 
 
 def shapes(model: LanguageModel) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -19,6 +19,8 @@ from epd.attention import (
     kernels,
     register,
 )
+from epd.attention.kernels import rotary
+from epd.attention.kernels.rotary import rotate_patches
 from epd.attention.triton import TritonBackend
 from epd.models.fused import FusedLayer, FusedRmsNorm, fuse, fuse_towers, join
 from epd.models.gated import GatedMlp
@@ -28,6 +30,7 @@ from epd.models.partial import load_part
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.torchvision_shim import prepare_torchvision
 from epd.models.towers import load_towers
+from epd.types import Modality
 from tests.checkpoints import BUILDERS, FAMILIES, build
 from tests.models.media import prepared
 
@@ -98,6 +101,39 @@ def test_a_fused_model_computes_what_transformers_computes(family: Checkpoint) -
     gate_up.weight[0] += 0.1
     (other,) = hidden(fused, SdpaBackend(), steps=1)
     assert (other - expected[0]).abs().max() > 1e-3  # negative control
+
+
+VISION = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni", "qwen3_omni_moe")
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_towers_turn_queries_and_keys_in_one_kernel(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in every block; towers beside them, of the same family, as before."""
+    turned: list[int] = []
+    ahead = True
+
+    def rotate(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
+        turned.append(len(q))
+        return rotate_patches(q, k, cos, sin if ahead else -sin)
+
+    monkeypatch.setattr(rotary, "rotate_patches", rotate)
+    checkpoint = read_checkpoint(build(name, tmp_path / name))
+    plain, fused = (
+        load_towers(checkpoint, modalities=(Modality.IMAGE,), device="cpu", dtype="float32")
+        for _ in range(2)
+    )
+    fuse_towers(fused._model)
+    items = prepared(plain)
+    expected = plain.encode(items)
+    assert not turned
+    for ours, theirs in zip(fused.encode(items), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
+    blocks = [m for m in fused._model.modules() if type(m).__name__.endswith("VisionAttention")]
+    assert len(turned) == len(blocks) > 1
+    ahead = False
+    assert not torch.allclose(fused.encode(items)[0], expected[0], atol=1e-3)  # negative control
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "qwen2_5_omni"])

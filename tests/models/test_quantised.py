@@ -73,7 +73,6 @@ def test_memory_counts_what_weights_become(
         ({}, None),
         ({"device": "cpu"}, "needs a CUDA device"),
         ({"dtype": "float32"}, "float32 is asked for"),
-        ({"ranks": 2}, "tp is 2"),
         ({"fused": False}, "language.fused is false"),
         ({"block": (64, 128)}, "blocks are 64 x 128"),
     ],

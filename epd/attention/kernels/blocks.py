@@ -112,7 +112,7 @@ def product(
         BITS=not knows_e4m3,
         WIDE=interpreted(),
         num_warps=8 if cut.rows * cut.columns >= 4096 else 4,
-        num_stages=_stages(cut, given.element_size()),
+        num_stages=stages(cut, given.element_size()),
     )
     if not whole:
         tile = 1024
@@ -122,7 +122,7 @@ def product(
     return out
 
 
-def _stages(cut: Tiles, item: int) -> int:
+def stages(cut: Tiles, item: int) -> int:
     """Tiles on their way from memory: no more than every card's programs may have, 96 KiB.
 
     Widened weights may need a place beside them.
@@ -159,34 +159,27 @@ def _rounded(value):
     return (value + large) - large
 
 
-@triton.jit(do_not_specialize=["rows"])
-def _product(
+@triton.jit
+def sum_of_blocks(
     x,
-    row_factors,  # of x in e4m3; else None
+    row_factors,
+    row,  # int64, of x
+    real,
     weight,
-    factors,
-    bias,
-    parts,
-    rows,
-    N: tl.constexpr,
+    column,  # of the result, all in one row of blocks, whose factors are at factor_row
+    there,
+    factor_row,
+    first,  # block of the sum, up to but without `end`
+    end,
     K: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
     BITS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """A tile of the result, or of one part of its sum. Its columns are in one row of blocks."""
+    """A tile of x W^T, or of one part of its sum, in float32."""
     blocks: tl.constexpr = (K + 127) // 128
-    split, splits = tl.program_id(2), tl.num_programs(2)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inner = tl.arange(0, 128)
-    real, there = row < rows, column < N
-    row = row.to(tl.int64)
-    factor_row = factors + tl.program_id(1) * COLUMNS // 128 * blocks
-    per_split = tl.cdiv(blocks, splits)
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for block in range(split * per_split, tl.minimum((split + 1) * per_split, blocks)):
+    total = tl.zeros((row.shape[0], column.shape[0]), tl.float32)
+    for block in range(first, end):
         k = block * 128 + inner
         given = tl.load(
             x + row[:, None] * K + k[None, :], mask=real[:, None] & (k < K)[None, :], other=0.0
@@ -210,6 +203,38 @@ def _product(
             of_row = tl.load(row_factors + row * blocks + block, mask=real, other=0.0)
             found = found * of_row[:, None]
         total += found * factor
+    return total
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _product(
+    x,
+    row_factors,  # of x in e4m3; else None
+    weight,
+    factors,
+    bias,
+    parts,
+    rows,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BITS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """A tile of the result, or of one part of its sum. Its columns are in one row of blocks."""
+    blocks: tl.constexpr = (K + 127) // 128
+    split, splits = tl.program_id(2), tl.num_programs(2)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    real, there = row < rows, column < N
+    row = row.to(tl.int64)
+    factor_row = factors + tl.program_id(1) * COLUMNS // 128 * blocks
+    per_split = tl.cdiv(blocks, splits)
+    first, end = split * per_split, tl.minimum((split + 1) * per_split, blocks)
+    total = sum_of_blocks(
+        x, row_factors, row, real, weight, column, there, factor_row, first, end, K, BITS, WIDE
+    )
     if bias is not None:
         total += tl.load(bias + column, mask=there, other=0.0).to(tl.float32)[None, :]
     at = (split * rows + row[:, None]) * N + column[None, :]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from bench.gpu.kernels import as_on_a_card, flash_attn
 from bench.gpu.launches import FUSED_LAYER, Launches, counted
+from epd.models.torchvision_shim import prepare_torchvision
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -66,6 +67,25 @@ def test_kernels_are_counted_by_what_they_read() -> None:
         silu_mul(meta(3, 16))
     assert launches.counts == {"_silu_mul": 1}
     assert launches.moved.total() == 4 * (48 + 24)
+
+
+def test_a_towers_rotation_is_one_launch_and_was_fourteen() -> None:
+    """The docstring's bytes: 4 x instead of 52, and angles once instead of twice."""
+    prepare_torchvision()
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
+
+    from epd.attention.kernels.rotary import rotate_patches
+
+    query, key, _ = meta(7, 3, 16, 72, dtype=torch.bfloat16).unbind(1)
+    angles = meta(2, 7, 72).unbind(0)
+    x, table = query.nbytes, angles[0].nbytes
+    eager = counted(lambda: apply_rotary_pos_emb_vision(query, key, *angles))
+    assert (eager.counts.total(), eager.moved.total()) == (14, 52 * x + 4 * table)
+    launches = Launches()
+    with as_on_a_card(launches.add):
+        rotate_patches(query, key, *angles)
+    assert launches.counts == {"_rotate": 1}
+    assert launches.moved.total() == 4 * x + 2 * table
 
 
 def test_flash_attention_is_one_launch() -> None:
