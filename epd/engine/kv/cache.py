@@ -6,6 +6,7 @@ out: a range leaves and enters as [2 (K, V), layers, tokens, kv_heads, head_dim]
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 
@@ -124,11 +125,18 @@ def _token_bytes(model: LanguageModel) -> int:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros; on the CPU from fresh pages, which cost nothing before they are written."""
+    """Zeros; on the CPU from fresh pages, which cost nothing before they are written.
+
+    Large ones where the system has some: a sequence's blocks lie far from each other, and to find
+    the page of each takes as long as to read it.
+    """
     num_bytes = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or not num_bytes:
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.frombuffer(mmap.mmap(-1, num_bytes), dtype=dtype).view(shape)
+    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # advice only
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 def _host_pages(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

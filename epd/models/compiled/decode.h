@@ -18,6 +18,9 @@
 #include "layers.h"
 #include "product.h"
 
+extern "C" int omp_get_num_threads();  // not every compiler brings omp.h
+extern "C" int omp_get_thread_num();
+
 class Decode {
   public:
     Decode(const Decoder& decoder, const Step& step)
@@ -67,8 +70,10 @@ class Decode {
             write(sum, rounded(read<Floats>(sum) + values));
         };
         norm_all(layer.input_norm, own);
-        multiply_all(layer.qkv, own, rows, into(qkv, heads.width()));
-        attend_all(layer, number);
+        Fetching fetching(*this, number);
+        const auto fetch = [&] { fetching.some(); };
+        multiply_all(layer.qkv, own, rows, into(qkv, heads.width()), fetch);
+        attend_all(layer, number, fetching);
         merge_all(own);
         multiply_all(layer.o, own, rows, add);
         norm_all(layer.post_norm, own);
@@ -82,8 +87,45 @@ class Decode {
             normalise(&hidden[row * size], weight, size, heads.eps, to + row * size);
     }
 
-    void attend_all(const Layer& layer, int64_t number) {
-#pragma omp for schedule(dynamic)
+    // Keys and values of this thread's tasks, before they are read: to wait for each in its turn
+    // would take most of the time of attention.
+    class Fetching {
+      public:
+        Fetching(const Decode& decode, int64_t layer)
+            : decode(decode), layer(layer), task(omp_get_thread_num()) {}
+
+        // Of some tokens, unless those that are not read yet are many.
+        void some() {
+            if (num_ahead >= MOST_AHEAD) return;
+            while (task < decode.tasks.size() && !decode.attention(layer, task).fetch(token)) {
+                task += omp_get_num_threads();
+                token = 0;
+            }
+            token += LANES;
+            ++num_ahead;
+        }
+        // As many are read now.
+        void read_some() {
+            --num_ahead;
+            some();
+        }
+
+      private:
+        static constexpr int64_t MOST_AHEAD = 64;
+
+        const Decode& decode;
+        const int64_t layer;
+        size_t task;
+        int64_t token = 0, num_ahead = 0;
+    };
+
+    Attend attention(int64_t layer, size_t task) const {
+        const auto& [sequence, kv_head, piece] = tasks[task];
+        return {heads, step.pages, layer, sequence, kv_head, piece * PIECE};
+    }
+
+    void attend_all(const Layer& layer, int64_t number, Fetching& fetching) {
+#pragma omp for schedule(static, 1)
         for (size_t i = 0; i < tasks.size(); ++i) {
             const Task& task = tasks[i];
             const NewToken token{&qkv[task.sequence * heads.width()], layer.q_norm, layer.k_norm,
@@ -91,8 +133,8 @@ class Decode {
                                  step.sin + task.sequence * heads.dim};
             const int64_t at = (first_piece[task.sequence] + task.piece) * heads.num +
                                task.kv_head * heads.group();
-            attend(heads, step.pages, token, number, task.sequence, task.kv_head,
-                   task.piece * PIECE, &partials[at], &outs[at * heads.dim]);
+            attention(number, i).run(token, &partials[at], &outs[at * heads.dim],
+                                     [&] { fetching.read_some(); });
         }
     }
 

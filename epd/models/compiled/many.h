@@ -9,8 +9,8 @@
 #ifdef __AVX512BF16__
 
 #include <algorithm>
-#include <type_traits>
 
+#include "known.h"
 #include "pairs.h"
 #include "product.h"
 #include "rowwise.h"
@@ -60,16 +60,9 @@ struct Parts {
     // work(first, number), the number of rows being a constant for the compiler.
     template <class Work>
     void each(int64_t from, int64_t to, Work work) const {
-        static_assert(MOST == 12);
-        for (int64_t part = from; part < to; ++part) {
-            const int64_t at = first(part);
-#define OF(n) \
-    case n: work(at, std::integral_constant<int, n>()); break;
-            switch (first(part + 1) - at) {
-                OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) OF(7) OF(8) OF(9) OF(10) OF(11) OF(12)
-            }
-#undef OF
-        }
+        for (int64_t part = from; part < to; ++part)
+            known<MOST>(first(part + 1) - first(part),
+                        [&](auto number) { work(first(part), number); });
     }
 };
 

@@ -20,8 +20,10 @@ struct Pairs {
     }
 };
 
-inline Pair pair_of(float first, float second) {
-    return (read<uint32_t>(&first) >> 16) | (read<uint32_t>(&second) & 0xffff0000u);
+// `num` values, an even number, that bfloat16 holds.
+inline void pair_all(const float* values, int64_t num, Pair* to) {
+    bf16* upper = reinterpret_cast<bf16*>(to);  // side by side they are pairs
+    for (int64_t i = 0; i < num; ++i) upper[i] = bf16(read<uint32_t>(values + i) >> 16);
 }
 
 #else
@@ -43,7 +45,9 @@ struct Pairs {
     }
 };
 
-inline Pair pair_of(float first, float second) { return {first, second}; }
+inline void pair_all(const float* values, int64_t num, Pair* to) {
+    for (int64_t i = 0; i < num; i += 2) to[i / 2] = {values[i], values[i + 1]};
+}
 
 #endif
 
@@ -51,6 +55,6 @@ inline Pair pair_of(float first, float second) { return {first, second}; }
 inline const Pair* paired(const float* values, int64_t num) {
     static thread_local std::vector<Pair> kept;
     kept.resize(num / 2);
-    for (int64_t i = 0; i < num / 2; ++i) kept[i] = pair_of(values[2 * i], values[2 * i + 1]);
+    pair_all(values, num, kept.data());
     return kept.data();
 }

@@ -9,12 +9,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "known.h"
 #include "pairs.h"
 #include "vectors.h"
 
 constexpr int VECTORS = 2;
 constexpr int TILE_OUT = VECTORS * LANES;
-constexpr int GROUP = 8;          // rows that are summed at once
 constexpr int64_t AHEAD = 2048;   // weights: memory answers after about as long
 
 struct Product {
@@ -52,26 +52,18 @@ inline void multiply(const Product& product, int64_t tile, const Pair* x, Output
 
 inline void multiply(const Product& product, int64_t tile, const Pair* x, int64_t rows,
                      Outputs& out) {
-    static_assert(GROUP == 8);
-    switch (rows) {
-        case 1: return multiply<1>(product, tile, x, out);
-        case 2: return multiply<2>(product, tile, x, out);
-        case 3: return multiply<3>(product, tile, x, out);
-        case 4: return multiply<4>(product, tile, x, out);
-        case 5: return multiply<5>(product, tile, x, out);
-        case 6: return multiply<6>(product, tile, x, out);
-        case 7: return multiply<7>(product, tile, x, out);
-        default: return multiply<8>(product, tile, x, out);
-    }
+    known<GROUP>(rows, [&](auto num) { multiply<num>(product, tile, x, out); });
 }
 
 // For all threads of a parallel region: `store(row, output, values)` for all of x W^T + b, sixteen
-// outputs at a time. x is [rows, in].
-template <class Store>
-inline void multiply_all(const Product& product, const float* x, int64_t rows, Store store) {
+// outputs at a time. x is [rows, in]. `meanwhile` is called for every tile.
+template <class Store, class Meanwhile>
+inline void multiply_all(const Product& product, const float* x, int64_t rows, Store store,
+                         Meanwhile meanwhile) {
     const Pair* pairs = paired(x, rows * product.in);
 #pragma omp for schedule(dynamic)
-    for (int64_t tile = 0; tile < product.tiles(); ++tile)
+    for (int64_t tile = 0; tile < product.tiles(); ++tile) {
+        meanwhile();
         for (int64_t first = 0; first < rows; first += GROUP) {
             const int64_t num = std::min<int64_t>(GROUP, rows - first);
             Outputs out;
@@ -80,6 +72,12 @@ inline void multiply_all(const Product& product, const float* x, int64_t rows, S
                 for (int v = 0; v < VECTORS; ++v)
                     store(first + row, tile * TILE_OUT + v * LANES, out[row][v]);
         }
+    }
+}
+
+template <class Store>
+inline void multiply_all(const Product& product, const float* x, int64_t rows, Store store) {
+    multiply_all(product, x, rows, store, [] {});
 }
 
 inline Floats silu(Floats x) { return rounded(x / (exponential(-x) + 1.0f)); }

@@ -15,7 +15,6 @@
 
 constexpr int64_t CHUNK = 128;       // keys at once
 constexpr int64_t TASK_ROWS = 448;   // of one task, each head of a token being one
-constexpr Ints LANE_NUMBERS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 // Tokens of one sequence and the heads that share keys and values: a task.
 struct Span {

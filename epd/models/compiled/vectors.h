@@ -5,13 +5,12 @@
 
 #pragma once
 
+#include <immintrin.h>
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
+#include <vector>
 
 using bf16 = uint16_t;
 using std::int64_t;
@@ -23,6 +22,8 @@ typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint16_t Halves __attribute__((vector_size(32)));
 typedef float Quarter __attribute__((vector_size(16)));
 
+constexpr Ints LANE_NUMBERS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 template <class V>
 inline V read(const void* from) {
     V v;
@@ -31,6 +32,16 @@ inline V read(const void* from) {
 }
 
 inline void write(float* to, Floats v) { std::memcpy(to, &v, sizeof v); }
+
+inline void write(float* to, float v) { *to = v; }
+
+// This thread's, for one use each.
+template <int USE>
+inline float* scratch(size_t size) {
+    static thread_local std::vector<float> kept;
+    if (kept.size() < size) kept.resize(size);
+    return kept.data();
+}
 
 inline float widened(bf16 value) {
     const uint32_t bits = uint32_t(value) << 16;
@@ -69,6 +80,23 @@ inline Floats widened(const bf16* from) { return widened(read<Halves>(from)); }
 
 inline Floats rounded(Floats value) { return widened(narrowed(value)); }
 
+// Lane j of row i becomes lane i of row j: pairs of rows change half of their lanes, four times.
+inline void transpose(Words (&rows)[LANES]) {
+#pragma GCC unroll 4
+    for (int step = 1; step < LANES; step *= 2) {
+        const Ints odd = LANE_NUMBERS & step;
+        const Ints upper = odd ? LANE_NUMBERS + LANES - step : LANE_NUMBERS;
+        const Ints lower = odd ? LANE_NUMBERS + LANES : LANE_NUMBERS + step;
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) {
+            if (i & step) continue;
+            const __m512i a = __m512i(rows[i]), b = __m512i(rows[i + step]);
+            rows[i] = Words(_mm512_permutex2var_epi32(a, __m512i(upper), b));
+            rows[i + step] = Words(_mm512_permutex2var_epi32(a, __m512i(lower), b));
+        }
+    }
+}
+
 inline float total(const Floats& v) {
     const char* at = reinterpret_cast<const char*>(&v);
     const Quarter sums = (read<Quarter>(at) + read<Quarter>(at + 16)) +
@@ -76,11 +104,9 @@ inline float total(const Floats& v) {
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-inline float largest(const Floats& v) {
-    float found = v[0];
-    for (int lane = 1; lane < LANES; ++lane) found = v[lane] > found ? v[lane] : found;
-    return found;
-}
+inline float largest(Floats v) { return _mm512_reduce_max_ps(__m512(v)); }
+
+inline bool any(Ints mask) { return _mm512_test_epi32_mask(__m512i(mask), __m512i(mask)); }
 
 // e^x to two units of float32: 2^n times a polynomial in what is left.
 inline Floats exponential(Floats x) {
