@@ -17,7 +17,7 @@ from epd.attention.row_writes import Deepstack
 from epd.models.compiled import decoder as compiled
 from epd.models.compiled.decoder import recognised
 from epd.models.compiled.kernels import MOST_ROWS, Kernels
-from epd.models.compiled.screened import Screened, screened
+from epd.models.compiled.screened import MOST_ROWS, Screened, screened
 from epd.models.compiled.streamed import Streamed, can_stream
 from epd.models.language import LanguageModel, load_language
 from epd.models.packed import PackedLinear
@@ -35,6 +35,8 @@ SIZES = {
     "qwen3_vl": Sizes(head_dim=32),
     "one KV head": Sizes(layers=2, kv_heads=1),
     "no groups": Sizes(layers=2, kv_heads=4),
+    "heads of 48": Sizes(layers=2, hidden=192),
+    "twelve of a group": Sizes(layers=2, heads=12, kv_heads=1, hidden=384),
 }
 
 
@@ -404,10 +406,11 @@ def test_what_has_no_whole_tiles_is_packed_as_before(
 
 
 def test_no_more_memory_is_held_but_for_the_heads_bytes(
-    ours: LanguageModel, packed: LanguageModel
+    many: LanguageModel, packed: LanguageModel
 ) -> None:
-    screen = ours.vocab_size * (ours.hidden_size + 8)
-    assert ours.weight_bytes == packed.weight_bytes + screen
+    """Where one copy of the weights does for all steps."""
+    screen = many.vocab_size * (many.hidden_size + 8)
+    assert many.weight_bytes == packed.weight_bytes + screen
 
 
 def heads() -> dict[str, torch.Tensor]:
@@ -430,7 +433,7 @@ def heads() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", heads())
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 13, 32])
 def test_the_likeliest_token_is_that_of_all_logits(name: str, rows: int, kernels: Kernels) -> None:
     product = Streamed(heads()[name].bfloat16(), None, kernels)
     found = Screened(product)
@@ -471,7 +474,7 @@ def test_a_head_with_a_bias_or_of_another_kind_is_not_screened(kernels: Kernels)
 
 
 def test_many_rows_take_the_whole_product(ours: LanguageModel) -> None:
-    hidden = torch.randn(9, ours.hidden_size).bfloat16()
+    hidden = torch.randn(MOST_ROWS + 1, ours.hidden_size).bfloat16()
     assert ours.likeliest(hidden) is None
     found = ours.likeliest(hidden[:8])
     assert found is not None

@@ -11,10 +11,13 @@ import torch
 from epd.models.compiled.kernels import Screen
 from epd.models.compiled.streamed import TILE_OUT, Streamed
 
-MOST_ROWS = 8
+MOST_ROWS = 32
 """With more of them arithmetic takes the time, and the whole product is no slower."""
 
 _LARGEST = 127
+_ZERO = 128  # bytes have no sign
+_LANES, _FOUR = 16, 4  # of bytes.h
+_HALF = 2.0 / (4 * 127 * 256)  # of a step of x, in two bytes, over the largest of its values
 _AT_ONCE = 64  # tiles, while bytes are made
 
 
@@ -25,7 +28,9 @@ class Screened:
         tiles, inputs = len(streamed.tiles), streamed.product.input
         kernels = streamed.kernels
         self._streamed = streamed
-        self._bytes = kernels.empty(tiles, inputs, TILE_OUT, dtype=torch.int8)
+        fours, lanes = -(-inputs // _FOUR), TILE_OUT // _LANES
+        shape = (tiles, lanes, fours, _LANES, _FOUR)
+        self._bytes = kernels.empty(*shape, dtype=torch.uint8)
         self._scale = torch.empty(tiles, TILE_OUT)
         self._error = torch.empty(tiles, TILE_OUT)
         for first in range(0, tiles, _AT_ONCE):
@@ -42,13 +47,21 @@ class Screened:
         weights = self._streamed.tiles[some].double().transpose(2, 3).flatten(1, 2)
         scale = (weights.abs().amax(1) / _LARGEST).float().clamp_min(1e-30)
         rounded = (weights / scale[:, None]).round().clamp(-_LARGEST, _LARGEST)
-        self._bytes[some] = rounded.to(torch.int8)
+        self._bytes[some] = self._laid_out(rounded + _ZERO)
         self._scale[some] = scale
+        inputs, length = weights.shape[1], weights.norm(dim=1)
         off = (weights - rounded * scale[:, None].double()).norm(dim=1)
         # Twice what a float32 sum of so many products can be off, in whatever order; for both sums.
-        summing = self._streamed.product.input * 2.0**-23
-        error = off + summing * (2 * weights.norm(dim=1) + off)
-        self._error[some] = (error * (1 + 1e-6)).float()
+        summing = inputs * 2.0**-23 * (2 * length + off)
+        asking = inputs**0.5 * _HALF * (length + off)
+        self._error[some] = ((off + summing + asking) * (1 + 1e-6)).float()
+
+    def _laid_out(self, values: torch.Tensor) -> torch.Tensor:
+        """[tiles, inputs, 32] -> [tiles, 2, inputs / 4, 16, 4] in bytes; see bytes.h."""
+        tiles, inputs, _ = values.shape
+        padded = torch.zeros(tiles, -(-inputs // _FOUR) * _FOUR, TILE_OUT, dtype=torch.uint8)
+        padded[:, :inputs] = values.to(torch.uint8)
+        return padded.view(tiles, -1, _FOUR, TILE_OUT // _LANES, _LANES).permute(0, 3, 1, 4, 2)
 
     def takes(self, x: torch.Tensor) -> bool:
         """Are these few enough rows to gain from it?"""
