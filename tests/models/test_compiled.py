@@ -17,7 +17,7 @@ from epd.attention.row_writes import Deepstack
 from epd.models.compiled import decoder as compiled
 from epd.models.compiled.decoder import recognised
 from epd.models.compiled.kernels import MOST_ROWS, Kernels
-from epd.models.compiled.screened import MOST_ROWS, Screened, screened
+from epd.models.compiled.screened import Screened, screened
 from epd.models.compiled.streamed import Streamed, can_stream
 from epd.models.language import LanguageModel, load_language
 from epd.models.packed import PackedLinear

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from epd.models.compiled.kernels import Screen
+from epd.models.compiled.kernels import MOST_ROWS, Screen
 from epd.models.compiled.streamed import TILE_OUT, Streamed
-
-MOST_ROWS = 32
-"""With more of them arithmetic takes the time, and the whole product is no slower."""
 
 _LARGEST = 127
 _ZERO = 128  # bytes have no sign
@@ -64,7 +61,7 @@ class Screened:
         return padded.view(tiles, -1, _FOUR, TILE_OUT // _LANES, _LANES).permute(0, 3, 1, 4, 2)
 
     def takes(self, x: torch.Tensor) -> bool:
-        """Are these few enough rows to gain from it?"""
+        """Are these few enough rows? With more, the whole product is no slower."""
         return len(x) <= MOST_ROWS
 
     def likeliest(self, x: torch.Tensor) -> torch.Tensor:
