@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from epd.engine.ranks.ends import Place
+from epd.engine.ranks.ends import Kind, Place
 from epd.errors import EpdError, InternalError
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
@@ -39,10 +39,9 @@ class Party:
         self.ends.meet(4, packed(member))
 
 
-@pytest.fixture(params=[True, False], ids=["in the GPU", "on the host"])
+@pytest.fixture(params=[Kind.DEVICE, Kind.HOST], ids=["in the GPU", "on the host"])
 def place(request: pytest.FixtureRequest) -> Place:
-    device: bool = request.param
-    return Place(slot=3, offset=256, num_bytes=64, device=device)
+    return Place(slot=3, offset=256, num_bytes=64, kind=request.param)
 
 
 def test_bytes_go_from_rank_to_rank_and_each_says_when_it_is_done(place: Place) -> None:
@@ -50,16 +49,18 @@ def test_bytes_go_from_rank_to_rank_and_each_says_when_it_is_done(place: Place) 
     sender, reader = Party(world, lends=True), Party(world, lends=False)
     reader.meets(sender)
     values = torch.arange(16, dtype=torch.float32)
-    sender.ends.lend(0, sender.gpu.tensor(values), place)
-    if not place.device:  # a copy to the host is under way, and nobody is told before it is done
+    sender.ends.lend(0, 4, place, sender.gpu.tensor(values))
+    if (
+        place.kind is Kind.HOST
+    ):  # a copy to the host is under way, and nobody is told before it is done
         assert sender.answers == [] and sender.ends.waits
         world.run_all()
         sender.ends.settle()
     assert sender.answers == [(0, None)] and not sender.ends.waits
     got = reader.gpu.tensor(torch.zeros(16))
-    use = got.copy_ if not place.device else lambda part: reader.gpu.copy(got, part)
+    use = got.copy_ if place.kind is Kind.HOST else lambda part: reader.gpu.copy(got, part)
     reader.ends.take(1, 4, place, torch.empty(16, device="meta"), use)
-    if place.device:  # its stream reads later
+    if place.kind is Kind.DEVICE:  # its stream reads later
         reader.ends.settle()
         assert reader.answers == [] and reader.ends.waits
         world.run_all()
@@ -72,12 +73,12 @@ def test_what_is_not_there_is_answered_with_the_rank_and_the_reason() -> None:
     sender, reader = Party(world, lends=True), Party(world, lends=False)
     used: list[torch.Tensor] = []
     like = torch.empty(16, device="meta")
-    place = Place(slot=3, offset=256, num_bytes=64, device=True)
+    place = Place(slot=3, offset=256, num_bytes=64, kind=Kind.DEVICE)
     reader.ends.take(0, 4, place, like, used.append)
     reader.meets(sender)
-    outside = Place(slot=3, offset=ARENA, num_bytes=64, device=True)
+    outside = Place(slot=3, offset=ARENA, num_bytes=64, kind=Kind.DEVICE)
     reader.ends.take(1, 4, outside, like, used.append)
-    reader.ends.take(2, 4, Place(3, 256, 32, True), like, used.append)
+    reader.ends.take(2, 4, Place(3, 256, 32, Kind.DEVICE), like, used.append)
     reader.ends.meet(4, b"")
     reader.ends.take(3, 4, place, like, used.append)
     assert [task for task, _ in reader.answers] == [0, 1, 2, 3] and not used
@@ -88,9 +89,9 @@ def test_what_is_not_there_is_answered_with_the_rank_and_the_reason() -> None:
 def test_a_part_of_another_size_than_its_place_is_our_own_mistake() -> None:
     party = Party(World(), lends=True)
     with pytest.raises(InternalError, match="64 bytes for a place of 60"):
-        party.ends.lend(0, torch.zeros(16), Place(1, 64, 60, False))
+        party.ends.lend(0, 4, Place(1, 64, 60, Kind.HOST), torch.zeros(16))
 
 
 def test_a_place_is_what_the_message_says() -> None:
     payload = Payload(dtype="float32", shape=(2,), nbytes=8, slot=1, offset=64, device=True)
-    assert place_of(payload) == Place(1, 64, 8, True)
+    assert place_of(payload) == Place(1, 64, 8, Kind.DEVICE)
