@@ -26,6 +26,7 @@ from epd.transfer.cuda_ipc import DeviceArena
 from epd.transfer.dtypes import name_of
 from epd.transfer.lending import Kept, Lending
 from epd.transfer.nixl import RemoteAgent
+from epd.transfer.parts import Parts
 from epd.transfer.runtime import DeviceRuntime, Mark
 from epd.transfer.ways import Route, Way
 from epd.types import Remote
@@ -73,8 +74,8 @@ class Outgoing:
         self.on_withdrawn: Callable[[int], None] = _nobody  # is to let go of parts of this number
         self.ignored = 0  # give-backs of slots that were not lent to who gave them back
         self._runtime = runtime
-        self._numbers = numbers = count()
-        self._parts: dict[int, str] = {}  # whom those of other ranks are for, by number
+        numbers = count()
+        self._parts = Parts(numbers, lambda number: self.on_withdrawn(number))
         self._lending = Lending(Arena(arena_bytes, numbers), self._wipe)
         if arena_bytes > 0:
             self.segment, self._file = segments.create(arena_bytes)
@@ -212,9 +213,7 @@ class Outgoing:
         under a number until it is given back."""
         if payload.lent:
             return replace(payload, ranks=ranks)
-        number = next(self._numbers)
-        self._parts[number] = to
-        return replace(payload, ranks=ranks, parts=number)
+        return replace(payload, ranks=ranks, parts=self._parts.lend(to))
 
     def mirror(self, tensor: torch.Tensor, *, slot: int, offset: int, device: bool) -> Mark | None:
         """Put it where rank 0 staged its own part, in arenas of the same sizes. None: it is done,
@@ -241,18 +240,14 @@ class Outgoing:
 
     def give_back(self, slot: int, *, by: str) -> None:
         """The receiver reads it no more. Ignored and counted unless the slot was lent to it."""
-        if self._parts.get(slot) == by:
-            self._withdraw(slot)
-            return
-        if self._lending.give_back(slot, by=by):
+        if self._lending.give_back(slot, by=by) or self._parts.give_back(slot, by=by):
             return
         if self._device is None or not self._device.give_back(slot, by=by):
             self.ignored += 1
 
     def peer_lost(self, name: str) -> None:
         """It is dead or was told that it is forgotten: what it reads of its slots is void."""
-        for number in [number for number, to in self._parts.items() if to == name]:
-            self._withdraw(number)
+        self._parts.lost(name)
         self._lending.lost(name)
         if self._device is not None:
             self._device.peer_lost(name)
@@ -271,10 +266,6 @@ class Outgoing:
         segments.remove(self.segment, self._file)
         self.segment = ""
         self._lending = Lending(Arena(0), self._wipe)
-
-    def _withdraw(self, number: int) -> None:
-        del self._parts[number]
-        self.on_withdrawn(number)
 
     def _on_host(self, tensor: torch.Tensor) -> bool:
         on_cpu = tensor.device.type == "cpu"

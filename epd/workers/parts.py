@@ -18,7 +18,8 @@ from epd.engine.ranks.leading import Lent
 from epd.engine.ranks.tasks import Task
 from epd.types import Member
 from epd.wire.messages import KvChunk, Payload
-from epd.workers.rank_ends import packed, place_of
+from epd.workers.introductions import packed
+from epd.workers.places import place_of
 
 
 def lent_at(member: Member, payload: Payload) -> Lent:

@@ -18,17 +18,17 @@ import torch
 from epd.config import Config
 from epd.engine.ranks.ends import FETCHED, Kind, Place
 from epd.errors import EpdError, InternalError, ProtocolError, Unavailable
-from epd.transfer.dtypes import name_of
 from epd.transfer.incoming import Incoming
 from epd.transfer.nixl import NixlAgent, RemoteReader, pulled_bytes
 from epd.transfer.outgoing import Outgoing, Staged
 from epd.transfer.runtime import DeviceRuntime, Mark
-from epd.transfer.segments import host_id, unlink
+from epd.transfer.segments import unlink
 from epd.transfer.ways import of_rank, sockets_of
-from epd.types import Gpu, Member, Rank
-from epd.wire.codec import decode, encode
-from epd.wire.messages import Members, Payload
+from epd.types import Gpu, Rank
+from epd.wire.messages import Payload
 from epd.workers.fetches import Fetch, Fetches, Peer
+from epd.workers.introductions import unpacked
+from epd.workers.places import payload_at
 from epd.workers.rank_links import RankLinks
 
 Tell = Callable[[int, EpdError | None], None]
@@ -36,31 +36,6 @@ Tell = Callable[[int, EpdError | None], None]
 
 PATIENCE_S = 5.0
 """For how long a peer may send nothing of what was asked for, unless somebody says so."""
-
-
-def place_of(payload: Payload) -> Place:
-    """Where each rank has its part."""
-    kind = Kind.HOST
-    if payload.parts >= 0:
-        kind = Kind.SOCKET
-    elif payload.remote:
-        kind = Kind.NETWORK
-    elif payload.device:
-        kind = Kind.DEVICE
-    return Place(payload.number, payload.offset, payload.nbytes, kind)
-
-
-def payload_at(place: Place, like: torch.Tensor) -> Payload:
-    """What is read there, as `place_of` has it from a message; from a socket it is a frame."""
-    return Payload(
-        dtype=name_of(like.dtype),
-        shape=tuple(like.shape),
-        nbytes=place.num_bytes,
-        slot=-1 if place.kind is Kind.SOCKET else place.slot,
-        offset=place.offset,
-        device=place.kind is Kind.DEVICE,
-        remote=place.kind is Kind.NETWORK,
-    )
 
 
 class RankEnds:
@@ -291,31 +266,4 @@ def rank_ends(
         runtime=runtime,
         links=links,
         patience_s=wire.dead_after_s,
-    )
-
-
-def packed(member: Member) -> bytes:
-    """For another process of this worker."""
-    return encode(Members(members=(member,)), to="")
-
-
-def unpacked(data: bytes) -> Member:
-    """What packed() made."""
-    _, message = decode(data)
-    (member,) = message.members
-    assert isinstance(member, Member)
-    return member
-
-
-def introduced(name: str, facts: Rank) -> Member:
-    """A rank to its rank 0: nothing but what it lends and reads with."""
-    return Member(
-        name=name,
-        incarnation="",
-        stages=(),
-        control="",
-        bulk="",
-        host=host_id(),
-        pool="",
-        ranks=(facts,),
     )

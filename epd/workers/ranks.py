@@ -35,7 +35,8 @@ from epd.models.placement import resolve_device
 from epd.observe import setup
 from epd.types import Rank
 from epd.workers.forked import Forked
-from epd.workers.rank_ends import RankEnds, introduced, packed, rank_ends, unpacked
+from epd.workers.introductions import introduced, packed, unpacked
+from epd.workers.rank_ends import RankEnds, rank_ends
 from epd.workers.rank_links import rank_links
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,9 @@ from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.types import Rank
 from epd.wire.messages import Payload
-from epd.workers.rank_ends import RankEnds, introduced, packed, place_of
+from epd.workers.introductions import introduced, packed
+from epd.workers.places import place_of
+from epd.workers.rank_ends import RankEnds
 from tests.transfer.gpu import FakeGpu, World
 
 ARENA = 4096
