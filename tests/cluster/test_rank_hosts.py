@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.cluster.clients import Question, ask
-from tests.cluster.front import eventually
+from tests.cluster.front import Front, eventually
 from tests.cluster.several import several
 from tests.reference import Reference
 
@@ -30,6 +30,32 @@ TAKEN = 'epd_worker_rank_bytes_taken{stage="decode",worker="decode-0"}'
 KV = 'epd_worker_kv_bytes_sent{stage="prefill",worker="prefill-0"}'
 
 
+def transfers(front: Front) -> dict[str, str]:
+    """How prefill hands over, as an operator is told."""
+    told = httpx.get(f"{front.url}/cluster", timeout=30).json()
+    ways: dict[str, dict[str, str]] = {
+        worker["name"]: worker["transfers"] for worker in told["workers"]
+    }
+    return ways["prefill-0"]
+
+
+def test_ranks_read_memory_of_ranks_of_other_hosts(
+    path: Path, reference: Reference, tmp_path: Path
+) -> None:
+    """By the real library, over whatever network it finds."""
+    pytest.importorskip("nixl", reason="the extra nixl is not installed")
+    nixl = ("wire.nixl=true", f"wire.shm_bytes={4 << 20}")
+    with several(path, ROLES, tmp_path, *TWO, *nixl, own_memory=True) as cluster:
+        front = cluster.front
+        with cluster.hosts.inside("front"):
+            eventually(lambda: front.workers() == EVERY, "all workers take part")
+            assert transfers(front)["decode-0"] == "nixl, 2 ranks each their own"
+            cluster.answers_as(reference)
+            front.wait_until_idle()
+            samples = front.metrics()
+            assert samples[TAKEN] == samples[KV] / 2 > samples[SENT] == 0
+
+
 def test_ranks_of_other_hosts_hand_over_by_themselves_also_after_their_link_was_cut(
     path: Path, reference: Reference, tmp_path: Path
 ) -> None:
@@ -38,9 +64,7 @@ def test_ranks_of_other_hosts_hand_over_by_themselves_also_after_their_link_was_
         front, hosts = cluster.front, cluster.hosts
         with hosts.inside("front"):
             eventually(lambda: front.workers() == EVERY, "all workers take part")
-            told = httpx.get(f"{front.url}/cluster", timeout=30).json()
-            ways = {worker["name"]: worker["transfers"] for worker in told["workers"]}
-            assert ways["prefill-0"] == {"decode-0": "frames, 2 ranks each their own"}
+            assert transfers(front)["decode-0"] == "frames, 2 ranks each their own"
             cluster.answers_as(reference)
             front.wait_until_idle()
             samples = front.metrics()

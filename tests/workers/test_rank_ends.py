@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from epd.config.sections import WireConfig
 from epd.engine.ranks.ends import Kind, Place
 from epd.errors import EpdError, InternalError
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.types import Rank
 from epd.wire.messages import Payload
+from epd.wire.zmq_links import ZmqLinks
 from epd.workers.introductions import introduced, packed
 from epd.workers.places import place_of
 from epd.workers.rank_ends import RankEnds
+from epd.workers.rank_links import RankLinks
 from tests.transfer.gpu import FakeGpu, World
 
 ARENA = 4096
@@ -68,6 +72,33 @@ def test_bytes_go_from_rank_to_rank_and_each_says_when_it_is_done(place: Place) 
         world.run_all()
         reader.ends.settle()
     assert reader.answers == [(1, None)] and torch.equal(got, values)
+
+
+def test_a_part_for_a_socket_is_kept_once_it_has_come_from_the_gpu() -> None:
+    """Who asks before gets no bytes that are not there."""
+    world, answers = World(), list[tuple[int, EpdError | None]]()
+    gpu = FakeGpu(world)
+    make = partial(ZmqLinks, "p.1", "tcp://127.0.0.1", WireConfig())
+    links = RankLinks(make)
+    ends = RankEnds(
+        1,
+        lambda task, error: answers.append((task, error)),
+        outgoing=Outgoing(arena_bytes=0, runtime=gpu),
+        incoming=Incoming(),
+        links=links,
+    )
+    ends.meet(4, packed(introduced("decode-0", links.facts)))
+    values = torch.arange(16, dtype=torch.float32)
+    ends.lend(0, 4, Place(9, 0, 64, Kind.SOCKET), gpu.tensor(values))
+    assert not answers and not links._kept and ends.waits
+    world.run_all()
+    ends.settle()
+    assert answers == [(0, None)] and not ends.waits
+    frame = links._kept[9].part.frame
+    assert frame is not None and bytes(frame) == values.numpy().tobytes()
+    ends.withdraw(9)
+    assert not links._kept
+    links.close()
 
 
 def test_what_is_not_there_is_answered_with_the_rank_and_the_reason() -> None:
