@@ -330,10 +330,19 @@ class Remote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """What another rank of a worker than its first lends of its own memory, or reads with."""
+    """What another rank of a worker than its first lends of its own memory, or reads with.
+
+    `name`, `incarnation`, `control` and `bulk` are of sockets of its own, as a Member's are; ""
+    where it has none.
+    """
 
     segment: str = ""
     gpu: Gpu | None = None
+    remote: Remote | None = None
+    name: str = ""
+    incarnation: str = ""
+    control: str = ""
+    bulk: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +353,7 @@ class Member:
     processes that can share memory. `segment` names its shared-memory arena ("" for none).
     Language workers say their `kv_tokens`, `max_context` and the `attention` backend they chose,
     encode workers their `modalities`. `gpu` is None where memory of a GPU is neither lent nor read,
-    `remote` where none is between hosts. `segment` and `gpu` are rank 0's; `ranks` has the others.
+    `remote` where none is between hosts. All of this is rank 0's; `ranks` has the others.
     """
 
     name: str

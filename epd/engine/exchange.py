@@ -7,7 +7,6 @@ import torch
 from epd.engine.kv.blocks import BlockPool
 from epd.engine.kv.cache import KvCache
 from epd.engine.kv.landings import Landings
-from epd.engine.ranks.ends import Place
 from epd.engine.ranks.leading import LedCache, Lent
 from epd.engine.ranks.tasks import Task
 from epd.engine.scheduler import Scheduler
@@ -50,12 +49,12 @@ class KvExchange:
         num_tokens: int,
         first_layer: int,
         num_layers: int,
-        place: Place,
+        at: Lent,
     ) -> Task:
-        """The other ranks put what read_part() gives of them at this place of their arenas."""
+        """The other ranks lend what read_part() gives of them."""
         blocks, tokens = self._computed(key, first_token, num_tokens)
         layers = range(first_layer, first_layer + num_layers)
-        return self.led.lend(blocks, tokens, layers, place)
+        return self.led.lend(blocks, tokens, layers, at)
 
     def _computed(
         self, key: RequestKey, first_token: int, num_tokens: int
@@ -75,6 +74,10 @@ class KvExchange:
         assert blocks is not None
         self._cache.write(blocks, first_token, first_layer, kv)
         self._landings.wrote(key, tokens, range(first_layer, first_layer + kv.shape[1]))
+
+    def expect_parts(self, num_tokens: int, num_layers: int, at: Lent) -> Task:
+        """The other ranks fetch what take_parts() will have them write, if it is called."""
+        return self.led.expect(num_tokens, num_layers, at)
 
     def take_parts(
         self, key: RequestKey, first_token: int, first_layer: int, part: torch.Tensor, at: Lent

@@ -94,16 +94,20 @@ class KvReceiver:
         """A chunk arrived: settled() says when it was written. False: not asked for, late or
         repeated; its bytes are to be dropped."""
         state = self._of(peer, chunk.request)
+        if state is None or not self.wants(peer, chunk):
+            return False
+        for spans in _layers_of(state, chunk):
+            spans.add(chunk.first_token, chunk.first_token + chunk.num_tokens)
+        state.unsettled += 1
+        return True
+
+    def wants(self, peer: str, chunk: KvChunk) -> bool:
+        """Whether landed() would take it now."""
+        state = self._of(peer, chunk.request)
         if state is None or state.running or not self._asked_for(chunk, state):
             return False
         first, end = chunk.first_token, chunk.first_token + chunk.num_tokens
-        layers = state.landed[chunk.first_layer : chunk.first_layer + chunk.num_layers]
-        if any(spans.overlaps(first, end) for spans in layers):
-            return False
-        for spans in layers:
-            spans.add(first, end)
-        state.unsettled += 1
-        return True
+        return not any(spans.overlaps(first, end) for spans in _layers_of(state, chunk))
 
     def _asked_for(self, chunk: KvChunk, state: _Request) -> bool:
         return (
@@ -204,3 +208,7 @@ class KvReceiver:
     def num_requests(self) -> int:
         """Reservations held here, running ones included."""
         return len(self._requests)
+
+
+def _layers_of(state: _Request, chunk: KvChunk) -> list[Spans]:
+    return state.landed[chunk.first_layer : chunk.first_layer + chunk.num_layers]

@@ -44,6 +44,8 @@ GAUGES = {
     "prepared_bytes": "preprocessed items before their towers",
     "queued_cost": "cost of items whose rows are not there yet, in pixels of pictures",
     "queued_items": "items whose rows are not there yet",
+    "rank_bytes_sent": "KV that ranks after the first sent by sockets, since the start",
+    "rank_bytes_taken": "KV that ranks after the first took by themselves, since the start",
     "requests": "attempts of requests that are held",
     "row_bytes_held": "credits in use: rows asked for and not prefilled",
     "row_bytes_sent": "rows sent to prefill workers, since the start",

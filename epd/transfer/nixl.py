@@ -20,6 +20,13 @@ from epd.wire.messages import Payload
 
 BACKEND: Final = "UCX"
 
+MIN_PULLED_BYTES: Final = 32 << 20
+
+
+def pulled_bytes(shm_bytes: int) -> int:
+    """Memory to read into, for senders with arenas as large as ours would be."""
+    return max(MIN_PULLED_BYTES, shm_bytes)
+
 
 class Reading(Protocol):
     """Bytes on their way here."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Final
@@ -26,6 +26,7 @@ from epd.transfer.cuda_ipc import DeviceArena
 from epd.transfer.dtypes import name_of
 from epd.transfer.lending import Kept, Lending
 from epd.transfer.nixl import RemoteAgent
+from epd.transfer.parts import Parts
 from epd.transfer.runtime import DeviceRuntime, Mark
 from epd.transfer.ways import Route, Way
 from epd.types import Remote
@@ -70,9 +71,11 @@ class Outgoing:
     ) -> None:
         self.segment = ""
         self.on_wiped: Callable[[int], None] = _nobody  # is to do so too, before it is used anew
+        self.on_withdrawn: Callable[[int], None] = _nobody  # is to let go of parts of this number
         self.ignored = 0  # give-backs of slots that were not lent to who gave them back
         self._runtime = runtime
         numbers = count()
+        self._parts = Parts(numbers, lambda number: self.on_withdrawn(number))
         self._lending = Lending(Arena(arena_bytes, numbers), self._wipe)
         if arena_bytes > 0:
             self.segment, self._file = segments.create(arena_bytes)
@@ -106,7 +109,7 @@ class Outgoing:
         share = self._lending.arena.num_bytes // SHARES - segments.STAMP_BYTES
         if route.way is Way.CUDA_IPC and self._device is not None:
             share = self._device.num_bytes // SHARES
-        # What each rank has of it never becomes a frame, which would need sockets of its own.
+        # What each rank has of it never becomes a frame: it may have no sockets of its own.
         return share if route.ranks > 1 else max(frame_bytes, share)
 
     def keep(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -150,15 +153,15 @@ class Outgoing:
 
         None: the arena is full now, try again after a give_back or a peer_lost.
         """
-        dtype = name_of(tensor.dtype)
         if route.way is Way.FRAMES or not tensor.nbytes:
-            return self._as_frame(tensor, dtype)
+            return self.as_frame(tensor)
+        dtype = name_of(tensor.dtype)
         device = self._device if route.way is Way.CUDA_IPC else None
         if device and not self._on_host(tensor) and device.could_fit(tensor.nbytes):
             payload = device.stage(tensor, dtype=dtype, to=to, lease=route.lease)
             return None if payload is None else Staged(payload=payload, frame=None)
         if not self._lending.arena.could_fit(segments.STAMP_BYTES + tensor.nbytes):
-            return self._as_frame(tensor, dtype)
+            return self.as_frame(tensor)
         return self._as_slot(tensor, dtype, to, remote=route.way is Way.NIXL)
 
     def _as_slot(self, tensor: torch.Tensor, dtype: str, to: str, *, remote: bool) -> Staged | None:
@@ -186,8 +189,9 @@ class Outgoing:
         )
         return Staged(payload=payload, frame=None, mark=mark)
 
-    def _as_frame(self, tensor: torch.Tensor, dtype: str) -> Staged:
+    def as_frame(self, tensor: torch.Tensor) -> Staged:
         """Not copied where that can be helped: the frame keeps its memory until it is sent."""
+        dtype = name_of(tensor.dtype)
         payload = Payload(dtype=dtype, shape=tuple(tensor.shape), nbytes=tensor.nbytes)
         tensor, mark = tensor.detach(), None
         if self._runtime is not None and tensor.nbytes and not self._on_host(tensor):
@@ -203,6 +207,13 @@ class Outgoing:
             return self._runtime.download(tensor, place)
         place.copy_(tensor)
         return None
+
+    def with_parts(self, payload: Payload, ranks: int, *, to: str) -> Payload:
+        """What was staged, and of the other ranks theirs: at the same place of their arenas, or
+        under a number until it is given back."""
+        if payload.lent:
+            return replace(payload, ranks=ranks)
+        return replace(payload, ranks=ranks, parts=self._parts.lend(to))
 
     def mirror(self, tensor: torch.Tensor, *, slot: int, offset: int, device: bool) -> Mark | None:
         """Put it where rank 0 staged its own part, in arenas of the same sizes. None: it is done,
@@ -224,18 +235,19 @@ class Outgoing:
         """What was staged is not sent after all. Waits for bytes that still come from the GPU."""
         if staged.mark is not None:
             staged.mark.wait()
-        if staged.payload.lent:
-            self.give_back(staged.payload.slot, by=to)
+        if staged.payload.number >= 0:
+            self.give_back(staged.payload.number, by=to)
 
     def give_back(self, slot: int, *, by: str) -> None:
         """The receiver reads it no more. Ignored and counted unless the slot was lent to it."""
-        if self._lending.give_back(slot, by=by):
+        if self._lending.give_back(slot, by=by) or self._parts.give_back(slot, by=by):
             return
         if self._device is None or not self._device.give_back(slot, by=by):
             self.ignored += 1
 
     def peer_lost(self, name: str) -> None:
         """It is dead or was told that it is forgotten: what it reads of its slots is void."""
+        self._parts.lost(name)
         self._lending.lost(name)
         if self._device is not None:
             self._device.peer_lost(name)
@@ -276,8 +288,8 @@ class Outgoing:
         return self._lending.kept_at(tensor.data_ptr() - self._bytes.data_ptr())
 
 
-def _nobody(offset: int) -> None:
-    """No other rank has an arena like this."""
+def _nobody(number: int) -> None:
+    """There are no other ranks."""
 
 
 class _Memory:

@@ -1,7 +1,7 @@
 """Which way bytes take from one member to another: agreed by what both registered. Pure.
 
-Where both have equally many ranks that share memory, each rank hands its own KV heads to the one of
-its number; otherwise all heads go through the first ranks.
+Where both have equally many ranks, each hands its own KV heads to the one of its number, if all
+pairs take the same way; otherwise all heads go through the first ranks.
 """
 
 from __future__ import annotations
@@ -36,21 +36,33 @@ FRAMES: Final = Route(Way.FRAMES)
 NIXL: Final = Route(Way.NIXL)
 SHARED: Final = Route(Way.SHARED)
 
-BY_RANK: Final = frozenset({Way.SHARED, Way.CUDA_IPC})
-"""Ranks that follow have memory that others read, and no sockets."""
-
 
 def of_rank(member: Member, rank: int) -> Member:
-    """As the other side's rank of this number sees it."""
+    """What it lends and reads with, as the other side's rank of this number sees it."""
     own = member.ranks[rank - 1] if rank else member
-    return replace(member, segment=own.segment, gpu=own.gpu, ranks=())
+    return replace(member, segment=own.segment, gpu=own.gpu, remote=own.remote, ranks=())
+
+
+def sockets_of(member: Member, rank: int) -> Member:
+    """Those of a rank that follows, as of a member of their own."""
+    own = member.ranks[rank - 1]
+    return replace(
+        of_rank(member, rank),
+        name=own.name,
+        incarnation=own.incarnation,
+        control=own.control,
+        bulk=own.bulk,
+    )
 
 
 def route(sender: Member, receiver: Member) -> Route:
     """The fastest that both can take, all their ranks alike."""
     size = 1 + len(sender.ranks)
     first = _route(sender, receiver)
-    if size == 1 or size != 1 + len(receiver.ranks) or first.way not in BY_RANK:
+    if size == 1 or size != 1 + len(receiver.ranks):
+        return first
+    followers = (*sender.ranks, *receiver.ranks)
+    if first.way is Way.FRAMES and not all(own.bulk for own in followers):
         return first
     pairs = [_route(of_rank(sender, n), of_rank(receiver, n)) for n in range(size)]
     if {pair.way for pair in pairs} != {first.way}:

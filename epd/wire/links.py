@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol
 
 from epd.errors import ConfigError, ProtocolError
 from epd.types import Member
-from epd.wire.messages import EmbeddingData, EncodeItem, Found, KvChunk, Recalled
+from epd.wire.messages import EmbeddingData, EncodeItem, Found, KvChunk, KvPart, Recalled
 
 Buffer = bytes | bytearray | memoryview
 
-BULK_MESSAGES: Final = (EmbeddingData, KvChunk)
+BULK_MESSAGES: Final = (EmbeddingData, KvChunk, KvPart)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

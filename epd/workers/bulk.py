@@ -27,7 +27,7 @@ AHEAD: Final = 4
 class Chunk:
     """One bulk message to be: `read` copies the bytes out, `message` wraps their payload.
 
-    `beside` has other ranks put what they have of it into their arenas, each at the same place.
+    `beside` has other ranks lend what they have of it, each at the same place.
     """
 
     read: Callable[[], torch.Tensor]
@@ -170,7 +170,7 @@ class BulkSender:
             staged = self._outgoing.stage(gathered.tensor, to=to, route=route)
             beside = gathered.chunk.beside
             if staged is not None and beside is not None:
-                payload = replace(staged.payload, ranks=route.ranks)
+                payload = self._outgoing.with_parts(staged.payload, route.ranks, to=to)
                 staged = replace(staged, payload=payload, mark=Both(staged.mark, beside(payload)))
             gathered.staged = staged
         return gathered.staged

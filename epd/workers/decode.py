@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from epd.engine import Engine, EngineRequest, Role, StepResult
-from epd.engine.ranks.leading import Lent
 from epd.engine.ranks.tasks import Task
 from epd.errors import EpdError, InternalError, Unavailable
 from epd.handoff import KvReceiver, StartDecode
@@ -18,6 +16,7 @@ from epd.models.laps import Laps
 from epd.prefix import PREFIX_TOKENS
 from epd.transfer.incoming import Incoming
 from epd.types import Member, RequestKey
+from epd.wire.links import Delivery
 from epd.wire.messages import (
     HandOff,
     KvChunk,
@@ -27,19 +26,9 @@ from epd.wire.messages import (
     Reserved,
 )
 from epd.workers.language import LanguageCore
-from epd.workers.rank_ends import packed, place_of
+from epd.workers.parts import Parts, Taking
 from epd.workers.station import Station
 from epd.workers.turns import Turn
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
-    """A chunk that the other ranks are taking. `unread`: they do not read it any more."""
-
-    prefill: str
-    chunk: KvChunk
-    task: Task
-    unread: Callable[[], None]
 
 
 class _Last:
@@ -68,7 +57,7 @@ class DecodeCore(LanguageCore):
     ) -> None:
         super().__init__(station, engine, kv, incoming, laps)
         self._kv = kv
-        self._parts: list[_Parts] = []
+        self._parts = Parts(engine.exchange)
         self._handlers |= {
             Reserve: lambda peer, m, _: self._on_reserve(peer, m),
             KvReady: lambda peer, m, _: self._on_ready(peer, m),
@@ -103,15 +92,30 @@ class DecodeCore(LanguageCore):
         self._times.handed_off(state.request)
         self._do(self._kv.handed_off(prefill, state))
 
+    def _is_here(self, delivery: Delivery) -> bool:
+        """Rank 0's bytes and those of the others come at once."""
+        here, chunk = super()._is_here(delivery), delivery.message
+        member = self._station.members.get(delivery.sender)
+        if not isinstance(chunk, KvChunk) or member is None:
+            return here
+        wanted = self._kv.wants(member.name, chunk) and self._parts.fits(member, chunk.payload)
+        others = not wanted or self._parts.are_here(member, chunk)
+        return here and others
+
+    def _dispatch(self, delivery: Delivery) -> None:
+        super()._dispatch(delivery)
+        if isinstance(delivery.message, KvChunk):
+            self._parts.discard(delivery.sender, delivery.message.payload)
+
     def _on_chunk(self, prefill: str, chunk: KvChunk, frame: memoryview | None) -> None:
         member = self._station.members.get(prefill)
-        taken = KvTaken(slot=chunk.payload.slot, request=chunk.request)
+        taken = KvTaken(slot=chunk.payload.number, request=chunk.request)
         unread = self._when_unread(chunk.payload, prefill, taken)
         if member is None or not self._kv.landed(prefill, chunk):
             unread()
             return
         ranks = chunk.payload.ranks
-        if ranks not in (1, self._engine.exchange.num_ranks):
+        if not self._parts.fits(member, chunk.payload):
             unread()
             error = InternalError(f"parts of {ranks} ranks for {self._engine.exchange.num_ranks}")
             self._failed(prefill, chunk, error)
@@ -128,23 +132,20 @@ class DecodeCore(LanguageCore):
             if task is None:
                 self._settled(chunk)
         if task is not None:
-            self._parts.append(_Parts(prefill, chunk, task, last.one))
+            self._parts.watch(Taking(prefill, chunk, task, last.one))
         elif ranks > 1:
             last.one()  # the other ranks were told nothing
 
     def _write(self, member: Member, chunk: KvChunk, kv: torch.Tensor) -> Task | None:
         """Here, or here and on all other ranks, which say when they are done."""
-        where = chunk.request, chunk.first_token, chunk.first_layer
-        if chunk.payload.ranks == 1:
-            self._engine.exchange.write(*where, kv)
-            return None
-        at = Lent(member.name, partial(packed, member), place_of(chunk.payload))
-        return self._engine.exchange.take_parts(*where, kv, at)
+        if chunk.payload.ranks > 1:
+            return self._parts.take(member, chunk, kv)
+        self._engine.exchange.write(chunk.request, chunk.first_token, chunk.first_layer, kv)
+        return None
 
     def _end_parts(self) -> None:
         """Chunks that the other ranks have, or could not take."""
-        for parts in [each for each in self._parts if each.task.done()]:
-            self._parts.remove(parts)
+        for parts in self._parts.ended():
             parts.unread()
             if parts.task.error is None:
                 self._settled(parts.chunk)
@@ -163,8 +164,7 @@ class DecodeCore(LanguageCore):
 
     def peer_lost(self, name: str) -> None:
         """A prefill worker died."""
-        if self._engine.exchange.num_ranks > 1:
-            self._engine.exchange.led.part_from(name)
+        self._parts.peer_lost(name)
         super().peer_lost(name)
 
     # ---- work
@@ -172,7 +172,7 @@ class DecodeCore(LanguageCore):
     @property
     def stuck(self) -> bool:
         """Something may still read what prefill waits for; nothing is sent in bulk."""
-        return self._incoming.waits or bool(self._parts)
+        return self._incoming.waits or self._parts.any
 
     def step(self, turn: Turn = Turn.ALONE) -> None:
         """One forward."""

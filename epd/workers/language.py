@@ -204,7 +204,7 @@ class LanguageCore:
 
     def _when_unread(self, payload: Payload, to: str, taken: Any) -> Callable[[], None]:
         """What tells a peer that its memory is not read any more, if it is its memory."""
-        return partial(self._unread.append, (to, taken)) if payload.lent else nothing
+        return partial(self._unread.append, (to, taken)) if payload.number >= 0 else nothing
 
     def _give_back(self) -> None:
         """Peers whose memory nobody here reads any more are told."""

@@ -187,14 +187,11 @@ class _Sizes:
 
     def staging(self, role: str) -> list[Need]:
         """What travels between stages, on its way."""
-        wire = self._config.wire
-        if role == "engine":
-            return []
-        queues = STAGED_CHUNKS * wire.chunk_bytes
-        return [
-            Need(name="queues", num_bytes=queues, settings=("wire.chunk_bytes",)),
-            *self._arenas(role),
-        ]
+        return [] if role == "engine" else [self._queues(), *self._arenas(role)]
+
+    def _queues(self) -> Need:
+        num_bytes = STAGED_CHUNKS * self._config.wire.chunk_bytes
+        return Need(name="queues", num_bytes=num_bytes, settings=("wire.chunk_bytes",))
 
     def _arenas(self, role: str) -> list[Need]:
         """What others read, of every rank."""
@@ -278,7 +275,8 @@ class _Sizes:
     def following(self, role: str) -> list[Need]:
         """Of a rank that does what rank 0 orders."""
         host = [] if role == "prefill" else [self._host()]
-        return [*self._part(), *self._graphs(role), *host, *self._arenas(role)]
+        queues = [self._queues()] if role in ("prefill", "decode") else []  # of its own sockets
+        return [*self._part(), *self._graphs(role), *host, *queues, *self._arenas(role)]
 
     def _part(self) -> list[Need]:
         """What every rank has of the language model."""

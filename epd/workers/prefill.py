@@ -37,7 +37,7 @@ from epd.wire.messages import (
 )
 from epd.workers.bulk import BulkSender, Chunk
 from epd.workers.language import LanguageCore
-from epd.workers.rank_ends import place_of
+from epd.workers.parts import lent_at
 from epd.workers.station import Station
 from epd.workers.turns import Turn
 
@@ -64,6 +64,7 @@ class PrefillCore(LanguageCore):
         self._outgoing = outgoing
         if engine.exchange.num_ranks > 1:
             outgoing.on_wiped = engine.exchange.led.wipe
+            outgoing.on_withdrawn = engine.exchange.led.withdraw
         self._config = config
         self._bulk = BulkSender(station.links, outgoing, station.route, chunk_bytes)
         self._admits: dict[RequestKey, Admit] = {}
@@ -90,6 +91,8 @@ class PrefillCore(LanguageCore):
     def peer_lost(self, name: str) -> None:
         """An encode or decode worker died."""
         self._bulk.peer_lost(name)
+        if self._engine.exchange.num_ranks > 1:
+            self._engine.exchange.led.part_from(name)
         super().peer_lost(name)
         self._do(self._rows.peer_lost(name))
 
@@ -311,21 +314,20 @@ class PrefillCore(LanguageCore):
                 yield Chunk(
                     partial(read, send.request, *part),
                     partial(_chunk, send, *part),
-                    None if ranks == 1 else partial(self._lend, send.request, *part),
+                    None if ranks == 1 else partial(self._lend, send, *part),
                 )
 
     def _lend(
         self,
-        request: RequestKey,
+        send: SendKv,
         first: int,
         num: int,
         layer: int,
         layers: int,
         payload: Payload,
     ) -> Task:
-        return self._engine.exchange.lend_parts(
-            request, first, num, layer, layers, place_of(payload)
-        )
+        at = lent_at(self._station.members[send.to], payload)
+        return self._engine.exchange.lend_parts(send.request, first, num, layer, layers, at)
 
     def gauges(self) -> dict[str, int]:
         """What the worker holds."""

@@ -1,7 +1,7 @@
 """The ranks of one worker as processes: rank 0 is the worker, the others are copies that it makes.
 
-Rank 0 orders over a socket; over the same one a follower says what memory of its own other workers
-may know of, and answers tasks.
+Rank 0 orders over a socket; over the same one a follower says what memory and sockets of its own
+other workers may know of, answers tasks, and counts.
 
 They live and die together. Each end of the socket between a follower and rank 0 tells the other of
 its death, which ends the other at once, whatever it waits for: whoever watches rank 0 starts the
@@ -35,7 +35,9 @@ from epd.models.placement import resolve_device
 from epd.observe import setup
 from epd.types import Rank
 from epd.workers.forked import Forked
-from epd.workers.rank_ends import RankEnds, introduced, packed, rank_ends, unpacked
+from epd.workers.introductions import introduced, packed, unpacked
+from epd.workers.rank_ends import RankEnds, rank_ends
+from epd.workers.rank_links import rank_links
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,9 @@ LOOK_S = 0.001
 LEAVE_S = 5.0
 """A follower whose orders have ended is gone by then, or is killed."""
 
-FACTS = -1
-"""Stands where a task's number does, before what a follower says of itself."""
+FACTS, COUNTS = -1, -2
+"""Stand where a task's number does, before what a follower says of itself, and bytes of KV that it
+has sent and taken."""
 
 TAKEN_BACK, BROKEN = b"u", b"e"
 """Before a task's error: whether the owner took its memory back, or something is wrong."""
@@ -67,6 +70,7 @@ class Followers:
         self._closing = False
         self.tasks = Tasks(self.size - 1)
         self._told: list[SimpleQueue[Rank]] = [SimpleQueue() for _ in range(1, self.size)]
+        self._counts: dict[int, Sequence[int]] = {}
         for rank in range(1, self.size):
             ours, theirs = socket.socketpair()
             run = partial(follow, role, config, rank, theirs.fileno(), self.meeting)
@@ -100,6 +104,14 @@ class Followers:
         """What they lend and read with; waits until they have said so. Once."""
         return tuple(told.get() for told in self._told)
 
+    def gauges(self) -> dict[str, int]:
+        """What they counted, together."""
+        counts = list(self._counts.values())
+        return {
+            "rank_bytes_sent": sum(sent for sent, _ in counts),
+            "rank_bytes_taken": sum(taken for _, taken in counts),
+        }
+
     def _watch(self, rank: int, ours: socket.socket) -> None:
         """What a follower says while it lives."""
         with contextlib.suppress(OSError), ours.makefile("rb") as stream:
@@ -113,7 +125,10 @@ class Followers:
     def _hear(self, rank: int, number: int, said: bytes) -> None:
         if number == FACTS:
             member = unpacked(said)
-            self._told[rank - 1].put(Rank(segment=member.segment, gpu=member.gpu))
+            (facts,) = member.ranks
+            self._told[rank - 1].put(facts)
+        elif number == COUNTS:
+            self._counts[rank] = _numbers(said)
         else:
             kind = Unavailable if said[:1] == TAKEN_BACK else InternalError
             self.tasks.answered(number, kind(said[1:].decode()) if said else None)
@@ -170,7 +185,10 @@ def _serve(role: str, config: Config, rank: int, meeting: Path, leader: socket.s
     group = Ranks(rank, config.placement.of(role).tp, meeting, device)
     language = config.language
     part = load_language(checkpoint, device=device, dtype=dtype, fused=language.fused, group=group)
-    ends = rank_ends(role, config, device, rank, partial(_answer, leader))
+    links = rank_links(role, config, rank)  # rank 0, which has joined, has its ports
+    ends = rank_ends(role, config, device, rank, partial(_answer, leader), links)
+    if links is not None:
+        links.start()
     _say(leader, FACTS, packed(introduced(f"rank {rank}", ends.facts)))
     orders.meanwhile = ends
     Follower(part, group, backend_for(part, language), ends).follow(orders)
@@ -195,6 +213,7 @@ class _Orders:
         self._leader = leader
         self._rows: SimpleQueue[Sequence[int]] = SimpleQueue()
         self.meanwhile: RankEnds | None = None  # what is to be looked at between orders
+        self._counts: tuple[int, int] = 0, 0
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
     def __iter__(self) -> Iterator[Order]:
@@ -205,6 +224,13 @@ class _Orders:
                 yield from_row(self._rows.get(timeout=LOOK_S if waits else None))
             if ends is not None:
                 ends.settle()
+                self._count(ends)
+
+    def _count(self, ends: RankEnds) -> None:
+        counts = ends.bytes_sent, ends.bytes_taken
+        if counts != self._counts:
+            self._counts = counts
+            _say(self._leader, COUNTS, array("q", counts).tobytes())
 
     def _read(self) -> None:
         """Ends this process with rank 0's side of the socket, even in the middle of a sum."""

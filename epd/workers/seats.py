@@ -27,7 +27,7 @@ from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.towers import load_towers
 from epd.prompt import tokenizer_json
 from epd.transfer.incoming import Incoming
-from epd.transfer.nixl import NixlAgent, RemoteReader
+from epd.transfer.nixl import NixlAgent, RemoteReader, pulled_bytes
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.runtime import DeviceRuntime
 from epd.transfer.segments import host_id
@@ -51,7 +51,6 @@ from epd.workers.station import Station
 FULL_RETRY_S = 0.01
 PULL_BYTES = 256 << 20
 KV_WINDOW_BYTES = 32 << 20
-MIN_PULLED_BYTES = 32 << 20
 
 STAGES: dict[str, tuple[Stage, ...]] = {
     "encode": (Stage.ENCODE,),
@@ -77,10 +76,12 @@ class Seat:
     station: Station
     core: Core
     laps: Laps
+    followers: Followers | None = None
 
     def counters(self) -> dict[str, int]:
-        """What the links counted, for the gauges of a heartbeat."""
-        return {f"links_{name}": value for name, value in self.links.counters().items()}
+        """What the links and other ranks counted, for the gauges of a heartbeat."""
+        ranks = {} if self.followers is None else self.followers.gauges()
+        return {f"links_{name}": num for name, num in self.links.counters().items()} | ranks
 
 
 class _SeatInbox:
@@ -199,7 +200,7 @@ def _seat(build: _Build, name: str, role: str) -> Seat:
     )
     core = make(station)
     station.attach(core)
-    sink.seat = Seat(links, pulse, station, core, build.laps)
+    sink.seat = Seat(links, pulse, station, core, build.laps, build.followers)
     return sink.seat
 
 
@@ -239,7 +240,7 @@ def _ends(build: _Build, role: str) -> _Ends:
     )
     reader = None
     if agent is not None and reads:
-        reader = RemoteReader(agent, max(MIN_PULLED_BYTES, wire.shm_bytes))
+        reader = RemoteReader(agent, pulled_bytes(wire.shm_bytes))
     incoming = Incoming(runtime if reads and wire.device_bytes else None, reader)
     return _Ends(outgoing, incoming, runtime)
 

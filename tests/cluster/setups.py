@@ -84,6 +84,11 @@ SETUPS: dict[str, Setup] = {
         settings=("placement.prefill.tp=2", "placement.decode.tp=2"),
         slow=True,
     ),
+    "1E1P1D on two ranks each, over sockets": Setup(
+        topology="1E1P1D",
+        settings=("placement.prefill.tp=2", "placement.decode.tp=2", "wire.shm_bytes=0"),
+        slow=True,
+    ),
 }
 OFTEN = tuple(name for name, setup in SETUPS.items() if not setup.slow)
 

@@ -56,9 +56,12 @@ class Several:
 
 
 @contextmanager
-def several(path: Path, roles: Roles, folder: Path, *settings: str) -> Iterator[Several]:
+def several(
+    path: Path, roles: Roles, folder: Path, *settings: str, own_memory: bool = False
+) -> Iterator[Several]:
     """Started, and ended in order. The gateway is on the host `front`.
 
+    With `own_memory` hosts do not share any either, as little as machines do.
     Skips with the name of what the kernel or the machine lacks.
     """
     if reason := why_not():
@@ -72,7 +75,8 @@ def several(path: Path, roles: Roles, folder: Path, *settings: str) -> Iterator[
         with hosts.inside(SWITCH):
             names = name_server(NAME_SERVER, table, folder)
         stack.callback(names.close)
-        file = _hosts_file(path, hosts, roles, folder, (*SETTINGS, *settings))
+        memory = _own_memory(folder) if own_memory else ""
+        file = _hosts_file(path, hosts, roles, folder, (*SETTINGS, *settings), memory)
         assert multi_node(["start", str(file)]) == 0
         front = Front(f"http://{hosts.address('front')}:8000", path.name)
         try:
@@ -82,14 +86,22 @@ def several(path: Path, roles: Roles, folder: Path, *settings: str) -> Iterator[
         assert ended == 0
 
 
+def _own_memory(folder: Path) -> str:
+    """What stands before a command that is to have a /dev/shm of its own."""
+    script = folder / "own-memory"
+    script.write_text('#!/bin/sh\nmount -t tmpfs -o size=1g tmpfs /dev/shm && exec "$@"\n')
+    script.chmod(0o755)
+    return f'"{script}"'
+
+
 def _hosts_file(
-    path: Path, hosts: Hosts, roles: Roles, folder: Path, settings: tuple[str, ...]
+    path: Path, hosts: Hosts, roles: Roles, folder: Path, settings: tuple[str, ...], memory: str
 ) -> Path:
     """With the cluster's keys, and a stand-in for ssh, beside it."""
     assert epd(["keys", str(folder / "keys")]) == 0
     ssh = folder / "ssh"
     within = " ".join(hosts.command("front")).replace("front", '"$1"')
-    ssh.write_text(f'#!/bin/sh\ncd "{folder}/$1" && exec {within} sh -c "$2"\n')
+    ssh.write_text(f'#!/bin/sh\ncd "{folder}/$1" && exec {within} {memory} sh -c "$2"\n')
     ssh.chmod(0o755)
     for name in roles:
         (folder / name).mkdir()

@@ -51,23 +51,44 @@ def test_a_rank_that_is_killed_takes_its_worker_along_and_both_come_back(
         assert ask(cluster, question, stream=True).text == text
 
 
+@pytest.fixture(scope="module", params=["shared memory", "frames"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How KV goes."""
+    found: str = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def pairs(path: Path) -> Iterator[Cluster]:
+def pairs(path: Path, way: str) -> Iterator[Cluster]:
     """KV goes from each of two ranks to one of two."""
-    running = Cluster(path, "1E2P2D", "placement.prefill.tp=2", "placement.decode.tp=2")
+    off = ("wire.shm_bytes=0",) if way == "frames" else ()
+    running = Cluster(path, "1E2P2D", "placement.prefill.tp=2", "placement.decode.tp=2", *off)
     yield running
     assert running.stop() == 0
 
 
-def test_ranks_hand_over_to_ranks_and_say_what_one_says(pairs: Cluster, cluster: Cluster) -> None:
-    """What two ranks that hand over through the first of them say, and `/cluster` shows the way."""
+def total(cluster: Cluster, gauge: str) -> float:
+    """Of all workers."""
+    samples = cluster.metrics().items()
+    return sum(value for name, value in samples if name.startswith(f"epd_worker_{gauge}{{"))
+
+
+def test_ranks_hand_over_to_ranks_and_say_what_one_says(
+    pairs: Cluster, way: str, cluster: Cluster
+) -> None:
+    """What two ranks that hand over through the first of them say; `/cluster` shows the way, and
+    what the second ranks counted themselves that half of all bytes went it."""
     told = httpx.get(f"{pairs.url}/cluster", timeout=30).json()
     ways = {worker["name"]: worker["transfers"] for worker in told["workers"]}
-    own = "shared memory, 2 ranks each their own"
+    own = f"{way}, 2 ranks each their own"
     assert ways["prefill-0"] == ways["prefill-1"] == {"decode-0": own, "decode-1": own}
     for question in QUESTIONS:
         assert ask(pairs, question, stream=True).text == ask(cluster, question, stream=True).text
     pairs.wait_until_idle()
+    half = total(pairs, "kv_bytes_sent") / 2
+    assert total(pairs, "rank_bytes_taken") == half > 0
+    assert total(pairs, "rank_bytes_sent") == (half if way == "frames" else 0)
+    assert total(cluster, "kv_bytes_sent") > total(cluster, "rank_bytes_taken") == 0
 
 
 @pytest.mark.alone

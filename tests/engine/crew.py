@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from queue import SimpleQueue
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 
 import torch
 
@@ -20,6 +20,7 @@ from epd.workers.rank_ends import RankEnds, Tell
 from tests.engine.recorded import FixedSdpa
 
 WAIT_S = 60.0
+LOOK_S = 0.001
 
 _LOADING = threading.Lock()
 """Loading changes what is global in transformers: processes do it at once, threads cannot."""
@@ -115,8 +116,20 @@ def _follow(
     try:
         group = ThreadGroup(rank, meeting)
         part = _load(checkpoint, group)
-        orders = (from_row(row) for row in iter(queue.get, None))
-        Follower(part, group, FixedSdpa(), ends, capture).follow(orders)
+        Follower(part, group, FixedSdpa(), ends, capture).follow(_orders(queue, ends))
     except BaseException:
         meeting.barrier.abort()
         raise
+
+
+def _orders(queue: SimpleQueue[list[int] | None], ends: RankEnds | None) -> Iterator[Order]:
+    """As they come; between them what the ends wait for."""
+    while True:
+        waits = ends is not None and ends.waits
+        with suppress(Empty):
+            row = queue.get(timeout=LOOK_S if waits else None)
+            if row is None:
+                return
+            yield from_row(row)
+        if ends is not None:
+            ends.settle()

@@ -13,9 +13,11 @@ import torch
 
 from epd.config.sections import LanguageConfig
 from epd.engine import Engine, EngineRequest, MultiModalEmbeddingData, Role
-from epd.engine.ranks.ends import Place
+from epd.engine.ranks.ends import Kind, Place
 from epd.engine.ranks.leading import LedModel
 from epd.engine.ranks.orders import (
+    Discard,
+    Expect,
     Lend,
     Meet,
     Order,
@@ -24,6 +26,7 @@ from epd.engine.ranks.orders import (
     Replay,
     Take,
     Wipe,
+    Withdraw,
     Write,
     from_row,
     to_row,
@@ -227,8 +230,11 @@ def test_heads_that_ranks_do_not_divide_are_refused_with_both_numbers(tmp_path: 
     [
         Meet(3, b"a member"),
         Meet(3, b""),
-        Lend(7, Place(1, 64, 4096, True), Read(0, 8, 1, 2, (4, 5))),
-        Take(8, 3, Place(2, 128, 4096, False), Write(0, 8, 1, 2, (4, 5))),
+        Lend(7, 3, Place(1, 64, 4096, Kind.DEVICE), Read(0, 8, 1, 2, (4, 5))),
+        Withdraw(5),
+        Expect(9, 3, Place(5, 0, 4096, Kind.SOCKET), Write(0, 8, 0, 2, ())),
+        Take(8, 3, Place(2, 128, 4096, Kind.HOST), Write(0, 8, 1, 2, (4, 5))),
+        Discard(3, 5),
         Wipe(192),
         Record(9, (1, 2, 4)),
         Replay(2, (0, 4607182418800017408), (3, 17), ((1,), (2, 5))),

@@ -17,6 +17,10 @@ class Network:
         self.pending: list[Piece] = []
         self.memories: list[tuple[int, int]] = []
 
+    def add(self, piece: Piece) -> None:
+        """It is asked for."""
+        self.pending.append(piece)
+
     def run(self, number: int = 0) -> None:
         """One of them happens."""
         if self.pending:
@@ -71,5 +75,5 @@ class FakeAgent:
         ends = [(first, first + size) for first, size in self._network.memories]
         assert any(first <= address <= address + to.nbytes <= end for first, end in ends)
         piece = Piece(address, to)
-        self._network.pending.append(piece)
+        self._network.add(piece)
         return piece

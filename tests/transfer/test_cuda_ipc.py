@@ -19,8 +19,8 @@ from epd.transfer.handles import DeviceHandle, unpacked
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.runtime import Memory
-from epd.transfer.ways import FRAMES, SHARED, Route, Way, of_rank, route
-from epd.types import Gpu, Member, Rank
+from epd.transfer.ways import FRAMES, NIXL, SHARED, Route, Way, of_rank, route, sockets_of
+from epd.types import Gpu, Member, Rank, Remote
 from epd.wire.messages import Payload
 from tests.transfer.ends import member, staged
 from tests.transfer.gpu import FakeGpu, World
@@ -445,6 +445,26 @@ def test_ranks_hand_over_by_themselves_where_all_pairs_can_alike() -> None:
     for other in (replace(reads, ranks=()), replace(reads, ranks=(second, second))):
         assert route(lends, other) == Route(Way.CUDA_IPC, "l")
     assert route(lends, replace(reads, host="b")) == FRAMES
+
+
+def test_ranks_of_other_hosts_hand_over_by_themselves_where_all_have_what_that_needs() -> None:
+    """Sockets of their own for frames, agents of their own for NIXL."""
+    memory = Remote(metadata=b"m", num_bytes=9)
+    socket = Rank(name="x.1", incarnation="2", control="c", bulk="b")
+    plain, far = seen("a", segment="s"), seen("b", segment="")
+    near = replace(plain, ranks=(socket,))
+    there = replace(far, ranks=(socket,))
+    assert route(near, there) == Route(Way.FRAMES, ranks=2)
+    assert sockets_of(near, 1).incarnation == "2" and of_rank(near, 1).incarnation == "1"
+    for ranks in ((), (Rank(),), (socket, socket)):
+        assert route(near, replace(far, ranks=ranks)) == FRAMES
+        assert route(replace(plain, ranks=ranks), there) == FRAMES
+    lends = replace(near, remote=memory, ranks=(replace(socket, remote=memory),))
+    reads = replace(there, remote=Remote(metadata=b"n"))
+    read_by = replace(socket, remote=Remote(metadata=b"o"))
+    assert route(lends, replace(reads, ranks=(read_by,))) == Route(Way.NIXL, ranks=2)
+    assert of_rank(lends, 1).remote == memory
+    assert route(lends, reads) == NIXL  # only the first ranks have it
 
 
 def test_a_slot_of_several_readers_is_free_when_none_of_them_may_live() -> None:

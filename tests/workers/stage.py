@@ -14,6 +14,7 @@ from epd.engine import Engine
 from epd.handoff import KvReceiver, RowReceiver
 from epd.models.positions import prompt_positions
 from epd.prefix import prefix_of, prefix_root
+from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.ways import FRAMES, Route, route
 from epd.types import Member, Prefix, Prompt, RequestKey, SamplingParams, TokenRun
@@ -63,8 +64,8 @@ class Stage:
     """`told` are the messages to the gateway; `pulled` counts rows that the encoder gave.
 
     An encoder that is `late` keeps what it is asked for until it is said to go on. `models` by role
-    where they are others than the tiny one; `facts` are what their members say besides, and the
-    arena that prefill has then.
+    where they are others than the tiny one; `facts` are what their members say besides, `outgoing`
+    the arena that prefill has then, and `incoming` what decode reads it with.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Stage:
         models: Mapping[str, Any] | None = None,
         facts: Mapping[str, Mapping[str, Any]] | None = None,
         outgoing: Outgoing | None = None,
+        incoming: Incoming | None = None,
         **config: Any,
     ) -> None:
         self.facts = facts or {}
+        self.incoming = incoming
         self.outgoing = outgoing or Outgoing(arena_bytes=0)
         models = models or {"prefill": Model(), "decode": Model()}
         self.mail: deque[tuple[str, str, Any, Buffer | None]] = deque()
@@ -107,7 +110,7 @@ class Stage:
 
     def _decode(self, engine: Engine) -> DecodeCore:
         desk: Any = Desk("decode", self)
-        return DecodeCore(desk, engine, KvReceiver(engine._model.num_layers, 64))
+        return DecodeCore(desk, engine, KvReceiver(engine._model.num_layers, 64), self.incoming)
 
     # ---- what a test does
 

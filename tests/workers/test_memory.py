@@ -140,3 +140,4 @@ def test_ranks_divide_weights_and_kv_and_rank_0_has_the_rest(checkpoint: Checkpo
     assert second["weights"] < first["weights"] < alone["weights"].num_bytes
     assert first["weights"] + second["weights"] >= alone["weights"].num_bytes
     assert {"sampling", "grammars"} <= first.keys() - second.keys()
+    assert second["queues"] == first["queues"]  # each hands over by itself

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from epd.config.sections import WireConfig
 from epd.engine.ranks.orders import Take
 from epd.models.language import load_language
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.transfer.incoming import Incoming
+from epd.transfer.nixl import RemoteReader
 from epd.transfer.outgoing import Outgoing
 from epd.transfer.segments import STAMP_BYTES
+from epd.transfer.ways import Way
+from epd.types import Remote, RequestKey
 from epd.wire import messages as m
+from epd.wire.zmq_links import ZmqLinks
 from epd.workers.rank_ends import RankEnds, Tell
+from epd.workers.rank_links import RankLinks
 from tests.checkpoints import build
 from tests.engine.crew import led_model
 from tests.engine.tiny import greedy, make_case
+from tests.eventually import eventually
+from tests.transfer.network import FakeAgent, Network, Piece
 from tests.workers.stage import Stage
 
 torch.set_num_threads(1)
@@ -44,28 +55,83 @@ def expected(checkpoint: Checkpoint) -> list[int]:
     return stage.tokens(key)
 
 
-class Ends:
-    """Of one worker's rank 1, and what it has."""
+class Prompt(Network):
+    """Reads happen as soon as they are asked for."""
 
-    def __init__(self, *, arena: int) -> None:
-        self.outgoing, self.incoming = Outgoing(arena_bytes=arena), Incoming()
+    def add(self, piece: Piece) -> None:
+        piece.happen()
+
+
+class Ends:
+    """Of one worker's rank 1, and what it has: an arena, sockets, or an agent of the network."""
+
+    def __init__(self, way: Way, role: str, folder: Path, network: Prompt, *, arena: int) -> None:
+        sends = role == "prefill"
+        agent = FakeAgent(network) if way is Way.NIXL else None
+        size = arena if sends and way is not Way.FRAMES else 0
+        self.links = None
+        if way is Way.FRAMES:
+            config = WireConfig()
+            self.links = RankLinks(partial(ZmqLinks, f"{role}.1", f"ipc://{folder}", config))
+            self.links.start()
+        self.outgoing = Outgoing(arena_bytes=size, agent=agent if sends else None)
+        self.incoming = Incoming(reader=RemoteReader(agent, 1 << 20) if agent else None)
 
     def make(self, rank: int, tell: Tell) -> RankEnds:
-        self.ends = RankEnds(rank, tell, outgoing=self.outgoing, incoming=self.incoming)
+        self.ends = RankEnds(
+            rank,
+            tell,
+            outgoing=self.outgoing,
+            incoming=self.incoming,
+            links=self.links,
+            patience_s=1.0,
+        )
         return self.ends
+
+    @property
+    def holds(self) -> bool:
+        """Anything for anybody."""
+        kept = self.links is not None and bool(self.links._kept or self.links._asked)
+        return kept or bool(self.ends._fetches._all) or self.ends.waits
+
+    def close(self) -> None:
+        self.incoming.close()
+        self.outgoing.close()
+        if self.links is not None:
+            self.links.close()
 
 
 class Pair(Stage):
     """Two ranks of prefill, two of decode."""
 
-    def __init__(self, models: dict[str, Any], prefill: Ends, decode: Ends, arena: int) -> None:
-        outgoing = Outgoing(arena_bytes=arena)
-        self.second = prefill
+    def __init__(
+        self,
+        models: dict[str, Any],
+        prefill: Ends,
+        decode: Ends,
+        way: Way,
+        network: Prompt,
+        arena: int,
+    ) -> None:
+        agent = FakeAgent(network) if way is Way.NIXL else None
+        outgoing = Outgoing(arena_bytes=0 if way is Way.FRAMES else arena, agent=agent)
+        reader = RemoteReader(agent, 1 << 20) if agent else None
+        self.second, self.other = prefill, decode
         facts: dict[str, dict[str, Any]] = {
-            "prefill": {"segment": outgoing.segment, "ranks": (prefill.ends.facts,)},
-            "decode": {"ranks": (decode.ends.facts,)},
+            "prefill": {
+                "segment": outgoing.segment,
+                "remote": outgoing.remote,
+                "ranks": (prefill.ends.facts,),
+            },
+            "decode": {
+                "host": "far" if agent else "",
+                "remote": Remote(metadata=agent.metadata) if agent else None,
+                "ranks": (decode.ends.facts,),
+            },
         }
-        super().__init__(models=models, facts=facts, outgoing=outgoing)
+        super().__init__(
+            models=models, facts=facts, outgoing=outgoing, incoming=Incoming(None, reader)
+        )
 
     def chunks(self) -> list[m.KvChunk]:
         return [message for _, _, message, _ in self.mail if isinstance(message, m.KvChunk)]
@@ -78,55 +144,166 @@ class Pair(Stage):
                 self.prefill.step()
         return self.chunks()[0]
 
+    def check_nothing_held(self) -> None:
+        super().check_nothing_held()
+        eventually(lambda: not (self.second.holds or self.other.holds), "orders are done")
+
+
+WAYS = (Way.SHARED, Way.FRAMES, Way.NIXL)
+
 
 @pytest.fixture
 def pair(checkpoint: Checkpoint) -> Iterator[Pair]:
+    """Ranks that share memory."""
     with made(checkpoint) as found:
         yield found
         found.check_nothing_held()
         assert found.outgoing.in_use == found.outgoing.ignored == 0
 
 
+@pytest.fixture
+def apart(checkpoint: Checkpoint) -> Iterator[Pair]:
+    """Ranks that have sockets."""
+    with made(checkpoint, Way.FRAMES) as found:
+        yield found
+
+
 @contextmanager
-def made(checkpoint: Checkpoint, arena: int = ARENA) -> Iterator[Pair]:
-    prefill, decode = Ends(arena=arena), Ends(arena=0)
+def made(checkpoint: Checkpoint, way: Way = Way.SHARED, arena: int = ARENA) -> Iterator[Pair]:
+    network = Prompt()
     with ExitStack() as stack:
-        models = {
-            role: stack.enter_context(led_model(checkpoint, 2, ends.make))
-            for role, ends in (("prefill", prefill), ("decode", decode))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="epd-")))
+        ends = {
+            role: Ends(way, role, folder, network, arena=arena) for role in ("prefill", "decode")
         }
-        found = Pair(models, prefill, decode, arena)
-        try:
-            yield found
-        finally:
-            found.close()
-    for ends in (prefill, decode):
-        ends.incoming.close()
-        ends.outgoing.close()
+        for each in ends.values():
+            stack.callback(each.close)
+        models = {
+            role: stack.enter_context(led_model(checkpoint, 2, each.make))
+            for role, each in ends.items()
+        }
+        found = Pair(models, ends["prefill"], ends["decode"], way, network, arena)
+        stack.callback(found.close)
+        yield found
 
 
-def test_each_rank_hands_over_its_own_heads(pair: Pair, expected: list[int]) -> None:
-    """Through both arenas, in several chunks; nothing but messages goes between the first ranks."""
-    key = pair.ask(TEXT, greedy(8))
-    pair.until_a_chunk_is_under_way()
-    first = pair.chunks()[0]
-    assert first.payload.ranks == 2 and first.payload.shape[3] == 1  # of two heads
-    assert all(frame is None for _, _, _, frame in pair.mail)
-    pair.run()
-    assert pair.tokens(key) == expected and len(expected) == 8
-    assert pair.kv_bytes_sent == 70 * 2 * 4 * 2 * 16 * 4
+@pytest.mark.parametrize("way", WAYS)
+def test_each_rank_hands_over_its_own_heads(
+    checkpoint: Checkpoint, way: Way, expected: list[int]
+) -> None:
+    """In several chunks; of the first ranks' frames none has more than their own heads."""
+    with made(checkpoint, way) as pair:
+        key = pair.ask(TEXT, greedy(8))
+        first = pair.until_a_chunk_is_under_way()
+        assert first.payload.ranks == 2 and first.payload.shape[3] == 1  # of two heads
+        assert (pair.mail[0][3] is not None) is (way is Way.FRAMES)
+        pair.run()
+        assert pair.tokens(key) == expected and len(expected) == 8
+        assert pair.kv_bytes_sent == 70 * 2 * 4 * 2 * 16 * 4
+        assert pair.other.ends.bytes_taken == pair.kv_bytes_sent // 2
+        sent = pair.second.ends.bytes_sent
+        assert sent == (pair.kv_bytes_sent // 2 if way is Way.FRAMES else 0)
+        pair.check_nothing_held()
+        assert pair.outgoing.in_use == pair.outgoing.ignored == 0
 
 
-def test_what_the_second_rank_has_counts(checkpoint: Checkpoint, expected: list[int]) -> None:
-    """Negative control: with other bytes in its arena the answer is another."""
-    with made(checkpoint) as pair:
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_second_rank_has_counts(
+    checkpoint: Checkpoint, way: Way, expected: list[int]
+) -> None:
+    """Negative control: with other bytes there the answer is another."""
+    with made(checkpoint, way) as pair:
         key = pair.ask(TEXT, greedy(8))
         pair.until_a_chunk_is_under_way()
         for chunk in pair.chunks():
-            at = chunk.payload.offset
-            pair.second.outgoing._bytes[at : at + chunk.payload.nbytes] = 0
+            bytes_of(pair.second, chunk)[:] = 0
         pair.run()
         assert pair.tokens(key) != expected
+
+
+def bytes_of(ends: Ends, chunk: m.KvChunk) -> torch.Tensor:
+    """What a rank of prefill lends of it."""
+    if ends.links is None:
+        at = chunk.payload.offset
+        return ends.outgoing._bytes[at : at + chunk.payload.nbytes]
+    frame = ends.links._kept[chunk.payload.parts].part.frame
+    return torch.frombuffer(frame, dtype=torch.uint8)
+
+
+def the_failure(pair: Pair, key: RequestKey) -> m.RequestFailed:
+    """Of its only request, of which nothing is held then."""
+    [failed] = pair.answers(m.RequestFailed)
+    assert failed.request == key
+    pair.say("prefill", m.Cancel(request=key))
+    pair.run()
+    pair.check_nothing_held()
+    found: m.RequestFailed = failed
+    return found
+
+
+def test_a_part_that_was_withdrawn_fails_the_request_and_names_the_rank(apart: Pair) -> None:
+    """Rank 0 of prefill has taken decode for dead: nothing is kept for it any more."""
+    key = apart.ask(TEXT, greedy(8))
+    chunk = apart.until_a_chunk_is_under_way()
+    apart.second.ends.withdraw(chunk.payload.parts)
+    apart.run()
+    failed = the_failure(apart, key)
+    assert (failed.status, failed.reason) == (503, "rank 1: prefill.1 took its memory back")
+
+
+def test_a_connection_between_ranks_that_breaks_fails_the_request_and_says_why(
+    apart: Pair,
+) -> None:
+    key = apart.ask(TEXT, greedy(8))
+    apart.until_a_chunk_is_under_way()
+    links = apart.second.links
+    assert links is not None
+    links.close()
+    apart.run()
+    failed = the_failure(apart, key)
+    assert failed.status == 503 and failed.reason.startswith("rank 1: ")
+
+
+def test_a_rank_that_says_nothing_fails_the_request_and_the_next_one_is_served(
+    apart: Pair, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection stands; what was asked of it does not come."""
+    links = apart.second.links
+    assert links is not None
+    with monkeypatch.context() as silent:
+        silent.setattr(links, "_answer", lambda event, number: None)
+        key = apart.ask(TEXT, greedy(8))
+        apart.run()
+    failed = the_failure(apart, key)
+    assert failed.status == 503
+    assert failed.reason.startswith("rank 1: nothing came from prefill for 1.")
+    assert apart.tokens(apart.ask(TEXT, greedy(8))) == []
+    apart.run()
+    key = RequestKey("q2", 1)
+    assert apart.tokens(key) == expected
+
+
+def test_a_request_that_is_cancelled_leaves_no_part_behind(apart: Pair) -> None:
+    key = apart.ask(TEXT, greedy(8))
+    apart.until_a_chunk_is_under_way()
+    for worker in ("decode", "prefill"):
+        apart.say(worker, m.Cancel(request=key))
+    apart.run()
+    apart.check_nothing_held()
+    assert apart.other.ends.bytes_taken == 0
+
+
+def test_a_worker_that_is_taken_for_dead_gets_no_part_any_more(apart: Pair) -> None:
+    """Neither side keeps anything of the other; the first one that came may have been taken."""
+    key = apart.ask(TEXT, greedy(8))
+    apart.until_a_chunk_is_under_way()
+    apart.cores["prefill"].peer_lost("decode")
+    apart.cores["decode"].peer_lost("prefill")
+    apart.mail.clear()
+    apart.say("decode", m.Cancel(request=key))
+    apart.run()
+    apart.check_nothing_held()
+    assert apart.other.ends.bytes_taken == 0
 
 
 def test_memory_that_a_rank_took_back_fails_the_request_and_names_the_rank(pair: Pair) -> None:
@@ -179,7 +356,7 @@ def test_parts_for_another_number_of_ranks_are_refused(pair: Pair) -> None:
 def test_an_arena_without_room_for_a_token_leaves_all_heads_to_the_first_ranks(
     checkpoint: Checkpoint, expected: list[int]
 ) -> None:
-    with made(checkpoint, arena=1024) as pair:
+    with made(checkpoint, Way.SHARED, arena=1024) as pair:
         key = pair.ask(TEXT, greedy(8))
         chunk = pair.until_a_chunk_is_under_way()
         assert chunk.payload.ranks == 1 and chunk.payload.shape[3] == 2

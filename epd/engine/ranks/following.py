@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,10 @@ from epd.engine.language import LanguageModel
 from epd.engine.ranks.ends import Ends
 from epd.engine.ranks.orders import (
     Build,
+    Discard,
+    Expect,
     Forward,
+    Handing,
     Lend,
     Logits,
     Meet,
@@ -25,6 +29,7 @@ from epd.engine.ranks.orders import (
     Replay,
     Take,
     Wipe,
+    Withdraw,
     Write,
 )
 from epd.engine.ranks.steps import FollowedSteps
@@ -64,7 +69,7 @@ class Follower:
             elif isinstance(order, Logits):
                 hidden = self._shared(order.num, self._part.hidden_size)
                 self._group.gather(self._part.logits(hidden).contiguous())
-            elif isinstance(order, Meet | Lend | Take | Wipe):
+            elif isinstance(order, Handing):
                 self._hand_over(order)
             elif isinstance(order, Record):
                 capture = self._capture or CudaCapture(self._part.device)
@@ -112,28 +117,30 @@ class Follower:
             return
         kv = torch.empty_like(self._like(order), device=self._part.device)
         self._group.scatter((), kv)
-        cache.write(list(order.blocks), order.first_token, order.first_layer, kv)
+        self._write(order, kv)
 
-    def _hand_over(self, order: Meet | Lend | Take | Wipe) -> None:
-        if self._ends is None:
+    def _hand_over(self, order: Handing) -> None:
+        ends = self._ends
+        if ends is None:
             raise InternalError("an order to hand over what nothing here can")
-        if isinstance(order, Meet):
-            self._ends.meet(order.peer, order.member)
-        elif isinstance(order, Wipe):
-            self._ends.wipe(order.offset)
-        elif isinstance(order, Lend):
-            self._ends.lend(order.task, self._read(order.kv), order.place)
-        else:
-            kv = order.kv
-            self._ends.take(
-                order.task,
-                order.peer,
-                order.place,
-                self._like(kv),
-                lambda part: self._here.write(
-                    list(kv.blocks), kv.first_token, kv.first_layer, part
-                ),
-            )
+        match order:
+            case Meet(peer, member):
+                ends.meet(peer, member)
+            case Lend(task, peer, place, kv):
+                ends.lend(task, peer, place, self._read(kv))
+            case Withdraw(number):
+                ends.withdraw(number)
+            case Wipe(offset):
+                ends.wipe(offset)
+            case Expect(task, peer, place, kv):
+                ends.expect(task, peer, place, self._like(kv))
+            case Take(task, peer, place, kv):
+                ends.take(task, peer, place, self._like(kv), partial(self._write, kv))
+            case Discard(peer, slot):
+                ends.discard(peer, slot)
+
+    def _write(self, order: Write, part: torch.Tensor) -> None:
+        self._here.write(list(order.blocks), order.first_token, order.first_layer, part)
 
     def _read(self, order: Read) -> torch.Tensor:
         tokens = range(order.first_token, order.first_token + order.num_tokens)

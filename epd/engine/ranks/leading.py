@@ -16,6 +16,8 @@ from epd.engine.language import LanguageModel
 from epd.engine.ranks.ends import Place
 from epd.engine.ranks.orders import (
     Build,
+    Discard,
+    Expect,
     Forward,
     Lend,
     Logits,
@@ -24,6 +26,7 @@ from epd.engine.ranks.orders import (
     Read,
     Take,
     Wipe,
+    Withdraw,
     Write,
 )
 from epd.engine.ranks.tasks import Task, Tasks
@@ -37,7 +40,8 @@ Send = Callable[[Order], None]
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """What each rank of another worker lends to ours of its number. `member`: as ends know it."""
+    """What each rank of one worker lends to the other's of its number; `name` is the worker at the
+    other end, `member` tells ends of it."""
 
     name: str
     member: Callable[[], bytes]
@@ -162,17 +166,34 @@ class LedCache(KvCache):
         """As read(), but rank 0's heads alone."""
         return super().read(blocks, tokens, layers)
 
-    def lend(self, blocks: list[int], tokens: range, layers: range, place: Place) -> Task:
-        """The others put their heads of a range where rank 0 has put its own, in their arenas."""
+    def lend(self, blocks: list[int], tokens: range, layers: range, at: Lent) -> Task:
+        """The others put their heads of a range where rank 0 has put its own, in their arenas, or
+        keep them until they are asked."""
         number, task = self._tasks.begin()
         kv = Read(tokens.start, len(tokens), layers.start, len(layers), tuple(blocks))
-        self._send(Lend(number, place, kv))
+        self._send(Lend(number, self._meet(at), at.place, kv))
         return task
+
+    def withdraw(self, number: int) -> None:
+        """The others need not keep what they have under it."""
+        self._send(Withdraw(number))
+
+    def expect(self, num_tokens: int, num_layers: int, at: Lent) -> Task:
+        """The others fetch their heads of so much, to take them or not when all of them have."""
+        number, task = self._tasks.begin()
+        kv = Write(0, num_tokens, 0, num_layers, ())
+        self._send(Expect(number, self._meet(at), at.place, kv))
+        return task
+
+    def discard(self, name: str, slot: int) -> None:
+        """What they have fetched of this worker's slot is not taken."""
+        if name in self._peers:
+            self._send(Discard(self._peers[name], slot))
 
     def take(
         self, blocks: list[int], first_token: int, first_layer: int, part: torch.Tensor, at: Lent
     ) -> Task:
-        """Write rank 0's heads; the others take theirs from where they lie."""
+        """Write rank 0's heads; the others take theirs from where they lie, or have come."""
         self.check_range(part, self.keys.shape[2])
         num_layers, num_tokens = part.shape[1:3]
         self._check_layers(range(first_layer, first_layer + num_layers))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from epd.attention import PagedSequence
 from epd.engine.chunk import Move, MoveKind
-from epd.engine.ranks.ends import Place
+from epd.engine.ranks.ends import Kind, Place
 from epd.errors import InternalError
 
 _MOVES = tuple(MoveKind)
@@ -63,7 +63,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Meet:
-    """A worker that KV comes from is called by this number; no bytes: it is gone."""
+    """A worker that KV comes from or goes to is called by this number; no bytes: it is gone."""
 
     peer: int
     member: bytes
@@ -71,11 +71,37 @@ class Meet:
 
 @dataclass(frozen=True, slots=True)
 class Lend:
-    """Put your heads of what a Read would give where the peer's rank finds them."""
+    """Put your heads of what a Read would give where the peer's rank gets at them."""
 
     task: int
+    peer: int
     place: Place
     kv: Read
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """What was lent under this number is not any more."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Fetch what you will be told to take, or not. Of `kv` only the sizes are known yet."""
+
+    task: int
+    peer: int
+    place: Place
+    kv: Write
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """What was fetched of this slot of a peer is not taken."""
+
+    peer: int
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +139,15 @@ class Replay:
     blocks: tuple[tuple[int, ...], ...]
 
 
-Order = Build | Forward | Logits | Read | Write | Move | Meet | Lend | Take | Wipe | Record | Replay
+Handing = Meet | Lend | Withdraw | Wipe | Expect | Take | Discard
+"""Between a rank and the one of its number of another worker."""
+
+Order = Build | Forward | Logits | Read | Write | Move | Handing | Record | Replay
 
 _KINDS: tuple[type[Order], ...] = (
     *(Build, Forward, Logits, Read, Write, Move),
-    *(Meet, Lend, Take, Wipe, Record, Replay),
+    *(Meet, Lend, Withdraw, Wipe, Expect, Take, Discard),
+    *(Record, Replay),
 )
 
 
@@ -137,12 +167,16 @@ def to_row(order: Order) -> list[int]:
             row += first, num, layer, layers, *table
         case Meet(peer, member):
             row += peer, *member
-        case Lend(task, place, kv):
-            row += task, *_of_place(place), *to_row(kv)
-        case Take(task, peer, place, kv):
+        case (
+            Lend(task, peer, place, kv)
+            | Expect(task, peer, place, kv)
+            | Take(task, peer, place, kv)
+        ):
             row += task, peer, *_of_place(place), *to_row(kv)
-        case Wipe(offset):
-            row.append(offset)
+        case Wipe(number) | Withdraw(number):
+            row.append(number)
+        case Discard(peer, slot):
+            row += peer, slot
         case Record(most_blocks, sizes):
             row += most_blocks, *sizes
         case Replay(size, positions, lengths, tables):
@@ -173,7 +207,7 @@ def from_row(row: Sequence[int]) -> Order:
         if made is Meet:
             peer, *member = values
             return Meet(peer, bytes(member))
-        if made is Lend or made is Take:
+        if made is Lend or made is Expect or made is Take:
             return _handing(made, values)
         if made is Record:
             most_blocks, *sizes = values
@@ -188,18 +222,20 @@ def from_row(row: Sequence[int]) -> Order:
 
 
 def _of_place(place: Place) -> tuple[int, int, int, int]:
-    return place.slot, place.offset, place.num_bytes, int(place.device)
+    return place.slot, place.offset, place.num_bytes, place.kind
 
 
-def _handing(made: type[Lend] | type[Take], values: Sequence[int]) -> Lend | Take:
-    task, *rest = values
-    peer = rest.pop(0) if made is Take else 0
-    slot, offset, num_bytes, device, *row = rest
-    place, kv = Place(slot, offset, num_bytes, bool(device)), from_row(row)
+def _handing(
+    made: type[Lend] | type[Expect] | type[Take], values: Sequence[int]
+) -> Lend | Expect | Take:
+    task, peer, slot, offset, num_bytes, kind, *row = values
+    place, kv = Place(slot, offset, num_bytes, Kind(kind)), from_row(row)
+    if made is Lend and isinstance(kv, Read):
+        return Lend(task, peer, place, kv)
+    if made is Expect and isinstance(kv, Write):
+        return Expect(task, peer, place, kv)
     if made is Take and isinstance(kv, Write):
         return Take(task, peer, place, kv)
-    if made is Lend and isinstance(kv, Read):
-        return Lend(task, place, kv)
     raise ValueError
 
 

@@ -29,7 +29,17 @@ from epd.wire.messages.encode import (
     LayoutReady,
     RunTower,
 )
-from epd.wire.messages.kv import HandedOver, HandOff, KvChunk, KvReady, KvTaken, PullKv
+from epd.wire.messages.kv import (
+    HandedOver,
+    HandOff,
+    KvChunk,
+    KvPart,
+    KvReady,
+    KvTaken,
+    PartGone,
+    PullKv,
+    PullPart,
+)
 from epd.wire.messages.recall import Forget, Found, Recall, Recalled
 from epd.wire.messages.registry import PROTOCOL_VERSION, REGISTRY, Payload, message
 from epd.wire.messages.rows import (
@@ -74,15 +84,18 @@ __all__ = [
     "ItemMoved",
     "ItemSpans",
     "KvChunk",
+    "KvPart",
     "KvReady",
     "KvTaken",
     "LayoutReady",
     "Leaving",
     "Members",
+    "PartGone",
     "Payload",
     "PeerFailed",
     "PromptLogprobs",
     "PullKv",
+    "PullPart",
     "PullRows",
     "Recall",
     "Recalled",

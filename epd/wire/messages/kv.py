@@ -44,10 +44,38 @@ class KvChunk:
     payload: Payload
 
 
+@message("kv.part.pull")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullPart:
+    """A rank of decode -> prefill's of the same number: send what you keep under this number.
+
+    Answered by KvPart, once, or by PartGone.
+    """
+
+    number: int
+
+
+@message("kv.part")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvPart:
+    """A rank of prefill -> decode's of the same number, bulk: its own heads of a KvChunk."""
+
+    number: int
+    payload: Payload
+
+
+@message("kv.part.gone")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartGone:
+    """A rank of prefill -> decode's of the same number: nothing is kept under this number."""
+
+    number: int
+
+
 @message("kv.taken")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvTaken:
-    """Decode -> prefill: the chunk was copied; its slot (if any) may be reused."""
+    """Decode -> prefill: the chunk was copied by all ranks; `slot`, its number, may be reused."""
 
     slot: int
     request: RequestKey

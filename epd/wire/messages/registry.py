@@ -35,7 +35,8 @@ class Payload:
     arena is the one in the memory of the sender's GPU (its `Member.gpu`). `remote`: the receiver is
     on another host and reads the arena over the network (the sender's `Member.remote`). `ranks`:
     each of so many ranks of the sender has the like at the same place of its own arena, for the
-    receiver's rank of the same number (the sender's `Member.ranks`).
+    receiver's rank of the same number (the sender's `Member.ranks`). `parts` >= 0: they have no
+    arena, and keep it under this number, which is to be given back, until they are asked for it.
     """
 
     dtype: str
@@ -47,11 +48,17 @@ class Payload:
     device: bool = False
     remote: bool = False
     ranks: int = 1
+    parts: int = -1
 
     @property
     def lent(self) -> bool:
         """A slot that is to be given back."""
         return self.slot >= 0
+
+    @property
+    def number(self) -> int:
+        """By which it is given back; < 0: nothing is."""
+        return max(self.slot, self.parts)
 
     @property
     def kept(self) -> bool:
