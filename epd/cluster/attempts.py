@@ -114,8 +114,28 @@ class Attempts:
             request.refused_by.clear()
 
     def admit(self) -> list[Instruction]:
-        """Place waiting requests until one has to wait: in their order, see `place_in_line`."""
-        told = self.resume_items()
+        """Whoever may go on does, until nobody can: what ends on the way makes room for others."""
+        told: list[Instruction] = []
+        while more := [*self._encode_waiting(), *self._place_waiting()]:
+            told += more
+        return told
+
+    def resume_items(self) -> list[Instruction]:
+        """An encoder may be free for items that wait for one."""
+        return self.admit() if self._items.waiting else []
+
+    def _encode_waiting(self) -> list[Instruction]:
+        told: list[Instruction] = []
+        for request, item in self._items.waiting:
+            try:
+                told += self._items.resume(request, item)
+            except (Overloaded, Unavailable) as error:
+                told += self.fail(request, error)
+        return told
+
+    def _place_waiting(self) -> list[Instruction]:
+        """Requests in their order, see `place_in_line`, until one has to wait."""
+        told: list[Instruction] = []
         for request in self._in_line:
             waiting = self.alive(request) and request.phase is Phase.WAITING
             if waiting and not self._blocked:
@@ -124,16 +144,6 @@ class Attempts:
             if self._blocked or (request.aged and trying):
                 break
         return [*told, *self._refuse_newcomers()]
-
-    def resume_items(self) -> list[Instruction]:
-        """Items that wait for an encoder try again."""
-        told: list[Instruction] = []
-        for request, item in self._items.waiting:
-            try:
-                told += self._items.resume(request, item)
-            except (Overloaded, Unavailable) as error:
-                told += self.fail(request, error)
-        return told
 
     @property
     def _in_line(self) -> list[Request]:
@@ -159,7 +169,7 @@ class Attempts:
             request.queued = True
             if late is not None:
                 told += self.fail(request, late)
-        return [*told, *self.admit()] if told else []
+        return told
 
     def _place(self, request: Request) -> list[Instruction]:
         num_tokens = request.needed_tokens(request.prompt())

@@ -113,12 +113,18 @@ class Ownership:
         if item.encoder != sender or not item.pending:
             return []
         item.pending = False
+        told = self._known(request, item, sender, message.layout)
+        return [*told, *self._attempts.resume_items()]  # one that is held leaves its encoder free
+
+    def _known(
+        self, request: Request, item: Item, sender: str, layout: ItemLayout
+    ) -> list[Instruction]:
         if item.layout is not None:
-            return self._moved(request, item, message.layout)
-        if message.layout.replaces_left > request.num_text_before(item):
+            return self._moved(request, item, layout)
+        if layout.replaces_left > request.num_text_before(item):
             text = f"{item.name}: {sender} replaces more text than stands before it"
             return [*self._attempts.fail(request, InternalError(text)), *self._attempts.admit()]
-        item.layout = message.layout
+        item.layout = layout
         return self._laid_out(request)
 
     def item_failed(self, sender: str, message: ItemFailed) -> list[Instruction]:

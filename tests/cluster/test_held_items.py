@@ -203,6 +203,18 @@ def test_an_item_that_is_held_keeps_no_other_suspect_waiting() -> None:
     assert [(to, j.item.request_id) for to, j in told(known, m.EncodeItem)] == [("E2", "s")]
 
 
+def test_a_held_suspect_keeps_no_other_item_of_its_request_waiting() -> None:
+    """Its tower runs or is dropped only when the other's layout is known, too."""
+    gateway = seen()
+    gateway.submit(items=2, text=16, source=SOURCE)
+    gateway.joins(encode("E2"))
+    assert [j.item for _, j in told(gateway.dies("E"), m.EncodeItem)] == [AGAIN]
+    known = gateway.laid_out("E2", found=BIG, attempt=2)
+    assert [(to, j.item) for to, j in told(known, m.EncodeItem)] == [("E2", ItemKey("r", 1, 2))]
+    rest = gateway.laid_out("E2", index=1, found=BIG, attempt=2)
+    assert receivers(rest, m.Reserve) == ["D"]
+
+
 def test_a_held_items_encoder_may_die_after_its_layout_is_known() -> None:
     """The order to run goes nowhere; prefill's pull does, and says so."""
     gateway = held()

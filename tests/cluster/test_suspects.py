@@ -279,6 +279,20 @@ def test_who_waits_for_an_encoder_can_leave() -> None:
     assert gateway.owner.idle and gateway.placement.encoders.load("E2") == 0
 
 
+def test_who_can_be_placed_nowhere_leaves_its_encoder_to_the_next() -> None:
+    """The tower of the first was at work when the last language worker died."""
+    gateway = pictures("E2")
+    gateway.dies("E")
+    gateway.laid_out("E2", attempt=2)
+    ended = gateway.dies("F")
+    assert failed(ended) == ["r"]
+    assert encoding(ended) == [("E2", "s")]
+    ended = gateway.laid_out("E2", request_id="s", attempt=2)
+    assert failed(ended) == ["s"] and encoding(ended) == [("E2", "t")]
+    assert failed(gateway.laid_out("E2", request_id="t", attempt=2)) == ["t"]
+    assert gateway.owner.idle
+
+
 def test_the_last_encoder_leaves_while_suspects_wait() -> None:
     """They fail as all would, with 503; when one joins, service goes on."""
     gateway = pictures("E2")
