@@ -105,7 +105,7 @@ def _measure(
 
     times = repeat(replayed(once, weight.device), str(weight.device), SECONDS)
     seconds = statistics.median(times) / len(layers)
-    used = statistics.mean(len(numbers.unique()) for numbers in chosen)
+    used = statistics.mean(len(set(numbers.flatten().tolist())) for numbers in chosen)
     read = used * stored_bytes(experts, small=small)
     flops = 2 * tokens * experts.taken * experts.weights
     floor = None
