@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -64,6 +65,20 @@ def repeat(call: Callable[[], object], device: str, seconds: float, least: int =
         synchronize(device)
         found.append(time.perf_counter() - began)
     return found
+
+
+def replayed(call: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The same as one launch, where there is a card."""
+    if device.type != "cuda":
+        return call
+    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def synchronize(device: str) -> None:

@@ -13,15 +13,14 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.gpu.card import rates, repeat
+from bench.gpu.card import rates, repeat, replayed
 from bench.gpu.floors import Rates, decode_bytes
 from bench.gpu.jobs import Facts, Report
 from bench.gpu.rows import Row
@@ -106,7 +105,7 @@ def _measure(
                 x = inputs[weight.shape[1]]
                 module(x) if small else F.linear(x, weight)
 
-    times = repeat(_replayed(once, device), str(device), SECONDS)
+    times = repeat(replayed(once, device), str(device), SECONDS)
     seconds = statistics.median(times) / len(layers)
     read = sum(p.nbytes for module in layers[0] for p in module.parameters())
     flops = 2 * rows * sum(n * k for n, k in products(shape.text))
@@ -125,20 +124,6 @@ def _measure(
             detail={"bytes": read, "flops": flops, "seconds": times},
         )
     )
-
-
-def _replayed(call: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """The same as one launch, where there is a card."""
-    if device.type != "cuda":
-        return call
-    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
 
 
 def main() -> None:

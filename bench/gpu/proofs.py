@@ -26,6 +26,7 @@ EQUALITY = (
 KERNELS = (
     *(f"tests/{room}" for room in ("attention", "engine", "encoder", "transfer")),
     "tests/models/test_fused.py",
+    "tests/models/test_laps.py",
 )
 """What runs in one process."""
 

@@ -45,6 +45,26 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """Of one layer: how many there are, and how many of them a token takes."""
+
+    name: str
+    number: int
+    taken: int
+    hidden: int
+    inside: int
+
+    @property
+    def weights(self) -> int:
+        """Values of one: gate, up and down."""
+        return 3 * self.hidden * self.inside
+
+
+QWEN3_VL_30B_A3B = Experts(name="qwen3_vl_30b_a3b", number=128, taken=8, hidden=2048, inside=768)
+"""As its config.json has them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tower:
     """Of a tower over patches.
 

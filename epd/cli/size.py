@@ -25,13 +25,13 @@ HEAD = ("STAGE", "TFLOP", "MS", "SENDS", "MS AT LINK", "GBIT/S", "TO HIDE", "LOA
 NOTE = """\
 per request, but GBIT/S, LOAD (workers that are always busy) and WORKERS, which are at the rate.
 TO HIDE: Gbit/s at which sending takes no longer than the stage's work. Times are arithmetic, not
-measurements: no queues, decoding of files, preprocessing or cache hits; items of a request one
-after the other."""
+measurements: no queues, decoding of files, preprocessing, sums over ranks or cache hits; items of a
+request one after the other."""
 
 
 def size(args: argparse.Namespace) -> int:
     """Print it. ConfigError for a number that makes no sense."""
-    for flag in ("rate", "batch", "output", "tflops", "memory_tbytes", "link_gbits"):
+    for flag in ("rate", "batch", "output", "tp", "tflops", "memory_tbytes", "link_gbits"):
         if getattr(args, flag) <= 0:
             raise ConfigError(f"--{flag.replace('_', '-')} is {getattr(args, flag)}, not above 0")
     for flag in ("encode_share", "prefill_share", "busy"):
@@ -54,7 +54,7 @@ def size(args: argparse.Namespace) -> int:
         prefill_share=args.prefill_share,
         busy=args.busy,
     )
-    found = estimate(read_shapes(args.model), workload, machine)
+    found = estimate(read_shapes(args.model, args.tp), workload, machine)
     if args.json:
         said = {"workload": dataclasses.asdict(workload), "machine": dataclasses.asdict(machine)}
         print(json.dumps({**said, **dataclasses.asdict(found)}))

@@ -24,6 +24,9 @@ from epd.models.spec import Checkpoint
 from epd.models.storage import SCALES, blocks_of, quantisation
 from epd.models.torchvision_shim import prepare_torchvision
 
+Change = Callable[[Any], None]
+"""To a model without weights."""
+
 
 def load_part(
     checkpoint: Checkpoint,
@@ -49,11 +52,13 @@ def load_part(
     if dtype == "float32":
         # Convolutions would silently run in TF32 on CUDA; who asks for fp32 compares answers.
         torch.backends.cudnn.allow_tf32 = False
-    block, change = blocks_of(checkpoint.config), None
+    block, changes = blocks_of(checkpoint.config), list[Change]()
     stored = None if block is None or checkpoint.dummy else Stored(checkpoint.path, block)
     if keep_blocks and block is not None:
-        change = _keep(checkpoint, stored, shards)
-    part = _without(whole, keep, _beside(checkpoint), change)
+        changes.append(_keep(checkpoint, stored, shards))
+    if stored is not None:
+        changes.append(stored.join)
+    part = _without(whole, keep, _beside(checkpoint), changes)
     if checkpoint.dummy:
         model = dummy_part(
             part, checkpoint.path, device=device, dtype=dtype, shards=shards, **options
@@ -93,14 +98,12 @@ def small_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     """Of what stays in FP8 on one rank where a dummy checkpoint's is kept."""
     adapter = checkpoint.adapter()
     keep = (*adapter.language_parts(), *adapter.tower_parts(checkpoint.spec.modalities))
-    part = _without(model_class(checkpoint), keep, set(), _keep(checkpoint, None, None))
+    part = _without(model_class(checkpoint), keep, set(), [_keep(checkpoint, None, None)])
     found = dummy_shapes(part, checkpoint.path)
     return {name: shape for name, shape in found.items() if f"{name}{SCALES}" in found}
 
 
-def _keep(
-    checkpoint: Checkpoint, stored: Stored | None, shards: Shards | None
-) -> Callable[[Any], None]:
+def _keep(checkpoint: Checkpoint, stored: Stored | None, shards: Shards | None) -> Change:
     """What lets a model keep weights in FP8; those that no file has without `stored`."""
     said = quantisation(checkpoint.config) or {}
 
@@ -131,11 +134,11 @@ def _without(
     whole: Any,
     keep: Sequence[str],
     others: Collection[str],
-    change: Callable[[Any], None] | None,
+    changes: Sequence[Change],
 ) -> Any:
     """A subclass of `whole` that has only `keep`; its name and module stay the parent's.
 
-    `others` are parts of the checkpoint beside this model. `change` is done to what is left.
+    `others` are parts of the checkpoint beside this model. `changes` are done to what is left.
 
     transformers takes a class of another module for custom code, and such loses its conversion
     rules.
@@ -155,7 +158,7 @@ def _without(
         self._keys_to_ignore_on_load_unexpected = gone | set(
             self._keys_to_ignore_on_load_unexpected or ()
         )
-        if change is not None:
+        for change in changes:
             change(self)
 
     body: dict[str, Any] = {

@@ -111,6 +111,17 @@ class Stored:
                 for name in names:
                     self._keep(*stored[name], shape=model.get_parameter(name).shape)
 
+    def join(self, model: Any) -> None:
+        """Make one plain weight of experts' that files have one by one, for a model without a rule.
+
+        transformers knows how to in most models; published Qwen3-VL's are joint, so not there.
+        """
+        renamed = _names_in(model)
+        for name, parts in _sources(self.state).items():
+            if parts != [[name]] and renamed(name) and not renamed(parts[0][0]):
+                slices = [[self.state.pop(part) for part in expert] for expert in parts]
+                self.state[name] = Stacked(slices)
+
     def _keep(self, name: str, parts: list[list[str]], *, shape: Sequence[int]) -> None:
         """`parts` are read as they are, under `name`; one alone is turned where it lies so."""
         gone = {part for expert in parts for part in expert}

@@ -157,7 +157,7 @@ def _step_seconds(shapes: Shapes, workload: Workload, machine: Machine, prompt: 
     """A decode step is as long as what it reads."""
     context = prompt + workload.output_tokens / 2
     read = formulas.decode_step_bytes(
-        shapes.language, workload.batch, context, shapes.value_bytes, shapes.product_bytes
+        shapes.language, workload.batch, context, shapes.value_bytes, shapes.blocks
     )
     return read / machine.memory_rate
 

@@ -31,6 +31,26 @@ class Tower:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """Weights that are stored in blocks of `side` x `side`, as `value_bytes` for each value.
+
+    A worker's `ranks` have equal parts of each. One whose parts are no whole blocks is plain.
+    """
+
+    side: int
+    value_bytes: float
+    ranks: int
+
+    def keep(self, divided: int, *, joint: bool = False) -> bool:
+        """Does a weight stay so? Ranks divide its side of length `divided`.
+
+        `joint`: another weight begins where it ends, so on one rank too blocks have to end there.
+        """
+        whole = divided % (self.side * self.ranks) == 0
+        return whole or (self.ranks == 1 and not joint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Language:
     """A language model. Dense ones have one expert, which every token takes."""
 
@@ -51,14 +71,6 @@ class Language:
         """Of q, k, v and o of one layer."""
         return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
 
-    @property
-    def product_weights(self) -> int:
-        """Of all layers, those that are no expert's and no router's."""
-        alone = self.layers - self.dense_layers if self.experts == 1 else 0
-        inside = 3 * self.hidden * (alone * self.intermediate)
-        dense = 3 * self.hidden * (self.dense_layers * self.dense_intermediate)
-        return self.layers * self.attention_weights + inside + dense
-
     def weights(self, experts: float) -> float:
         """Of all layers, counted in values, where each layer uses so many experts."""
         sparse = self.layers - self.dense_layers
@@ -66,6 +78,18 @@ class Language:
         inside = experts * 3 * self.hidden * self.intermediate + router
         dense = self.dense_layers * 3 * self.hidden * self.dense_intermediate
         return self.layers * self.attention_weights + sparse * inside + dense
+
+    def in_blocks(self, blocks: Blocks, experts: float) -> float:
+        """Of weights(experts), those that stay in blocks; routers do not."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        kept = sum(2 * width for width in (queries, keys) if blocks.keep(width))
+        found = float(self.layers * self.hidden * kept)
+        if blocks.keep(self.intermediate, joint=self.experts > 1):
+            sparse = self.layers - self.dense_layers
+            found += sparse * experts * 3 * self.hidden * self.intermediate
+        if blocks.keep(self.dense_intermediate):
+            found += self.dense_layers * 3 * self.hidden * self.dense_intermediate
+        return found
 
 
 def tower_flops(tower: Tower, width: int, frames: int, patches: int) -> float:
@@ -115,13 +139,14 @@ def experts_used(model: Language, tokens: int) -> float:
 
 
 def decode_step_bytes(
-    model: Language, batch: int, context: float, value_bytes: int, product_bytes: float
+    model: Language, batch: int, context: float, value_bytes: int, blocks: Blocks | None = None
 ) -> float:
     """What one step of `batch` answers reads: the weights once, each answer's KV, the logits'.
 
-    `product_bytes` is what one of the `product_weights` takes.
+    `blocks`: how weights of layers are stored, where that is not as all others are.
     """
-    weights = model.weights(experts_used(model, batch)) + model.vocabulary * model.hidden
-    products = model.product_weights
-    read = product_bytes * products + value_bytes * (weights - products)
+    used = experts_used(model, batch)
+    read = value_bytes * (model.weights(used) + model.vocabulary * model.hidden)
+    if blocks is not None:
+        read -= (value_bytes - blocks.value_bytes) * model.in_blocks(blocks, used)
     return read + batch * context * kv_bytes(model, value_bytes)

@@ -14,10 +14,10 @@ from typing import Any
 
 from epd.errors import ConfigError, UnsupportedModel
 from epd.models.sections import Section, text_section
-from epd.models.sizes import ITEM_BYTES, text_size
+from epd.models.sizes import ITEM_BYTES, refuse_division, text_size
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.storage import FACTOR_BYTES, SIDE, blocks_of
-from epd.sizing.formulas import Language, Tower
+from epd.sizing.formulas import Blocks, Language, Tower
 from epd.sizing.items import Patches
 from epd.types import Modality
 
@@ -58,27 +58,30 @@ _NO_LIMIT = 1 << 62
 class Shapes:
     """A checkpoint. A tower is None where it has none that is known. `assumed` is for people.
 
-    `product_bytes` is of a weight of the language model's linear modules, its part of a block's
-    factor with it.
+    `blocks`: how weights of the language model's layers are stored, None where as all others.
     """
 
     name: str
     language: Language
     value_bytes: int
-    product_bytes: float
+    blocks: Blocks | None
     vision: Tower | None
     patches: Patches | None
     sound: Tower | None
     assumed: tuple[str, ...]
 
 
-def read_shapes(folder: str | Path) -> Shapes:
-    """Of a folder with a config.json. UnsupportedModel where no formula fits any of its towers."""
+def read_shapes(folder: str | Path, ranks: int = 1) -> Shapes:
+    """Of a folder with a config.json. UnsupportedModel where no formula fits any of its towers.
+
+    `ranks` of each worker of the language model; ConfigError where they cannot divide it.
+    """
     checkpoint = read_checkpoint(folder)
     family = checkpoint.spec.name
     if family not in _VISION_OF and family not in _SOUND_OF:
         known = ", ".join(sorted({*_VISION_OF, *_SOUND_OF}))
         raise UnsupportedModel(f"epd size has no formulas for the towers of {family}; for {known}")
+    refuse_division(checkpoint, ranks)
     vision = patches = sound = None
     assumed: list[str] = []
     if family in _VISION_OF:
@@ -88,20 +91,32 @@ def read_shapes(folder: str | Path) -> Shapes:
     if family in _SOUND_OF:
         sound = _sound(_tower_section(checkpoint, Modality.AUDIO, _SOUND))
     value_bytes = ITEM_BYTES.get(checkpoint.dtype, 2)
-    product_bytes: float = value_bytes
-    if blocks_of(checkpoint.config) == (SIDE, SIDE):
-        product_bytes = 1 + FACTOR_BYTES / SIDE**2
-        assumed.append("weights in fp8 stay so: a card with Triton, 16 bits, ranks of whole blocks")
+    language = _language(checkpoint)
+    blocks = _blocks(checkpoint, language, ranks, assumed)
     return Shapes(
         name=checkpoint.name,
-        language=_language(checkpoint),
+        language=language,
         value_bytes=value_bytes,
-        product_bytes=product_bytes,
+        blocks=blocks,
         vision=vision,
         patches=patches,
         sound=sound,
         assumed=tuple(assumed),
     )
+
+
+def _blocks(
+    checkpoint: Checkpoint, language: Language, ranks: int, assumed: list[str]
+) -> Blocks | None:
+    """Of weights in FP8. What becomes of them is told."""
+    if blocks_of(checkpoint.config) != (SIDE, SIDE):
+        return None
+    blocks = Blocks(side=SIDE, value_bytes=1 + FACTOR_BYTES / SIDE**2, ranks=ranks)
+    assumed.append("weights in fp8 stay so: a card with Triton, 16 bits, ranks of whole blocks")
+    if language.experts > 1 and not blocks.keep(language.intermediate, joint=True):
+        width = f"{language.intermediate} wide, no multiple of {SIDE} x {ranks}"
+        assumed.append(f"but those of experts are plain: {width}")
+    return blocks
 
 
 def _tower_section(checkpoint: Checkpoint, modality: Modality, defaults: Section) -> Section:

@@ -51,7 +51,7 @@ FLAGS = {
     "keys": ["FOLDER"],
     "size": [
         *("MODEL", "--image", "--video", "--audio", "--text", "--output", "--rate", "--batch"),
-        *("--tflops", "--memory-tbytes", "--link-gbits"),
+        *("--tp", "--tflops", "--memory-tbytes", "--link-gbits"),
         *("--encode-share", "--prefill-share", "--busy", "--json"),
     ],
     "trace": ["FILE", "--ask", "--item", "--output", "--url", "--key"],

@@ -15,12 +15,14 @@ from epd.attention import kernels
 from epd.models.block_experts import BlockExperts
 from epd.models.block_products import HEIGHTS, compile_products
 from epd.models.partial import load_part
+from epd.models.shards import Shards
 from epd.models.spec import Checkpoint, read_checkpoint
 from epd.models.storage import SCALES
 from tests.checkpoints.omni import build_3
 from tests.checkpoints.qwen3_vl_moe import build
 from tests.fp8 import dequantised, quantised, twins
 from tests.models.in_blocks import greedy, load
+from tests.models.test_shards import Alone
 
 EXACT, HALF, ROUNDED = 2e-6, 5e-3, 6e-2
 """Of the norm: float32, results in float16, and rows of three fraction bits, twice."""
@@ -191,18 +193,29 @@ def turned(name: str, weight: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
     return [(name, weight.mT if ".experts." in name else weight)]
 
 
+@pytest.mark.parametrize("place", ["card", "rank of 2", "elsewhere"])
 @pytest.mark.parametrize("way", [apart, turned])
 def test_files_may_have_experts_in_other_ways(
-    way: Callable[[str, torch.Tensor], list[tuple[str, torch.Tensor]]], tmp_path: Path
+    way: Callable[[str, torch.Tensor], list[tuple[str, torch.Tensor]]], place: str, tmp_path: Path
 ) -> None:
-    """Qwen3-VL's are published inputs before outputs; tools for FP8 write one expert's alone."""
+    """Qwen3-VL's are published inputs before outputs; tools for FP8 write one expert's alone.
+
+    They stay so on a card alone, for half of 128 is no whole block.
+    """
     path, _ = twins(build(tmp_path / "t", inside=128), 128)
-    parts = read_checkpoint(path).adapter().language_parts()
 
     def read() -> dict[str, torch.Tensor]:
         checkpoint = read_checkpoint(path)
-        model = load_part(checkpoint, parts, device="cpu", dtype="float32", keep_blocks=True)
-        assert kept(model)
+        adapter = checkpoint.adapter()
+        model = load_part(
+            checkpoint,
+            adapter.language_parts(),
+            device="cpu",
+            dtype="float32",
+            shards=Shards(adapter, Alone(1, 2)) if place == "rank of 2" else None,
+            keep_blocks=place != "elsewhere",
+        )
+        assert bool(kept(model)) is (place == "card")
         return {name: weight.clone() for name, weight in model.named_parameters()}
 
     joint = read()

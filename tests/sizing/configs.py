@@ -59,12 +59,34 @@ QWEN2_AUDIO_7B: dict[str, Any] = {
         "max_position_embeddings": 8192,
     },
 }
+QWEN3_VL_30B_A3B: dict[str, Any] = {
+    "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+    "model_type": "qwen3_vl_moe",
+    "text_config": {
+        "dtype": "bfloat16",
+        "model_type": "qwen3_vl_moe_text",
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "moe_intermediate_size": 768,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "max_position_embeddings": 262144,
+    },
+    "vision_config": {"depth": 27, "hidden_size": 1152, "patch_size": 16},
+}
 LLAVA: dict[str, Any] = {
     "architectures": ["LlavaForConditionalGeneration"],
     "torch_dtype": "float16",
     "model_type": "llava",
     "text_config": {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096},
 }
+IN_FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+"""Beside any of them."""
 
 
 def folder(path: Path, config: dict[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 from epd.cli.main import main
 from epd.errors import ConfigError, UnsupportedModel
 from epd.sizing import Machine, Picture, Sound, Workload, estimate, read_shapes
-from tests.sizing.configs import LLAVA, QWEN2_5_VL_7B, QWEN2_AUDIO_7B, QWEN3_VL_8B, folder
+from tests.sizing.configs import (
+    IN_FP8,
+    LLAVA,
+    QWEN2_5_VL_7B,
+    QWEN2_AUDIO_7B,
+    QWEN3_VL_8B,
+    QWEN3_VL_30B_A3B,
+    folder,
+)
 
 H100 = Machine(
     flops=990e12,
@@ -74,8 +83,7 @@ def test_workers_follow_from_the_rate(tmp_path: Path) -> None:
 
 def test_a_step_with_weights_in_fp8_is_shorter(tmp_path: Path) -> None:
     """Qwen3-VL-8B: 6.95 G of 7.57 G values are products: 8.19 GB and not 15.14, beside the KV."""
-    stored = {"quant_method": "fp8", "weight_block_size": [128, 128]}
-    small = {**QWEN3_VL_8B, "quantization_config": stored}
+    small = {**QWEN3_VL_8B, **IN_FP8}
     found, plain = (
         estimate(read_shapes(folder(tmp_path / name, config)), ONE, H100)
         for name, config in (("small", small), ("plain", QWEN3_VL_8B))
@@ -83,6 +91,26 @@ def test_a_step_with_weights_in_fp8_is_shorter(tmp_path: Path) -> None:
     assert any("fp8" in each for each in found.assumed)
     saved = (plain.step_seconds - found.step_seconds) * H100.memory_rate
     assert saved == pytest.approx(15.14e9 - 8.19e9, rel=0.01)
+
+
+def test_experts_in_fp8_make_a_step_shorter_where_ranks_have_whole_blocks(tmp_path: Path) -> None:
+    """Qwen3-VL-30B-A3B, 768 = 6 * 128 wide: at tp 2 and not at 4. There attention is what is left:
+    18.9 M values in a layer, of which k and v, 512 wide, are parts of whole blocks."""
+
+    def read(name: str, config: dict[str, Any], tp: int) -> tuple[float, tuple[str, ...]]:
+        shapes = read_shapes(folder(tmp_path / name, config), tp)
+        found = estimate(shapes, replace(ONE, batch=1000), H100)
+        return found.step_seconds * H100.memory_rate, found.assumed
+
+    plain, _ = read("plain", QWEN3_VL_30B_A3B, 4)
+    experts, attention = 48 * 128 * 3 * 2048 * 768, 48 * 2 * 2048 * 128 * (32 + 4)
+    for tp, kept in ((1, experts + attention), (2, experts + attention), (4, attention)):
+        small, assumed = read("small", {**QWEN3_VL_30B_A3B, **IN_FP8}, tp)
+        assert plain - small == pytest.approx(kept * (1 - 4 / 128**2))
+        told = "but those of experts are plain: 768 wide, no multiple of 128 x 4"
+        assert (told in assumed) is (tp == 4)
+    with pytest.raises(ConfigError, match=r"tp is 3: .* has 4 KV heads"):
+        read("small", QWEN3_VL_30B_A3B, 3)
 
 
 def test_text_alone_needs_no_encoder_work(tmp_path: Path) -> None:
@@ -119,7 +147,7 @@ def test_the_command_prints_a_table_and_the_same_as_json(
     assert (said["topology"], said["prompt_tokens"]) == ("1E1P1D", 2755)
 
 
-@pytest.mark.parametrize("flag", ["--rate=0", "--busy=1.5", "--text=-1", "--audio=0"])
+@pytest.mark.parametrize("flag", ["--rate=0", "--tp=0", "--busy=1.5", "--text=-1", "--audio=0"])
 def test_numbers_without_a_sense_are_refused_by_name(
     flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from epd.sizing import formulas
-from epd.sizing.formulas import Language, Tower
+from epd.sizing.formulas import Blocks, Language, Tower
 
 TOWER = Tower(
     layers=2,
@@ -76,12 +76,28 @@ def test_bytes() -> None:
     3 answers of 10 tokens 2*(1,152 + 800) + 3*10*32 = 4,864."""
     assert formulas.kv_bytes(MODEL, 2) == 32
     assert formulas.row_bytes(5, 3, 2) == 40
-    assert formulas.decode_step_bytes(MODEL, 3, 10, 2, 2) == 4_864
+    assert formulas.decode_step_bytes(MODEL, 3, 10, 2) == 4_864
 
 
-def test_products_in_fp8_are_read_as_fewer_bytes() -> None:
-    """A step as above 1.25*1,152 + 2*800 + 960 = 4,000. Experts stay plain: attention 576, dense
-    layers 768."""
-    assert MODEL.product_weights == 1_152
-    assert formulas.decode_step_bytes(MODEL, 3, 10, 2, 1.25) == 4_000
-    assert SPARSE.product_weights == 576 + 768
+def blocks(side: int, ranks: int) -> Blocks:
+    return Blocks(side=side, value_bytes=1.25, ranks=ranks)
+
+
+def test_weights_in_blocks_are_read_as_fewer_bytes() -> None:
+    """A step as above 1.25*1,152 + 2*800 + 960 = 4,000. Of experts 2*(2 experts * 384) = 1,536."""
+    assert MODEL.in_blocks(blocks(4, 1), 1) == MODEL.weights(1) == 1_152
+    assert formulas.decode_step_bytes(MODEL, 3, 10, 2, blocks(4, 1)) == 4_000
+    assert SPARSE.in_blocks(blocks(4, 1), 2) == 576 + 1_536 + 768
+
+
+def test_parts_that_are_no_whole_blocks_are_plain() -> None:
+    """q and o are divided where they are 8 wide, k and v where 4, experts at 16, the dense at 32.
+
+    In 3 layers q and o have 3*2*8*8 = 384 values. Without ranks only experts must end where blocks
+    do, for gates lie beside what they gate.
+    """
+    assert SPARSE.in_blocks(blocks(4, 2), 2) == 384 + 1_536 + 768
+    assert SPARSE.in_blocks(blocks(4, 4), 2) == 1_536 + 768
+    assert SPARSE.in_blocks(blocks(8, 4), 2) == 768
+    assert SPARSE.in_blocks(blocks(32, 1), 2) == 576 + 768
+    assert SPARSE.in_blocks(blocks(64, 2), 2) == 0

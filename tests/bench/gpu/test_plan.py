@@ -36,8 +36,7 @@ def test_what_is_worth_most_comes_first() -> None:
 
 
 def test_a_dry_run_has_the_same_jobs_with_other_models_but_what_only_a_card_can() -> None:
-    on_a_card = [job.name for job in plan()]
-    on_a_card.remove("fp8")
+    on_a_card = [job.name for job in plan() if not job.name.startswith("fp8")]
     assert [job.name for job in plan(dry=True)] == on_a_card
 
 

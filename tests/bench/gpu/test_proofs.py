@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,16 @@ def test_tests_that_cannot_run_are_no_success(
 @pytest.mark.parametrize("path", [*proofs.EQUALITY, *proofs.KERNELS])
 def test_what_is_run_on_a_card_is_there(path: str) -> None:
     assert (proofs.ROOT / path).exists()
+
+
+def test_what_a_card_alone_can_show_in_one_process_is_run_on_it() -> None:
+    """Of clusters test_equality.py is all that ten minutes have room for."""
+    run = [proofs.ROOT / path for path in (*proofs.EQUALITY, *proofs.KERNELS)]
+    marked = [
+        file
+        for file in (proofs.ROOT / "tests").rglob("test_*.py")
+        if re.search(r"^(@|pytestmark = )pytest\.mark\.gpu$", file.read_text(), re.MULTILINE)
+    ]
+    assert len(marked) > 8
+    left_out = [f for f in marked if not {f, *f.parents} & set(run)]
+    assert [file.name for file in left_out] == ["test_proofs.py"]
