@@ -464,16 +464,18 @@ class Crowd:
 
     def nobody_is_overtaken(self, request_id: str) -> None:
         """Nothing is asked for while a request that was refused waits, and is older or of a lower
-        priority. But for those that lost a worker, which go first.
+        priority. But for those that lost a worker, which go first, or wait for each other alone.
         """
-        parent = asked_as(request_id)
-        if self.owner._attempts._requests[request_id].deaths:
+        parent, requests = asked_as(request_id), self.owner._attempts._requests
+        if requests[request_id].deaths:
             return
         if parent != request_id and parent in self.aged:  # its choices wait one by one by now
             self.aged.discard(parent)
             self.aged.add(request_id)
         place = self.seen[parent].place
-        assert all(self.seen[asked_as(o)].place >= place for o in self.aged if self.waits(o))
+        bereaved = {asked_as(name) for name, request in requests.items() if request.deaths}
+        waiting = [o for o in self.aged if self.waits(o) and asked_as(o) not in bereaved]
+        assert all(self.seen[asked_as(o)].place >= place for o in waiting)
 
     def waits(self, request_id: str) -> bool:
         """A request, or the part that makes one choice of it, has not ended."""

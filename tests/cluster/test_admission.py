@@ -47,6 +47,31 @@ def test_a_second_turn_of_an_item_runs_no_tower() -> None:
     many.check_all_done()
 
 
+def test_a_refused_request_whose_worker_died_keeps_only_suspects_waiting() -> None:
+    """It waits until no other suspect is where it would go; newcomers do not wait for that."""
+    many = crowd(35, fused_too=True)
+    many.ask(11, (), 1, 1, scored=True)
+    many.ask(1, (), 1, 1, scored=True)
+    many.ask(1, (b"one",), 1, 1, scored=True)
+    many.ask(16, (), 2, 4, scored=True)
+    for lane in (
+        "gateway D0",
+        "D0 gateway",
+        "gateway D0",
+        "gateway E1",
+        "E1 gateway",
+        "D0 gateway",
+    ):
+        sender, to = lane.split()
+        many.move((sender, to))
+    assert many.aged == {"r3"}
+    many.restart("F")
+    many.ask(1, (), 1, 1, scored=True)
+    assert ("gateway", "F") in many.lanes and many.aged == {"r3"}
+    many.settle()
+    many.check_all_done()
+
+
 class AnyCrowd(RuleBasedStateMachine):
     """Up to eight requests; a few of them leave, a few workers die."""
 

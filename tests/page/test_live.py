@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,14 +114,19 @@ def test_samples_are_answered(page: Any) -> None:
 def test_an_encoder_that_dies_is_seen_to_leave_and_the_answer_still_comes(
     page: Any, cluster: Cluster
 ) -> None:
-    """One of them holds still when the question comes, and dies with a picture in its hands."""
+    """The one that is asked first holds still when the question comes, and dies with a picture in
+    its hands."""
     page.locator(".worker", has_text="encode-1").wait_for()
+    carry(page, "drop", ("c.png", png(picture(("circle", "blue", 0.4, 0.5, 0.22)))))
+    ask(page, "What shape is this?")
+    (name,) = set(re.findall(r"encode-\d", page.locator(".tracks").inner_text()))
+    page.get_by_role("button", name="New chat").click()
     files = [
         ("a.png", png(picture(("triangle", "green", 0.52, 0.5, 0.24)))),
         ("b.png", png(picture(("star", "yellow", 0.5, 0.5, 0.27)))),
     ]
     carry(page, "drop", *files)
-    encoder = cluster.child("encode encode-1")
+    encoder = cluster.child(f"encode {name}")
     encoder.suspend()
     page.get_by_label("Question", exact=True).fill("Compare the two pictures.")
     page.keyboard.press("Enter")
@@ -129,8 +135,8 @@ def test_an_encoder_that_dies_is_seen_to_leave_and_the_answer_still_comes(
     said = answered(page).locator(".text").inner_text().lower()
     assert "green triangle" in said and "yellow star" in said
     assert "2 attempts" in page.locator(".tracks").inner_text()
-    page.locator(".news").get_by_text("encode-1 left").wait_for()
-    page.locator(".news").get_by_text("encode-1 joined").wait_for()
+    page.locator(".news").get_by_text(f"{name} left").wait_for()
+    page.locator(".news").get_by_text(f"{name} joined").wait_for()
 
 
 def _running(cluster: Cluster) -> int:
