@@ -77,6 +77,7 @@ def _follow(path: Path, meeting: Path, orders: Connection, how: dict[str, bool])
     group = Ranks(1, 2, meeting, "cpu")
     part = load(read_checkpoint(path), group=group, **how)
     Follower(part, group, SdpaBackend()).follow(_rows(orders))
+    dist.destroy_process_group()  # its thread would be there when the process is not
 
 
 def _rows(orders: Connection) -> Iterator[Order]:
