@@ -21,7 +21,7 @@ from epd.workers.probes import Probes
 from epd.workers.ranks import start_followers
 from epd.workers.ready import say_error, say_ready
 from epd.workers.seats import Seat, build_seats
-from epd.workers.turns import Turn, Turns
+from epd.workers.turns import Claims, Turn, Turns
 
 log = logging.getLogger(__name__)
 
@@ -147,11 +147,8 @@ class Worker:
         return min((ms / 1000 for ms in asked if ms is not None), default=None)
 
     def _turn(self) -> None:
-        self._turns.see([seat.core.claims for seat in self.seats])
-        busy = any(
-            any(seat.core.claims) and self._turns.of(place) is not None
-            for place, seat in enumerate(self.seats)
-        )
+        claims = self._see_claims()
+        busy = any(any(each) and self._turns.of(place) for place, each in enumerate(claims))
         soon = any(seat.core.stuck or seat.laps.pending for seat in self.seats)
         timeout = RETRY_S if soon else TICK_S
         for entry in self._inbox.take(wait=not busy, timeout=timeout):
@@ -159,8 +156,7 @@ class Worker:
             seat.station.handle(event)
         for seat in self.seats:
             seat.laps.settle()
-        claims = [seat.core.claims for seat in self.seats]
-        self._turns.see(claims)
+        claims = self._see_claims()
         for place, seat in enumerate(self.seats):
             turn = self._turns.of(place)
             if turn is not None:
@@ -168,6 +164,11 @@ class Worker:
                 seat.station.settle()
                 seat.pulse.gauges = {**seat.core.gauges(), **seat.counters()}
         self._tick()
+
+    def _see_claims(self) -> list[Claims]:
+        claims = [seat.core.claims for seat in self.seats]
+        self._turns.see(claims)
+        return claims
 
     def _step(self, place: int, turn: Turn, *, timed: bool) -> None:
         """One step of a seat. `timed`: what it takes counts, once the device is through with it."""
