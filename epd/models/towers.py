@@ -101,10 +101,10 @@ class Towers:
         if not group:
             return []
         items = [batch[i] for i in group]
+        if self._uploads is not None:  # before the forward, which may fail half way
+            self._uploads.used(tensor for item in items for tensor in item.inputs.values())
         with torch.inference_mode():
             rows = self._adapter.encode(self._model, modality, items, self.device)
-        if self._uploads is not None:
-            self._uploads.used(tensor for item in items for tensor in item.inputs.values())
         return rows
 
 
