@@ -20,6 +20,10 @@ ARGS ?=
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 TOGETHER := $(PYTEST) --numprocesses $(JOBS) --dist loadfile
+# Code for CUDA runs on a card that the CPU plays; some of these tests whenever tests run.
+ON_A_CARD := $(TOGETHER) -p tests.simulated.plugin
+CARD_TESTS := tests/simulated tests/transfer tests/engine/test_cuda.py tests/cluster/test_on_a_card.py \
+	$(addprefix tests/models/test_,cuda.py every_family.py varlen.py fused.py)
 # What pytest says where no test was chosen.
 NONE := 5
 # What these need lies in environments of their own, below .venvs, which take gigabytes; those that
@@ -29,7 +33,7 @@ CLIENTS ?= clients node aiperf evalscope guidellm
 ENVIRONMENTS := $(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) \
 	$(BIN)/python -m tests.clients.environments
 
-.PHONY: help venv serve test test-slow test-clients test-openapi test-page test-ray lint bench bench-peers gpu-check deploy-check clean
+.PHONY: help venv serve test test-slow test-simulated test-clients test-openapi test-page test-ray lint bench bench-peers gpu-check deploy-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -37,9 +41,13 @@ help: ## this list
 serve: $(VENV)/.core ## a whole cluster on this machine; MODEL=folder for a model of yours
 	@$(BIN)/epd serve $(MODEL) $(ARGS)
 
-test: lint ## lint, types, rooms, and every test that is neither slow nor for a GPU
+test: lint ## lint, types, rooms, and every test that is neither slow nor for a real GPU
 	@$(TOGETHER) -m "not slow and not gpu and not alone and $(OPTIONAL)" $(ARGS) || [ $$? = $(NONE) ]
 	@$(PYTEST) -m "alone and not slow and not gpu and $(OPTIONAL)" $(ARGS) || [ $$? = $(NONE) ]
+	@$(ON_A_CARD) -m "simulated and not slow" $(ARGS) || [ $$? = $(NONE) ]
+
+test-simulated: $(VENV)/.dev ## tests for a GPU on one that the CPU plays, ten minutes
+	@$(ON_A_CARD) -m "gpu and not slow" $(CARD_TESTS) $(ARGS)
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	@$(TOGETHER) -m "slow and not gpu and not alone and $(OPTIONAL)" $(ARGS) || [ $$? = $(NONE) ]

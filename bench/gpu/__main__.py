@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choice = Choice(
             work=Path(work),
             dry=args.dry_run,
+            device=args.device or ("cpu" if args.dry_run else "cuda"),
             sections=args.sections,
             models=args.models,
             topologies=args.topologies,
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for fault in failed:
         _say(f"{fault.section} {fault.model} failed: {fault.reason}")
     if args.dry_run:
-        _say("a dry run on the CPU: what follows says that everything runs, and nothing else")
+        _say("a dry run: what follows says that everything runs, and nothing else")
     print(table(found.rows, found.faults))
     return int(bool(failed))
 
@@ -67,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = found.add_argument
-    add("--dry-run", action="store_true", help="on the CPU with tiny shapes; numbers mean nothing")
+    add("--dry-run", action="store_true", help="tiny shapes; numbers mean nothing")
+    add("--device", help="as torch names it; cuda unless set, in a dry run cpu")
     add("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     add("--models", nargs="+", choices=[*REAL, *TINY], default=[], help="all real ones unless set")
     add("--topologies", nargs="+", choices=TOPOLOGIES, default=list(TOPOLOGIES))

@@ -32,10 +32,11 @@ so those in front have what they need and a little more, and those at the end le
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is to be run. `work` is an empty folder where checkpoints are built."""
+    """What is to be run, and on which device; `work` is an empty folder for checkpoints."""
 
     work: Path
     dry: bool
+    device: str = "cuda"
     sections: Sequence[str] = SECTIONS
     models: Sequence[str] = ()
     topologies: Sequence[str] = TOPOLOGIES
@@ -50,7 +51,7 @@ def plan_jobs(choice: Choice) -> list[Job]:
             budget_s=BUDGETS["card"][0],
             module="bench.gpu.card",
             arguments={
-                "device": _device(choice),
+                "device": choice.device,
                 "dtype": "float32" if choice.dry else "bfloat16",
                 "plan": workloads.DRY_CARD if choice.dry else workloads.CardPlan(),
             },
@@ -60,16 +61,12 @@ def plan_jobs(choice: Choice) -> list[Job]:
     ]
     models = choice.models or (TINY if choice.dry else REAL)
     if not choice.dry:  # a CPU has no kernel for it
-        jobs.append(_fp8(read_shape(models[0]), _device(choice)))
+        jobs.append(_fp8(read_shape(models[0]), choice.device))
     each = [_of_model(choice, read_shape(name), place) for place, name in enumerate(models)]
     jobs += [job for same in zip(*each, strict=True) for job in same]
     if not choice.dry:
-        jobs.append(_fp8_experts(_device(choice)))
+        jobs.append(_fp8_experts(choice.device))
     return [job for job in jobs if job.name.split()[0] in choice.sections]
-
-
-def _device(choice: Choice) -> str:
-    return "cpu" if choice.dry else "cuda"
 
 
 def _proof(section: str, paths: tuple[str, ...]) -> Job:
@@ -109,7 +106,7 @@ def _of_model(choice: Choice, shape: Shape, place: int) -> list[Job]:
     of_shape = {
         "shape": shape,
         "folder": choice.work / shape.name,
-        "device": _device(choice),
+        "device": choice.device,
     }
     stages = Job(
         name="stages",

@@ -73,6 +73,7 @@ DRY_CLUSTER = ClusterPlan(
         "threads=1",
         "encode.cache_bytes=0",
         "language.max_context=4096",
+        "language.max_running=4",
         "language.prefix_cache=false",
         "wire.dead_after_s=60",
     ),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from epd.observe.devices import Gpu
 
-DRIVER = Path("/proc/driver/nvidia/version")
+SIGNS = tuple(map(Path, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")))
+"""Any of them says that there may be a GPU; containers and WSL show only some."""
 
 ASK_DEVICES = """\
 import torch
@@ -22,7 +23,7 @@ for number in range(torch.cuda.device_count()):
 
 def gpus_here() -> dict[str, Gpu]:
     """By name, cuda:0 and on; none where there is no driver, or torch finds none."""
-    if not DRIVER.exists():
+    if not any(sign.exists() for sign in SIGNS):
         return {}
     done = subprocess.run(
         [sys.executable, "-c", ASK_DEVICES],

@@ -40,6 +40,7 @@ class CudaRuntime:
             if other != self._index and torch.cuda.can_device_access_peer(self._index, other):
                 indices.append(other)
         self._indices = {_uuid(index): index for index in indices}
+        self._exported: dict[bytes, Memory] = {}  # the driver opens nothing of its own process
 
     @property
     def device(self) -> str:
@@ -78,6 +79,7 @@ class CudaRuntime:
                 f"this GPU's memory cannot be shared between processes (CUDA error {code}); "
                 "set wire.device_bytes to 0"
             )
+        self._exported[bytes(handle)] = memory
         return bytes(handle), bytes(memory.event.ipc_handle())
 
     def open(self, device: str, num_bytes: int, memory: bytes, event: bytes) -> Memory:
@@ -85,6 +87,8 @@ class CudaRuntime:
         index = self._indices.get(device)
         if index is None:
             raise ProtocolError("device memory", f"of a GPU that is not reached: {device}")
+        if memory in self._exported:
+            return self._exported[memory]
         address = ctypes.c_uint64()
         handle = _Handle.from_buffer_copy(memory)
         with torch.cuda.device(index):
@@ -101,6 +105,8 @@ class CudaRuntime:
 
     def close(self, memory: Memory) -> None:
         """See DeviceRuntime."""
+        if memory in self._exported.values():
+            return
         with torch.cuda.device(self._indices[memory.device]):
             self._driver.cuIpcCloseMemHandle(ctypes.c_uint64(memory.address))
 

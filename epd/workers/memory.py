@@ -187,16 +187,16 @@ class _Sizes:
 
     def staging(self, role: str) -> list[Need]:
         """What travels between stages, on its way."""
-        return [] if role == "engine" else [self._queues(), *self._arenas(role)]
+        return self._arenas(role) if role == "engine" else [self._queues(), *self._arenas(role)]
 
     def _queues(self) -> Need:
         num_bytes = STAGED_CHUNKS * self._config.wire.chunk_bytes
         return Need(name="queues", num_bytes=num_bytes, settings=("wire.chunk_bytes",))
 
     def _arenas(self, role: str) -> list[Need]:
-        """What others read, of every rank."""
+        """What others read, of every rank. Both halves of an engine lend the GPU's memory alone."""
         wire, needs = self._config.wire, []
-        if role in ("encode", "prefill") and self._compute is Where.DEVICE:
+        if role in ("encode", "prefill", "engine") and self._compute is Where.DEVICE:
             needs.append(self._computing("device arena", wire.device_bytes, "wire.device_bytes"))
         if role in ("encode", "prefill"):
             needs.append(
@@ -258,16 +258,16 @@ class _Sizes:
         if role != "decode":
             rows = language.rows_bytes
             needs.append(Need(name="rows", num_bytes=rows, settings=("language.rows_bytes",)))
-            needs += self._rows_on_device(role)
+            needs += self._rows_on_device()
             needs.append(
                 self._computing("prompt logprobs", self._ranking(), "language.max_step_tokens")
             )
         return needs
 
-    def _rows_on_device(self, role: str) -> list[Need]:
-        """Rows of another process's GPU that are copied; each row is on one side alone, but which
-        way a peer's rows come is not known before it is there."""
-        if role == "engine" or self._compute is Where.HOST or not self._config.wire.device_bytes:
+    def _rows_on_device(self) -> list[Need]:
+        """Rows in the encoder's memory on a GPU that are copied; each row is on one side alone, but
+        which way a peer's rows come is not known before it is there."""
+        if self._compute is Where.HOST or not self._config.wire.device_bytes:
             return []
         rows = self._config.language.rows_bytes
         return [self._computing("rows on the GPU", rows, "language.rows_bytes")]

@@ -74,10 +74,15 @@ class Overview:
     def _transfers(self, sender: Member) -> dict[str, str]:
         """How tensors go from this worker to each one that it hands over to."""
         return {
-            member.name: _told(route(sender, member))
+            member.name: "in process" if _together(sender, member) else _told(route(sender, member))
             for member in self._membership.members
             if member.pool == sender.pool and _hands_over(sender, member)
         }
+
+
+def _together(one: Member, other: Member) -> bool:
+    """Are both halves of one engine process?"""
+    return (one.host, one.pid) == (other.host, other.pid)
 
 
 def _told(found: Route) -> str:

@@ -113,6 +113,7 @@ class _Build:
     dtype: str
     followers: Followers | None
     laps: Laps
+    runtime: DeviceRuntime | None
     hub: Hub = field(default_factory=Hub)
     roles: dict[str, str] = field(default_factory=dict)
     local: dict[str, InprocLinks] = field(default_factory=dict)
@@ -145,6 +146,7 @@ def build_seats(
         dtype=dtype,
         followers=followers,
         laps=laps_for(torch.device(device)),
+        runtime=_runtime(device),
         roles=roles,
     )
     return [_seat(build, seat_name, seat_role) for seat_name, seat_role in roles.items()]
@@ -215,25 +217,30 @@ class _Ends:
     @property
     def gpu(self) -> Gpu | None:
         """What others may know of this process's GPU."""
-        lends, reads = self.outgoing.handle, self.incoming.lease
-        if self.runtime is None or not (lends or reads):
+        if self.runtime is None:
             return None
+        lends, reads = self.outgoing.handle, self.incoming.lease
         reaches = self.runtime.reaches if reads else ()
         return Gpu(device=self.runtime.device, reaches=reaches, lease=reads, handle=lends)
 
 
-def _ends(build: _Build, role: str) -> _Ends:
-    """Seats of one process share memory anyway; only senders lend any to other processes."""
-    wire, alone = build.config.wire, len(build.roles) == 1
-    sends, reads = alone and role in ("encode", "prefill"), alone and role != "encode"
-    runtime = None
-    if build.device.startswith("cuda"):
-        from epd.transfer.cuda import CudaRuntime
+def _runtime(device: str) -> DeviceRuntime | None:
+    """None on the host."""
+    if not device.startswith("cuda"):
+        return None
+    from epd.transfer.cuda import CudaRuntime
 
-        runtime = CudaRuntime(build.device)
+    return CudaRuntime(device)
+
+
+def _ends(build: _Build, role: str) -> _Ends:
+    """Seats of one process share its host memory anyway, where rows travel as frames; the memory of
+    a GPU they lend each other as other processes do."""
+    wire, runtime, alone = build.config.wire, build.runtime, len(build.roles) == 1
+    sends, reads = role in ("encode", "prefill"), role != "encode"
     agent = NixlAgent(f"{role}-{secrets.token_hex(8)}") if wire.nixl and alone else None
     outgoing = Outgoing(
-        arena_bytes=wire.shm_bytes if sends else 0,
+        arena_bytes=wire.shm_bytes if sends and alone else 0,
         runtime=runtime,
         device_bytes=wire.device_bytes if sends else 0,
         agent=agent if sends else None,

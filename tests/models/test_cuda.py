@@ -41,6 +41,7 @@ def test_tokens_equal_the_whole_model(
     assert greedy(cuda_language, inputs, *cuda_language.positions(asked), 8) == new_ids
 
 
+@pytest.mark.simulated
 def test_a_forward_never_waits_for_the_device(cuda_language: LanguageModel) -> None:
     ids = torch.arange(8, device="cuda")
     positions = ids.expand(3, -1)

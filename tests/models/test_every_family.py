@@ -79,6 +79,7 @@ def test_a_look_at_a_value_would_be_seen() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.simulated
 @every
 def test_rows_on_a_card_equal_those_of_the_cpu(family: Checkpoint) -> None:
     here, there = towers_of(family), towers_of(family, "cuda")
@@ -126,6 +127,7 @@ def test_a_forward_on_a_card_waits_for_nothing(family: Checkpoint, dtype: str) -
 
 
 @pytest.mark.gpu
+@pytest.mark.simulated
 def test_a_wait_would_be_seen() -> None:
     """The controls."""
     ones: Any = torch.ones(1, device="cuda")

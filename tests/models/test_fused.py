@@ -181,6 +181,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.simulated
 def test_a_fused_model_on_a_card(family: Checkpoint) -> None:
     expected = hidden(load(family, fused=False), SdpaBackend())
     fused = load(family, fused=True, device="cuda")

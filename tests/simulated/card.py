@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from tests.simulated.order import HOST, Clock, Order, Use
 
+HERE: Final = str(Path(__file__).parent)
 DEVICE: Final = torch.device("cuda", 0)
 BYTES: Final = 80 << 30
 POISON: Final = 0xFF
@@ -104,7 +106,7 @@ class Card:
     def synchronize(self, by: str) -> None:
         """The host waits for the current stream, which torch may have been asked to refuse."""
         if self.recording is not None:
-            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing: {by}")
+            raise RuntimeError(f"operation not permitted when stream is capturing: {by}")
         if self.sync_mode == "error":
             raise Waits(by)
         self.wait(self.order.clock(self.stream))
@@ -113,6 +115,14 @@ class Card:
         """The host waits for every stream."""
         for stream in range(self._next_stream + 1):
             self.wait(self.order.clock(stream))
+
+    def told(self) -> list[str]:
+        """Faults since the last time, of all that was asked for up to now."""
+        with self.lock:
+            self.wait_for_all()
+            self.settle()
+            faults, self.order.faults = self.order.faults, []
+        return faults
 
     @contextmanager
     def on(self, stream: int) -> Iterator[None]:
@@ -125,14 +135,12 @@ class Card:
 
 
 def _place() -> str:
-    """The first caller that is neither torch nor transformers nor this package."""
+    """The first caller that is neither a package nor this one, which its tests are not."""
     frame = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if "site-packages" not in name and "/simulated/" not in name:
-            return f"{name.rpartition('/')[2]}:{frame.f_lineno}"
-        if frame.f_back is None:
-            break
+    while frame.f_back is not None:
+        folder, _, name = frame.f_code.co_filename.rpartition("/")
+        if "site-packages" not in folder and (folder != HERE or name.startswith("test_")):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "nowhere"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ class Stream(torch.Stream):
     def wait_event(self, event: Any) -> None:
         card.order.learn(self.stream_id, event.clock)
 
-    def record_event(self, event: Any = None) -> Event:
+    def record_event(self, event: Any = None) -> Any:
         event = event or Event()
         event.record(self)
         return event
@@ -97,7 +98,7 @@ def current_stream(device: Any = None) -> Stream:
 
 
 @contextmanager
-def on_stream(stream: Any):
+def on_stream(stream: Any) -> Iterator[None]:
     if stream is None:
         yield
         return
@@ -106,7 +107,7 @@ def on_stream(stream: Any):
 
 
 @contextmanager
-def on_device(device: Any):
+def on_device(device: Any) -> Iterator[None]:
     yield
 
 
@@ -117,9 +118,16 @@ def synchronize(device: Any = None) -> None:
 
 def properties(device: Any = None) -> Any:
     return SimpleNamespace(
-        name="simulated", major=9, minor=0, multi_processor_count=4, total_memory=BYTES,
-        uuid="simulated-0", warp_size=32, max_threads_per_multi_processor=2048,
-        shared_memory_per_block_optin=232448, L2_cache_size=50 << 20,
+        name="simulated",
+        major=9,
+        minor=0,
+        multi_processor_count=4,
+        total_memory=BYTES,
+        uuid="simulated-0",
+        warp_size=32,
+        max_threads_per_multi_processor=2048,
+        shared_memory_per_block_optin=232448,
+        L2_cache_size=50 << 20,
     )
 
 

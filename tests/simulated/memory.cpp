@@ -3,6 +3,7 @@
 // What computes with them is in Python (operators.py), registered for CUDA's dispatch key. It asks
 // here for the same bytes as a tensor of the host, and the other way round.
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/FakeGuardImpl.h>
@@ -147,6 +148,9 @@ struct CUDAHooks final : CUDAHooksInterface {
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
   bool isPinnedPtr(const void* address) const override { return is_pinned(address); }
   Device getDeviceFromPtr(void*) const override { return {kCUDA, 0}; }
+  Generator getNewGenerator(DeviceIndex) const override {
+    return make_generator<CPUGeneratorImpl>();
+  }
   Allocator* getPinnedMemoryAllocator() const override {
     static Pinned one;
     return &one;

@@ -85,15 +85,12 @@ class Order:
     def give_back(self, room: int) -> None:
         """Nobody holds the room: the stream that it was lent to may get it anew at once."""
         lender = self._lent_by.pop(room, None)
-        for past in self._past.pop(room, []) if lender is not None else []:
-            told = past.stream == lender or (room, past.stream) in self._told
-            if not told and not self.known(past.stream, past.time, to=lender or 0):
+        for past in self._past.pop(room, []):
+            if lender is None or past.stream == lender or (room, past.stream) in self._told:
+                continue
+            if not any(self.known(past.stream, past.time, to=who) for who in (lender, HOST)):
                 self.faults.append(f"{past.by}: its memory is given back while it may still run")
         self._told = {each for each in self._told if each[0] != room}
-
-    def forget(self, room: int) -> None:
-        """Memory that no allocator of the device lends."""
-        self._past.pop(room, None)
 
 
 def _clash(earlier: _Past, use: Use) -> bool:

@@ -1,4 +1,4 @@
-"""A plugin of pytest: the tests of this run have a card."""
+"""A plugin of pytest: the tests of this run have a card, and so have processes that they start."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import tests.simulated.install  # noqa: F401 - first of all
+import tests.simulated.install  # noqa: F401 - before torch
 
-import pytest
+import pytest  # isort: skip
 
-from tests.simulated.card import card
+from tests.simulated.card import card  # isort: skip
 
-# Processes that tests start have a card, too.
 HERE = Path(__file__).parent
 os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (HERE / "site", HERE.parent.parent)))
 
 
 @pytest.fixture(autouse=True)
 def no_faults() -> Iterator[None]:
-    """What a real card might have done otherwise."""
+    """A test fails where a real card might have done otherwise."""
     yield
-    with card.lock:
-        card.wait_for_all()
-        card.settle()
-        faults, card.order.faults = card.order.faults, []
+    faults = card.told()
     assert not faults, faults[:5]

@@ -42,17 +42,22 @@ def room(tensor: torch.Tensor) -> int:
 
 def use(tensor: torch.Tensor, *, writes: bool) -> Use:
     """From the first byte that it reaches to the last."""
-    begin = tensor.storage_offset() * tensor.itemsize
+    begin = int(tensor.storage_offset()) * tensor.itemsize
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     length = sum((size - 1) * step for size, step in steps) + 1 if tensor.numel() else 0
     return Use(room(tensor), begin, begin + length * tensor.itemsize, writes)
 
 
+def bytes_of(tensor: torch.Tensor) -> bytes:
+    """What the host has there."""
+    flat = tensor.detach().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
 def poison(tensor: torch.Tensor) -> None:
     """Its bytes are nothing that anybody would want."""
-    if tensor.numel():
-        whole = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
-        whole.fill_(POISON)
+    if tensor.is_contiguous() and tensor.numel():
+        tensor.view(-1).view(torch.uint8).fill_(POISON)
 
 
 def mapped(values: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

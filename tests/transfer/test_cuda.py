@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ import torch
 from epd.transfer.incoming import Incoming
 from epd.transfer.outgoing import Outgoing, Staged
 from epd.transfer.ways import FRAMES, SHARED, Route, Way
+from epd.types import Gpu
 from tests.transfer.ends import member, staged
 from tests.waits import waits
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.simulated]
 
 ARENA = 1 << 22
 
@@ -68,6 +70,30 @@ def test_another_process_reads_what_is_lent(*, kept: bool) -> None:
     assert done.stdout.strip() == "equal", done.stderr
     outgoing.give_back(sent.slot, by="p")
     assert outgoing.in_use == 0 and outgoing.ignored == 0
+    outgoing.close()
+
+
+def test_a_process_reads_its_own_memory_where_it_is() -> None:
+    """As the two halves of an engine do."""
+    from epd.transfer.cuda import CudaRuntime
+
+    runtime = CudaRuntime("cuda")
+    outgoing = Outgoing(arena_bytes=0, runtime=runtime, device_bytes=ARENA)
+    incoming = Incoming(runtime)
+    tensor = outgoing.keep(rows().cuda())
+    sent = staged(outgoing.stage(tensor, to="p", route=Route(Way.CUDA_IPC, "lease"))).payload
+    gpu = Gpu(device=runtime.device, reaches=(), lease="", handle=outgoing.handle)
+    heard: list[int] = []
+    owner = replace(member(""), gpu=gpu)
+    landed = incoming.take(owner, sent, None, lambda: heard.append(1))
+    assert landed.tensor.data_ptr() == tensor.data_ptr() and torch.equal(landed.tensor, tensor)
+    del landed
+    incoming.settle()
+    torch.cuda.synchronize()
+    incoming.settle()
+    assert heard == [1]
+    incoming.close()
+    assert torch.equal(tensor.cpu(), rows()), "it is not unmapped"
     outgoing.close()
 
 

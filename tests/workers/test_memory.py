@@ -82,20 +82,27 @@ def test_on_a_gpu_what_the_model_computes_with_is_there_and_the_rest_is_not(
     assert not on_device & {"preempted KV", "interpreter", "rows", "files"}
 
 
-def test_rows_that_a_gpu_reads_of_another_process_are_copied_there(checkpoint: Checkpoint) -> None:
-    """They are counted on both sides, unless no GPU memory is lent or rows come from no process."""
-    for role in ("prefill", "fused"):
+def test_rows_that_a_gpu_reads_where_the_encoder_has_them_are_copied_there(
+    checkpoint: Checkpoint,
+) -> None:
+    """They are counted on both sides, unless no GPU memory is lent."""
+    for role in ("prefill", "fused", "engine"):
         found = named(role, checkpoint, "language.rows_bytes=5000", device="cuda")
         assert found["rows"].where is Where.HOST and found["rows"].num_bytes == 5000
         there = found["rows on the GPU"]
         assert there.where is Where.DEVICE and there.num_bytes == 5000
     for role, device, setting in (
-        ("engine", "cuda", "wire.device_bytes=1"),
         ("decode", "cuda", "wire.device_bytes=1"),
         ("prefill", "cpu", "wire.device_bytes=1"),
         ("prefill", "cuda", "wire.device_bytes=0"),
     ):
         assert "rows on the GPU" not in named(role, checkpoint, setting, device=device)
+
+
+def test_an_engine_lends_itself_memory_of_its_gpu_alone(checkpoint: Checkpoint) -> None:
+    found = named("engine", checkpoint, "wire.device_bytes=5000", device="cuda")
+    assert found["device arena"].num_bytes == 5000 and "arena" not in found
+    assert not {"device arena", "arena"} & set(named("engine", checkpoint))
 
 
 def test_every_setting_that_is_named_exists_and_lowers_its_need(checkpoint: Checkpoint) -> None:

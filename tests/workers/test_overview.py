@@ -51,7 +51,7 @@ def test_the_way_between_two_workers_is_shown() -> None:
     found = Overview(membership)
     gpu = Gpu(device="GPU-1", reaches=("GPU-1",), lease="l", handle=b"h")
     here: dict[str, Any] = {"host": "a", "segment": "s", "pool": "p"}
-    for member in (
+    members = (
         replace(encode(pool="p"), **here, gpu=gpu),
         replace(prefill("P", pool="p"), **here, gpu=gpu),
         replace(prefill("Q", pool="p"), **here),
@@ -59,8 +59,9 @@ def test_the_way_between_two_workers_is_shown() -> None:
         replace(prefill("S", pool="p"), **here, ranks=(Rank(segment="t"),)),
         replace(decode(pool="p"), **here, gpu=gpu),
         replace(decode("T", pool="p"), **here, ranks=(Rank(),)),
-    ):
-        membership.join(member, FINGERPRINT)
+    )
+    for pid, member in enumerate(members):
+        membership.join(replace(member, pid=pid), FINGERPRINT)
     rows = {row["name"]: row for row in found.rows(0.0)}
     shared = "shared memory"
     assert rows["E"]["transfers"] == {"P": "cuda_ipc", "Q": shared, "R": "frames", "S": shared}
@@ -89,3 +90,12 @@ def test_who_has_gone_is_shown_no_more() -> None:
     membership.leave("E", "1")
     found.gone(encode())
     assert found.rows(1.0) == []
+
+
+def test_rows_that_stay_in_their_process_are_shown_as_such() -> None:
+    membership = Membership({})
+    found = Overview(membership)
+    for member in (encode(pool="p"), prefill("P", pool="p")):
+        membership.join(replace(member, host="a", pid=7), FINGERPRINT)
+    rows = {row["name"]: row for row in found.rows(0.0)}
+    assert rows["E"]["transfers"] == {"P": "in process"}
