@@ -115,7 +115,9 @@ def off(rows: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param("float32", marks=pytest.mark.simulated), "bfloat16"]
+)
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
 def test_a_forward_on_a_card_waits_for_nothing(family: Checkpoint, dtype: str) -> None:
     towers = towers_of(family, "cuda", dtype)

@@ -121,7 +121,8 @@ class Card:
         with self.lock:
             self.wait_for_all()
             self.settle()
-            faults, self.order.faults = self.order.faults, []
+            faults = [*self.order.faults]
+            self.order.faults.clear()
         return faults
 
     @contextmanager

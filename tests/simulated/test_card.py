@@ -172,7 +172,7 @@ def test_what_waits_raises_where_torch_is_asked_for_that(wait: Any) -> None:
     wait(x)
 
 
-def test_another_process_ends_with_its_faults() -> None:
+def test_another_process_tells_its_faults() -> None:
     code = "import torch; x = torch.ones(2, device='cuda'); s = torch.cuda.Stream()\n"
     code += "with torch.cuda.stream(s): x.add_(1)"
     site = Path(__file__).parent / "site"

@@ -1,8 +1,7 @@
-"""Where Python finds this folder first, every process has a card, and ends with its faults."""
+"""Where Python finds this folder first, every process has a card, and says at once what is wrong."""
 
 from __future__ import annotations
 
-import atexit
 import sys
 from pathlib import Path
 
@@ -10,9 +9,14 @@ import tests.simulated.install  # noqa: F401 - before torch
 from epd.observe import gpus
 from tests.simulated.card import card
 
+
+class Loud(list[str]):
+    """Processes may end without a word."""
+
+    def append(self, fault: str) -> None:
+        super().append(fault)
+        sys.stderr.write(f"simulated card: {fault}\n")
+
+
+card.order.faults = Loud()
 gpus.SIGNS = (Path(__file__),)
-
-
-@atexit.register
-def _tell() -> None:
-    sys.stderr.writelines(f"simulated card: {fault}\n" for fault in card.told())
