@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 from tests.simulated import rooms, substitutes
-from tests.simulated.card import DEVICE, card
+from tests.simulated.card import card
 from tests.simulated.order import Use
 
 aten = torch.ops.aten
@@ -44,10 +44,14 @@ class Call:
     def __init__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.op, self.name = op, str(op)
         self.args, self.kwargs = _with_tensors(op, args), {**kwargs}
+        self.device = card.device
         if "device" in kwargs:
+            self.device = torch.device(kwargs["device"]).index or 0
             self.kwargs["device"] = torch.device("cpu")
         self.kwargs.pop("pin_memory", None)
         self.given = list(rooms.tensors([args, kwargs]))
+        for each in self.given:
+            self.device = each.device.index if each.is_cuda else self.device
         self._written = {id(each) for each in _written(op, args, kwargs)}
         self._shown = {id(each): rooms.host(each) for each in self.given if each.is_cuda}
 
@@ -71,14 +75,12 @@ class Call:
         return bool(infos) and all(info is not None and not info.is_write for info in infos)
 
     def check(self) -> None:
-        """Numbers may come from the host; tensors that have a dimension may not."""
-        strange = self.op not in INDEXED and any(
-            not each.is_cuda and each.dim() for each in self.given
-        )
-        if strange and any(each.is_cuda for each in self.given):
+        """All on one device, but for numbers, which may be on the host."""
+        places = {each.device for each in self.given if each.is_cuda or each.dim()}
+        if len(places) > 1 and self.op not in INDEXED:
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found at least two devices, "
-                f"{DEVICE} and cpu! ({self.name})"
+                f"{' and '.join(map(str, places))}! ({self.name})"
             )
         if self.looks:
             card.synchronize(self.name)
@@ -104,7 +106,7 @@ class Call:
         for each in self.given:
             if self.shown(each) is made:
                 return each
-        return rooms.lent(made, fresh=fresh)
+        return rooms.lent(made, device=self.device, fresh=fresh)
 
     def uses(self) -> list[Use]:
         """Of the device's memory, arguments alone."""
@@ -123,7 +125,7 @@ class Call:
         for each in self.given:
             shown = self.shown(each)
             if id(each) in self._written and each.is_cuda and shown.shape != each.shape:
-                rooms.become(each, rooms.lent(shown, fresh=False))
+                rooms.become(each, rooms.lent(shown, device=self.device, fresh=False))
 
 
 def _with_tensors(op: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

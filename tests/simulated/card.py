@@ -1,4 +1,4 @@
-"""The one card of this process: its streams, what is on its way, and what it was asked for."""
+"""The cards of this process: their streams, what is on its way, and what they were asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import torch
 from tests.simulated.order import HOST, Clock, Order, Use
 
 HERE: Final = str(Path(__file__).parent)
-DEVICE: Final = torch.device("cuda", 0)
+DEVICES: Final = 2
+"""Cards of the machine. Streams and their order are the same for all that a process uses."""
+
 BYTES: Final = 80 << 30
 POISON: Final = 0xFF
 """Memory that nobody has written yet: not a number, or -1."""
@@ -59,6 +61,16 @@ class Card:
     @stream.setter
     def stream(self, stream: int) -> None:
         self._own.stream = stream
+
+    @property
+    def device(self) -> int:
+        """The current one of this thread."""
+        return getattr(self._own, "device", 0)
+
+    @device.setter
+    def device(self, index: int) -> None:
+        self._own.device = index
+        _memory.set_device(index)
 
     @property
     def recording(self) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tests.simulated.card import BYTES, DEVICE, card
+from tests.simulated.card import BYTES, DEVICES, card
 from tests.simulated.graphs import Graph, graph
 from tests.simulated.order import Clock
 
@@ -108,7 +108,21 @@ def on_stream(stream: Any) -> Iterator[None]:
 
 @contextmanager
 def on_device(device: Any) -> Iterator[None]:
-    yield
+    before = card.device
+    set_device(device)
+    try:
+        yield
+    finally:
+        card.device = before
+
+
+def set_device(device: Any) -> None:
+    card.device = index_of(device)
+
+
+def index_of(device: Any) -> int:
+    found = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    return card.device if found.index is None else found.index
 
 
 def synchronize(device: Any = None) -> None:
@@ -123,7 +137,7 @@ def properties(device: Any = None) -> Any:
         minor=0,
         multi_processor_count=4,
         total_memory=BYTES,
-        uuid="simulated-0",
+        uuid=f"simulated-{card.device if device is None else index_of(device)}",
         warp_size=32,
         max_threads_per_multi_processor=2048,
         shared_memory_per_block_optin=232448,
@@ -174,9 +188,9 @@ STANDS_FOR: dict[str, Any] = {
     "is_initialized": lambda: True,
     "is_bf16_supported": lambda including_emulation=True: True,
     "is_current_stream_capturing": lambda: card.recording is not None,
-    "device_count": lambda: 1,
-    "current_device": lambda: DEVICE.index,
-    "set_device": nothing,
+    "device_count": lambda: DEVICES,
+    "current_device": lambda: card.device,
+    "set_device": set_device,
     "init": nothing,
     "_lazy_init": nothing,
     "empty_cache": nothing,
@@ -189,7 +203,7 @@ STANDS_FOR: dict[str, Any] = {
     "get_device_properties": properties,
     "get_device_name": lambda device=None: "simulated",
     "get_device_capability": lambda device=None: (9, 0),
-    "can_device_access_peer": lambda one, other: False,
+    "can_device_access_peer": lambda one, other: True,
     "mem_get_info": mem_get_info,
     "memory_allocated": allocated,
     "max_memory_allocated": allocated,

@@ -12,10 +12,11 @@ build.load()
 import torch  # noqa: E402 - it looks for its devices once
 import torch._dynamo  # noqa: E402 - it looks through torch.cuda for what it knows
 
-from tests.simulated import cuda, kernels, operators  # noqa: E402
+from tests.simulated import collectives, cuda, kernels, operators  # noqa: E402
 
 LIBRARIES = operators.register()
 for name, stand_in in cuda.STANDS_FOR.items():
     setattr(torch.cuda, name, stand_in)
 kernels.install()
+collectives.install()
 torch.empty(1, pin_memory=True)  # before the first, torch holds nothing for pinned

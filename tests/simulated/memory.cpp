@@ -119,6 +119,10 @@ bool is_pinned(const void* address) {
   return at < begin + size;
 }
 
+void set_device(int64_t index) {
+  c10::impl::FakeGuardImpl<c10::DeviceType::CUDA>::setDeviceIndex(index);
+}
+
 struct Pinned final : c10::Allocator {
   static void let_go(void* context) {
     auto* data = static_cast<c10::DataPtr*>(context);
@@ -223,4 +227,5 @@ TORCH_LIBRARY(simulated, m) {
   m.def("take_freed", take_freed);
   m.def("pin", pin);
   m.def("unpin", unpin);
+  m.def("set_device", set_device);
 }

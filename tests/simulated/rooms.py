@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.simulated.card import DEVICE, POISON, card
+from tests.simulated.card import POISON, card
 from tests.simulated.order import Use
 
 _memory: Any = torch.ops.simulated
@@ -19,11 +19,11 @@ def host(tensor: torch.Tensor) -> torch.Tensor:
     return made
 
 
-def lent(tensor: torch.Tensor, *, fresh: bool) -> torch.Tensor:
+def lent(tensor: torch.Tensor, *, device: int, fresh: bool) -> torch.Tensor:
     """The host's bytes, as a tensor of the device; fresh: nobody has written them yet."""
     if fresh:
         poison(tensor)
-    made: torch.Tensor = _memory.device(tensor, DEVICE.index)
+    made: torch.Tensor = _memory.device(tensor, device)
     room = _memory.number(made)
     if room and room not in card.rooms:
         card.lend(room, tensor.untyped_storage().nbytes())

@@ -1,4 +1,4 @@
-"""Where Python finds this folder first, every process has a card, and says at once what is wrong."""
+"""Where Python finds this folder first, every process has a card, and says what is wrong."""
 
 from __future__ import annotations
 
