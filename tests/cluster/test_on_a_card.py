@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from tests.cluster.cases import CASES, Client
 from tests.cluster.expected import Expected
@@ -16,30 +17,59 @@ pytestmark = [pytest.mark.gpu, pytest.mark.simulated]
 
 FEW = ("device=cuda", "language.max_running=2", "language.max_step_tokens=128")
 
-WAYS = {
-    ("qwen2_5_vl", "1E1P1D"): {
-        "encode-0": {"prefill-0": "cuda_ipc"},
-        "prefill-0": {"decode-0": "cuda_ipc"},
-        "decode-0": {},
-    },
-    ("qwen3_vl", "EPD"): {"engine-0.encode": {"engine-0": "in process"}, "engine-0": {}},
-}
+EPD = {"engine-0.encode": {"engine-0": "in process"}, "engine-0": {}}
 
 
-@pytest.mark.parametrize(("family", "topology"), WAYS)
+def apart(kv: str) -> dict[str, dict[str, str]]:
+    """KV goes that way, rows through the GPU's memory."""
+    return {"encode-0": {"prefill-0": "cuda_ipc"}, "prefill-0": {"decode-0": kv}, "decode-0": {}}
+
+
+@pytest.mark.parametrize(
+    ("family", "topology", "placed", "ways"),
+    [
+        pytest.param("qwen3_vl", "EPD", (), EPD, id="EPD"),
+        pytest.param(
+            "qwen2_5_vl",
+            "1E1P1D",
+            ("encode.devices=[cuda:1]", "prefill.devices=[cuda:0]", "decode.devices=[cuda:1]"),
+            apart("cuda_ipc"),
+            id="on two cards",
+        ),
+        pytest.param(
+            "qwen2_5_vl",
+            "1E1P1D",
+            ("prefill.tp=2", "decode.tp=2"),
+            apart("cuda_ipc, 2 ranks each their own"),
+            id="on two ranks each",
+        ),
+        pytest.param(
+            "qwen3_vl",
+            "1E1P1D",
+            ("decode.tp=2",),
+            apart("cuda_ipc"),
+            id="decode on two ranks",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
 def test_answers_equal_generate(
     family: str,
     topology: str,
+    placed: tuple[str, ...],
+    ways: dict[str, dict[str, str]],
     path_of: Callable[[str], Path],
     expected_of: Callable[[str], Expected],
 ) -> None:
-    cluster = Cluster(path_of(family), topology, *FEW)
+    if placed and torch.cuda.device_count() < 2:
+        pytest.skip("there is one card")
+    cluster = Cluster(path_of(family), topology, *FEW, *(f"placement.{each}" for each in placed))
     client = Client(cluster)
     for num in (0, 2):
         case = CASES[f"{num} pictures"]
         assert client.ask(case.asked()) == expected_of(family).answer(case)
     workers = httpx.get(f"{cluster.url}/cluster", timeout=30).json()["workers"]
-    assert {each["name"]: each["transfers"] for each in workers} == WAYS[family, topology]
+    assert {each["name"]: each["transfers"] for each in workers} == ways
     assert all(each["device"] != "cpu" for each in workers)
     client.close()
     assert cluster.stop() == 0
