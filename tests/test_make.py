@@ -32,6 +32,7 @@ def test_make_alone_lists_the_targets() -> None:
         "serve",
         "test",
         "test-slow",
+        "test-simulated",
         "test-clients",
         "test-openapi",
         "test-page",
@@ -56,7 +57,8 @@ def test_test_lints_and_leaves_out_what_is_slow_or_for_a_gpu() -> None:
     together = f"not slow and not gpu and not alone {needs_more}"
     one_by_one = f"alone and not slow and not gpu {needs_more}"
     chosen = (f'--numprocesses 2 --dist loadfile -m "{together}"', f'-q -m "{one_by_one}"')
-    for command in ("ruff check", "mypy", "lint-imports", *chosen):
+    on_a_card = '-p tests.simulated.plugin -m "simulated and not slow"'
+    for command in ("ruff check", "mypy", "lint-imports", *chosen, on_a_card):
         assert command in steps
 
 

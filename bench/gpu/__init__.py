@@ -2,6 +2,7 @@
 
     python -m bench.gpu              # what `make gpu-check` runs: at most 10 minutes on one card
     python -m bench.gpu --dry-run    # the same steps on the CPU with tiny shapes, for their sake
+    python -m bench.gpu --dry-run --device cuda    # on a card
 
 Weights are random, of the shapes of published models (bench/gpu/shapes), so nothing is downloaded.
 The card is measured first; floors are counted from the model's shape (bench/gpu/floors.py) and

@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from epd.attention.kernels.rms_norm import rms_norm
+
 pytestmark = [pytest.mark.gpu, pytest.mark.simulated]
 
 cuda: Any = torch.cuda  # much of it is untyped
@@ -58,6 +60,13 @@ def test_host_and_device_do_not_mix() -> None:
     with pytest.raises(RuntimeError, match="same device"):
         on_card(3) + torch.ones(3)
     assert (on_card(3) + torch.tensor(1.0)).tolist() == [2.0] * 3
+
+
+def test_a_kernel_takes_no_memory_of_the_host() -> None:
+    x, weight = on_card(2, 8), torch.ones(8)
+    assert rms_norm(x, weight.cuda(), 1e-6).is_cuda
+    with pytest.raises(ValueError, match="cpu tensor"):
+        rms_norm(x, weight, 1e-6)
 
 
 def test_new_memory_holds_nothing() -> None:
