@@ -23,6 +23,11 @@ DRIVER = "libcuda.so.1"
 """Who asks for it by this name gets what is loaded here."""
 
 
+def possible() -> bool:
+    """Not where torch has CUDA's own parts, with a GPU or without."""
+    return not (_torch() / "lib/libtorch_cuda.so").exists()
+
+
 def load() -> None:
     """Nothing else of torch may be loaded."""
     assert "torch" not in sys.modules, "torch has looked for its devices"
@@ -42,7 +47,9 @@ def _torch() -> Path:
 
 
 def _compile(library: Path, torch: Path) -> None:
-    compiler = shutil.which("c++") or shutil.which("g++") or "clang++"
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        sys.exit("a simulated card needs a C++ compiler, of which there is none")
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     include = [f"-I{torch / 'include'}", f"-I{torch / 'include/torch/csrc/api/include'}"]
     link = [f"-L{torch / 'lib'}", "-lc10", "-ltorch_cpu"]

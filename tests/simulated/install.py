@@ -1,4 +1,4 @@
-"""Gives this process a card. Imported before torch is."""
+"""Gives this process two cards. Imported before torch is."""
 
 from __future__ import annotations
 
