@@ -1,4 +1,4 @@
-"""The whole check on the CPU: on a card, nothing but the card is new."""
+"""The whole check on the CPU, and on a card that the CPU plays: of a real one only speed is new."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.simulated import build
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def dry_run(folder: Path, *arguments: str) -> dict[str, Any]:
+def dry_run(folder: Path, *arguments: str, **environment: str) -> dict[str, Any]:
     work, out = folder / "work", folder / "out"
     work.mkdir()
     places = ["--work", str(work), "--out", str(out)]
@@ -24,7 +26,7 @@ def dry_run(folder: Path, *arguments: str) -> dict[str, Any]:
         capture_output=True,
         text=True,
         timeout=280,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
     assert done.returncode == 0, done.stderr
     (file,) = out.iterdir()
@@ -51,6 +53,19 @@ def test_a_dry_run_has_a_number_for_every_stage_and_for_a_cluster(tmp_path: Path
         *["encode", "preprocess", "preprocess", "ttft EPD", "burst EPD"],
     ]
     assert all(row["share"] or row["section"] == "preprocess" for row in found["rows"][2:])
+
+
+@pytest.mark.slow
+def test_it_runs_on_a_card(tmp_path: Path) -> None:
+    """A simulated one, in all processes."""
+    if not build.possible():
+        pytest.skip("torch has CUDA itself")
+    chosen = "--device cuda --sections card stages clusters --models tiny_qwen3_vl"
+    path = f"{ROOT / 'tests/simulated/site'}:{ROOT}"
+    found = dry_run(tmp_path, *chosen.split(), "--topologies", "1E1P1D", PYTHONPATH=path)
+    (handoff,) = (row for row in found["rows"] if row["section"] == "hand-off 1E1P1D")
+    assert "cuda_ipc" in handoff["what"]
+    assert all(row["share"] for row in found["rows"] if row["section"].startswith("ttft"))
 
 
 @pytest.mark.slow
