@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -23,6 +24,17 @@ EPD = {"engine-0.encode": {"engine-0": "in process"}, "engine-0": {}}
 def apart(kv: str) -> dict[str, dict[str, str]]:
     """KV goes that way, rows through the GPU's memory."""
     return {"encode-0": {"prefill-0": "cuda_ipc"}, "prefill-0": {"decode-0": kv}, "decode-0": {}}
+
+
+@contextmanager
+def running(path: Path, topology: str, *settings: str) -> Iterator[Cluster]:
+    """It ends whatever happens, and ends well."""
+    cluster = Cluster(path, topology, *FEW, *settings)
+    try:
+        yield cluster
+    finally:
+        code = cluster.stop()
+    assert code == 0
 
 
 @pytest.mark.parametrize(
@@ -63,15 +75,14 @@ def test_answers_equal_generate(
 ) -> None:
     if placed and torch.cuda.device_count() < 2:
         pytest.skip("there is one card")
-    cluster = Cluster(path_of(family), topology, *FEW, *(f"placement.{each}" for each in placed))
-    client = Client(cluster)
-    for num in (0, 2):
-        case = CASES[f"{num} pictures"]
-        assert client.ask(case.asked()) == expected_of(family).answer(case)
-    workers = httpx.get(f"{cluster.url}/cluster", timeout=30).json()["workers"]
+    settings = [f"placement.{each}" for each in placed]
+    with running(path_of(family), topology, *settings) as cluster:
+        with closing(Client(cluster)) as client:
+            for num in (0, 2):
+                case = CASES[f"{num} pictures"]
+                assert client.ask(case.asked()) == expected_of(family).answer(case)
+        workers = httpx.get(f"{cluster.url}/cluster", timeout=30).json()["workers"]
     assert {each["name"]: each["transfers"] for each in workers} == ways
     assert all(each["device"] != "cpu" for each in workers)
-    client.close()
-    assert cluster.stop() == 0
     told = [line for line in cluster.log if "not recorded" in line or "simulated card" in line]
     assert not told
